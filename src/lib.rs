@@ -1,0 +1,3 @@
+//! widentity
+
+pub mod sandbox;

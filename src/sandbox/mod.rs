@@ -1,0 +1,7 @@
+//! PRETEND: an Azure, an Entra and Kubernetes clusters on loopback, one world in one file.
+//!
+//! Imports nothing of ours: it shares no request or response code with the clients, or their
+//! mistakes would cancel out.
+
+pub mod clock;
+pub mod store;

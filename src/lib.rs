@@ -1,3 +1,9 @@
 //! widentity
 
+pub mod model;
+
+pub mod plan;
+
+pub mod execute;
+
 pub mod sandbox;

@@ -69,6 +69,8 @@ pub mod model;
 // Pure.
 pub mod plan;
 
+pub mod diagnose;
+
 // Talking.
 pub mod execute;
 

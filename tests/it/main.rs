@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod planner;
+mod corpus;
 mod properties;
 mod support;

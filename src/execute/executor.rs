@@ -72,14 +72,14 @@ pub async fn run(
     let mut queue = Queue::of(&plan.steps, options.limits)?;
     let mut interrupt = options.interrupt.clone();
     let (notes, mut said) = mpsc::unbounded_channel();
-    let (stopper, stop) = watch::channel(None);
+    let (ender, end) = watch::channel(None);
     let run = Run {
         plan,
         remote,
         options: &options,
         outputs: Mutex::new(Outputs::default()),
         notes,
-        stop,
+        stop: end,
         started: Instant::now(),
     };
     let mut teller = Teller { report: ApplyReport::default(), sink };
@@ -118,7 +118,7 @@ pub async fn run(
                 });
                 teller.ended(queue.stop(why));
                 // Running steps hold a receiver, so this cannot fail.
-                stopper.send_replace(Some(why));
+                ender.send_replace(Some(why));
             }
             // What was said before a step ended is told before its end.
             Some((id, what)) = said.recv() => teller.tell(&Event::StepWaiting { id, what }),

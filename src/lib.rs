@@ -6,4 +6,6 @@ pub mod plan;
 
 pub mod execute;
 
+pub mod kubernetes;
+
 pub mod sandbox;

@@ -7,7 +7,6 @@
 
 mod client;
 mod connect;
-mod derived;
 mod error;
 mod parse_meta;
 mod parse_pod;
@@ -21,6 +20,5 @@ mod write;
 
 pub use client::{Client, Within};
 pub use connect::{Connect, Connection, TokenSource};
-pub use derived::recreated_by_owner;
 pub use error::{Cause, KubeError};
 pub use token::IssuedToken;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{
     AccountName,
-    snapshot::{ObservedTemplate, Progress, Strategy, TemplateKind},
+    snapshot::{ObservedPod, ObservedTemplate, Progress, Strategy, TemplateKind},
 };
 
 /// A controller as it was read. A Rollout may keep its template in a Deployment.
@@ -29,6 +29,8 @@ pub(super) enum Parsed {
 /// tells how far its pods are.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Steering {
+    /// The Rollout.
+    pub rollout: String,
     /// The Deployment.
     pub deployment: String,
     /// The generation of the Deployment that the Rollout has observed.
@@ -39,6 +41,18 @@ pub(super) struct Steering {
 }
 
 impl Steering {
+    /// Names the controller of a pod of the Rollout as if the Deployment had made it, whose
+    /// template it was stamped from.
+    pub(super) fn claim(&self, pod: &mut ObservedPod) {
+        if let Some((kind, name)) = &mut pod.controller
+            && kind == "ReplicaSet"
+            && let Some(hash) = name.strip_prefix(&self.rollout).and_then(|n| n.strip_prefix('-'))
+            && pod.revision.as_deref() == Some(hash)
+        {
+            *name = format!("{}-{hash}", self.deployment);
+        }
+    }
+
     /// The Deployment's own pods are gone or going: its progress is the Rollout's.
     pub(super) fn steer(&self, template: &mut ObservedTemplate) {
         let own = template.progress.generation;
@@ -103,6 +117,7 @@ pub(super) fn controller(kind: TemplateKind, api_version: &str, object: Controll
     {
         let observed = number(&status.workload_observed_generation).unwrap_or_default();
         return Parsed::Steers(Box::new(Steering {
+            rollout: metadata.name,
             deployment: name,
             observed,
             progress,

@@ -162,29 +162,16 @@ impl Client {
         else {
             return Ok(None);
         };
-        if kind == TemplateKind::Deployment && self.has_rollouts().await? {
-            self.steer_by_rollouts(namespace, &mut template).await?;
+        if kind == TemplateKind::Deployment {
+            for (_, steering) in self.steerings(Within::Namespace(namespace)).await? {
+                steer(&steering, std::iter::once(&mut *template));
+            }
         }
         Ok(Some(*template))
     }
 
-    /// Lets a Rollout that refers to this Deployment tell its progress.
-    pub(super) async fn steer_by_rollouts(
-        &self,
-        namespace: &Namespace,
-        template: &mut ObservedTemplate,
-    ) -> Result<(), KubeError> {
-        let Some(version) = self.versions().await?.rollout else { return Ok(()) };
-        let within = Within::Namespace(namespace);
-        for (_, parsed) in self.controllers(within, TemplateKind::Rollout, version).await? {
-            if let Parsed::Steers(steering) = parsed {
-                steer(&steering, std::iter::once(&mut *template));
-            }
-        }
-        Ok(())
-    }
-
     /// Pods by namespace, finished ones included. Each page is parsed and dropped before the next.
+    /// Pods of a Rollout with a `workloadRef` show a ReplicaSet of its Deployment as controller.
     pub async fn pods(
         &self,
         within: impl Into<Within<'_>>,
@@ -196,7 +183,29 @@ impl Client {
                 found.entry(namespace).or_default().push(parse_pod::pod(object));
             }
         };
-        self.list(&within.path("v1", "pods"), each).await
+        let path = within.path("v1", "pods");
+        let (mut found, steerings) =
+            futures::try_join!(self.list(&path, each), self.steerings(within))?;
+        for (namespace, steering) in steerings {
+            for pod in found.get_mut(&namespace).into_iter().flatten() {
+                steering.claim(pod);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The Rollouts that refer to a Deployment; none where Argo Rollouts is not installed.
+    pub(super) async fn steerings(
+        &self,
+        within: Within<'_>,
+    ) -> Result<Vec<(Namespace, Steering)>, KubeError> {
+        let Some(version) = self.versions().await?.rollout else { return Ok(Vec::new()) };
+        let rollouts = self.controllers(within, TemplateKind::Rollout, version).await?;
+        let steers = |(namespace, parsed)| match parsed {
+            Parsed::Steers(steering) => Some((namespace, *steering)),
+            Parsed::Template(_) => None,
+        };
+        Ok(rollouts.into_iter().filter_map(steers).collect())
     }
 
     /// The workload identity webhook, or none where it is not installed.

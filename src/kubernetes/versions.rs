@@ -94,11 +94,6 @@ pub(super) fn collection(version: &str, namespace: Option<&str>, plural: &str) -
 }
 
 impl Client {
-    /// Whether the server serves Argo Rollouts.
-    pub(super) async fn has_rollouts(&self) -> Result<bool, KubeError> {
-        Ok(self.versions().await?.rollout.is_some())
-    }
-
     /// The server's version, for example `v1.33.2`.
     pub async fn version(&self) -> Result<String, KubeError> {
         #[derive(Deserialize)]

@@ -145,12 +145,7 @@ impl Client {
         let written: Controller = self.apply(path, body, manager, force).await?;
         same(&object, uid, &written.metadata)?;
         match parse_template::controller(kind, version, written) {
-            Parsed::Template(mut template) => {
-                if kind == TemplateKind::Deployment && self.has_rollouts().await? {
-                    self.steer_by_rollouts(namespace, &mut template).await?;
-                }
-                Ok(*template)
-            }
+            Parsed::Template(template) => Ok(*template),
             Parsed::Steers(_) => {
                 let message = format!("the template of {object} stands in a Deployment");
                 Err(KubeError::Body { message })

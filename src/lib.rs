@@ -7,3 +7,7 @@ pub mod plan;
 pub mod execute;
 
 pub mod sandbox;
+
+pub mod azure;
+
+pub mod prove;

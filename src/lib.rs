@@ -9,3 +9,7 @@ pub mod execute;
 pub mod kubernetes;
 
 pub mod sandbox;
+
+pub mod azure;
+
+pub mod prove;

@@ -13,3 +13,5 @@ pub mod sandbox;
 pub mod azure;
 
 pub mod prove;
+
+pub mod observe;

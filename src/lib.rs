@@ -1,5 +1,7 @@
 //! widentity
 
+pub mod config;
+
 pub mod model;
 
 pub mod plan;

@@ -102,7 +102,8 @@ impl Loader<'_> {
                         pattern.span,
                         format!("no file matches `{text}`"),
                     );
-                    self.problems.push(problem.help("patterns start at the directory of this file"));
+                    self.problems
+                        .push(problem.help("patterns start at the directory of this file"));
                 }
                 found
             }
@@ -154,7 +155,11 @@ impl Loader<'_> {
         let shown = path.display().to_string();
         match self.files.read(path, LARGEST) {
             Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => return Some(self.sources.add(shown, text)),
+                Ok(text) => {
+                    // A byte order mark is no part of the text, and would move every column.
+                    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                    return Some(self.sources.add(shown, text));
+                }
                 Err(error) => self.refuse(not_utf8(&shown, &error), by),
             },
             Err(failure) => self.refuse(unreadable(&shown, &failure, by.is_some()), by),
@@ -179,8 +184,7 @@ fn unreadable(shown: &str, failure: &ReadFailure, included: bool) -> Diagnostic 
             if included {
                 problem.help("paths start at the directory of the file that includes")
             } else {
-                problem
-                    .help("name the file with `-c FILE`, or write one with `widentity init`")
+                problem.help("name the file with `-c FILE`, or write one with `widentity init`")
             }
         }
         ReadFailure::Directory => {
@@ -197,10 +201,9 @@ fn unreadable(shown: &str, failure: &ReadFailure, included: bool) -> Diagnostic 
             format!("`{shown}` is larger than {} MiB", limit >> 20),
         )
         .help("is this the right file? A configuration of this size is split with `include`"),
-        ReadFailure::Io(error) => Diagnostic::unplaced(
-            Code::FileUnreadable,
-            format!("`{shown}` cannot be read: {error}"),
-        ),
+        ReadFailure::Io(error) => {
+            Diagnostic::unplaced(Code::FileUnreadable, format!("`{shown}` cannot be read: {error}"))
+        }
     }
 }
 
@@ -250,4 +253,3 @@ fn repository_path(path: &Path, files: &dyn ReadFiles) -> String {
     }
     plain(path)
 }
-

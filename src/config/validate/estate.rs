@@ -124,17 +124,25 @@ fn credentials(id: &ArmId, drafts: &[&Draft], problems: &mut Problems) {
         Code::TooManyCredentials,
         place(first),
         format!(
-            "the identity `{}` would have {count} federated credentials; Azure allows {MOST_CREDENTIALS}",
-            id.name()
+            "the identity `{}` of {} would have {count} federated credentials; Azure allows \
+             {MOST_CREDENTIALS}",
+            id.name(),
+            if drafts.len() == 1 {
+                "1 workload".to_owned()
+            } else {
+                format!("{} workloads", drafts.len())
+            }
         ),
     )
     .label(label(first));
     for draft in drafts.iter().skip(1).take(MOST_PLACES) {
         problem = problem.also(place(draft), label(draft));
     }
-    problems.push(problem.help(
-        "use several identities: one for each workload, or one for each group of clusters",
-    ));
+    problems.push(
+        problem.help(
+            "use several identities: one for each workload, or one for each group of clusters",
+        ),
+    );
 }
 
 fn conditions(drafts: &[&Draft], problems: &mut Problems) {

@@ -1,5 +1,7 @@
 //! Roles on targets, and grants that cannot do what they are there for.
 
+use std::collections::BTreeMap;
+
 use super::{Problems, ids, workloads::Surroundings};
 use crate::{
     config::{
@@ -46,8 +48,12 @@ pub(super) fn grants(
             .help("move the pair into the list: { role = \"…\", target = \"…\" }"),
         );
     }
-    let mut written: Vec<(Span, Option<&Located<String>>, Option<&Located<String>>, Option<&Located<String>>)> =
-        Vec::new();
+    let mut written: Vec<(
+        Span,
+        Option<&Located<String>>,
+        Option<&Located<String>>,
+        Option<&Located<String>>,
+    )> = Vec::new();
     if short.is_some() {
         written.push((raw.span, raw.role.as_ref(), raw.target.as_ref(), None));
     }
@@ -65,9 +71,10 @@ pub(super) fn grants(
     }
     let before = problems.len();
     let mut good: Vec<Candidate<'_>> = Vec::new();
+    let mut seen: BTreeMap<(String, String), Span> = BTreeMap::new();
     for (span, role, target, condition) in written {
         if let Some(candidate) = candidate(span, role, target, condition, around, problems) {
-            if let Some(first) = good.iter().find(|c| c.grant.key() == candidate.grant.key()) {
+            if let Some(first) = seen.get(&candidate.grant.key()) {
                 problems.push(
                     Diagnostic::at(
                         Code::GrantDuplicate,
@@ -77,10 +84,11 @@ pub(super) fn grants(
                             candidate.role.value, candidate.target.value
                         ),
                     )
-                    .also(first.role.span, "first here"),
+                    .also(*first, "first here"),
                 );
                 continue;
             }
+            seen.insert(candidate.grant.key(), candidate.role.span);
             good.push(candidate);
         }
     }
@@ -173,10 +181,8 @@ fn resolve(text: &Located<String>, problems: &mut Problems) -> Option<(Role, boo
         problems.push(Diagnostic::at(Code::UnknownRole, text.span, "`role` is empty"));
         return None;
     }
-    let known = |id: RoleId| Role::Known {
-        id,
-        name: roles::by_id(id).map(|role| role.name.to_owned()),
-    };
+    let known =
+        |id: RoleId| Role::Known { id, name: roles::by_id(id).map(|role| role.name.to_owned()) };
     if let Ok(id) = written.parse::<RoleId>() {
         return Some((known(id), false));
     }
@@ -213,7 +219,8 @@ fn definition(id: &ArmId) -> Result<ArmId, String> {
             Err(format!("`{}` is not the GUID of a role definition", id.name()))
         }
         Some("microsoft.documentdb/databaseaccounts/sqlroledefinitions") => {
-            Err("it is a role of Cosmos DB's own, which ARM role assignments do not take".to_owned())
+            Err("it is a role of Cosmos DB's own, which ARM role assignments do not take"
+                .to_owned())
         }
         _ => Err("it is not the id of a role definition".to_owned()),
     }
@@ -259,8 +266,9 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
         (None, Some((service, instead))) => Some(Misfit::NotByRoles { service, instead }),
         (None, None) if cosmos => {
             problems.push(
-                problem(format!("`{role}` is a role of Cosmos DB's own, not one of ARM"))
-                    .help("write `grants = []` and make it with `az cosmosdb sql role assignment create`"),
+                problem(format!("`{role}` is a role of Cosmos DB's own, not one of ARM")).help(
+                    "write `grants = []` and make it with `az cosmosdb sql role assignment create`",
+                ),
             );
             return;
         }
@@ -269,7 +277,7 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
     match misfit {
         None => {}
         Some(Misfit::NotByRoles { service, instead }) => {
-            let message = target_is(format!("a role does not open the data of {service}"));
+            let message = target_is(format!("no ARM role opens the data of {service}"));
             problems.push(by_guid(
                 problem(message)
                     .label("would be assigned and give the workload no access to data")
@@ -278,17 +286,16 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
         }
         Some(Misfit::ControlPlaneOnly { instead }) => {
             // Together with a role that opens the data, a management role is an addition.
-            let beside = |other: &&Candidate<'_>| {
-                let data = other.built_in.is_some_and(|role| role.kind == Kind::DataPlane);
-                data && (other.grant.scope.is_within(scope) || scope.is_within(&other.grant.scope))
+            let beside = |other: &Candidate<'_>| {
+                let opens = other.built_in.is_some_and(|role| roles::opens(role, scope));
+                let at = &other.grant.scope;
+                opens && (at.is_within(scope) || scope.is_within(at))
             };
-            if all.iter().find(beside).is_some() {
+            if all.iter().any(beside) {
                 return;
             }
             let message = format!("`{role}` manages the resource and does not open its data");
-            problems.push(by_guid(
-                problem(message).help(format!("write {}", either(&instead))),
-            ));
+            problems.push(by_guid(problem(message).help(format!("write {}", either(&instead)))));
         }
         Some(Misfit::OtherService { acts_on, instead }) => {
             let found = scope.resource_type().unwrap_or_default();

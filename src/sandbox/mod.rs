@@ -4,4 +4,10 @@
 //! mistakes would cancel out.
 
 pub mod clock;
+pub mod context;
+pub mod endpoints;
+pub mod faults;
 pub mod store;
+pub mod tokens;
+
+pub use context::{ClusterRef, Context, Delays, Settings, WebhookLayout};

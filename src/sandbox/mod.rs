@@ -3,11 +3,16 @@
 //! Imports nothing of ours: it shares no request or response code with the clients, or their
 //! mistakes would cancel out.
 
+pub mod arm;
 pub mod clock;
+pub mod clusters;
 pub mod context;
 pub mod endpoints;
 pub mod faults;
+pub mod limits;
+pub mod roles;
 pub mod store;
+pub mod tls;
 pub mod tokens;
 
 pub use context::{ClusterRef, Context, Delays, Settings, WebhookLayout};

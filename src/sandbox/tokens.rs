@@ -17,6 +17,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{context::Context, store::Write};
 
+/// The application id of the "Azure Kubernetes Service AAD Server", for which users of every
+/// Entra-enabled cluster get their tokens.
+pub const AKS_SERVER: &str = "6dae42f8-4368-4678-94ff-3960e28e3630";
+
 /// A signing key could not be made, stored or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -124,6 +128,28 @@ pub fn issuer(ctx: &Context, cluster_id: &str) -> Option<String> {
 /// `system:masters`. Kept as `keys/operator/<cluster>`: `{"token"}`. Made on first use.
 pub fn operator_token(ctx: &Context, cluster_id: &str) -> Result<String, KeyError> {
     secret(ctx, &format!("keys/operator/{}", normal(cluster_id)))
+}
+
+/// Whom a bearer token shows to the API server of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterUser {
+    /// The user name: `masterclient` for the token of a kubeconfig, an object id for Entra's.
+    pub name: String,
+    /// The groups; the world's operator is in `system:masters`.
+    pub groups: Vec<String>,
+}
+
+/// The user of a bearer token that is the kubeconfig's or one of Entra's; `None` for any other,
+/// such as a service account's.
+pub fn cluster_user(ctx: &Context, cluster_id: &str, bearer: &str) -> Option<ClusterUser> {
+    let masters = vec!["system:masters".to_owned(), "system:authenticated".to_owned()];
+    if operator_token(ctx, cluster_id).is_ok_and(|token| token == bearer) {
+        return Some(ClusterUser { name: "masterclient".to_owned(), groups: masters });
+    }
+    let claims = verify_access_token(ctx, bearer, &[AKS_SERVER]).ok()?;
+    let operator = claims.get("appid")?.as_str()? == ctx.settings.operator.to_string();
+    let groups = if operator { masters } else { vec!["system:authenticated".to_owned()] };
+    Some(ClusterUser { name: claims.get("oid")?.as_str()?.to_owned(), groups })
 }
 
 /// A random secret kept at a store key, made on first use.

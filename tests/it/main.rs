@@ -1,1 +1,6 @@
+//! All integration tests, in one binary.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
+mod planner;
+mod properties;
+mod support;

@@ -1,4 +1,4 @@
-//! What the other services know of a cluster: its issuer, and whether its features are on.
+//! The record of a cluster: what a new one has, and what is going on with it.
 //!
 //! The record is kept at `arm/<cluster id>`:
 //! `{id, name, location, tags, identity, sku, properties, issuer, cluster, etag, operation,
@@ -7,34 +7,10 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::context::{ClusterRef, Context};
-
-/// The features of workload identity on a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// The OIDC issuer is on.
-    pub oidc_issuer: bool,
-    /// The workload identity webhook is on: the setting is set and no update is under way that
-    /// set it.
-    pub workload_identity: bool,
-    /// An update is under way.
-    pub updating: bool,
-}
-
-/// The features of a cluster, by the world's clock; `None` if there is no such cluster.
-pub fn features(ctx: &Context, cluster: &ClusterRef) -> Option<Features> {
-    let doc = ctx.store.get(&format!("arm/{}", cluster.key()))?;
-    let now = ctx.clock.now().as_millisecond();
-    let updating = under_way(&doc, now).is_some();
-    let properties = &doc["properties"];
-    let set = properties["securityProfile"]["workloadIdentity"]["enabled"] == true;
-    let was = !updating || doc["operation"]["had_webhook"] == true;
-    Some(Features {
-        oidc_issuer: properties["oidcIssuerProfile"]["enabled"] == true,
-        workload_identity: set && was,
-        updating,
-    })
-}
+use super::{
+    context::{ClusterRef, Context},
+    store::Write,
+};
 
 /// The operation of a record that has not ended at `now`, in milliseconds.
 pub(super) fn under_way(doc: &Value, now: i64) -> Option<&Value> {
@@ -206,6 +182,13 @@ pub fn record(ctx: &Context, new: &NewCluster<'_>) -> Value {
         "etag": ctx.ids.guid(),
         "operation": null,
     })
+}
+
+/// The entry by which the issuer's documents find their cluster.
+pub(super) fn issuer_entry(doc: &Value) -> Write {
+    let issuer = doc["issuer"].as_str().unwrap_or_default().trim_end_matches('/');
+    let id = issuer.rsplit('/').next().unwrap_or_default();
+    Write::put(format!("issuers/{id}"), json!({ "cluster": doc["id"] }))
 }
 
 fn hex(text: &str) -> String {

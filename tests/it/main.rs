@@ -3,4 +3,5 @@
 
 mod planner;
 mod properties;
+mod sandbox_arm;
 mod support;

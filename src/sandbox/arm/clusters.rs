@@ -271,7 +271,10 @@ fn put(call: &Call, key: &str) -> Result<Reply, Refusal> {
     let entry = index(&operation, &doc);
     doc["operation"] = operation;
     let shown = render(&doc, now);
-    world.commit(vec![Write::put(key, doc), entry]).map_err(|error| Refusal::storage(&error))?;
+    let issuer = clusters::issuer_entry(&doc);
+    world
+        .commit(vec![Write::put(key, doc), entry, issuer])
+        .map_err(|error| Refusal::storage(&error))?;
     Ok(Reply::pretty(status, shown).with("azure-asyncoperation", url))
 }
 

@@ -12,6 +12,7 @@ mod kubeconfig;
 mod metadata;
 mod versions;
 
+pub(super) use call::percent_decoded;
 pub use dispatch::router;
 pub(super) use groups::group_doc;
 pub use kubeconfig::{KubeconfigError, for_cluster as kubeconfig};

@@ -64,6 +64,7 @@
 //! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
 
 // Data.
+pub mod config;
 pub mod model;
 
 // Pure.
@@ -74,4 +75,12 @@ pub mod diagnose;
 // Talking.
 pub mod execute;
 
+pub mod kubernetes;
+
 pub mod sandbox;
+
+pub mod azure;
+
+pub mod prove;
+
+pub mod observe;

@@ -74,9 +74,18 @@ impl Facts<'_> {
             .collect()
     }
 
-    /// The client id to write, or a command substitution that reads it.
+    /// The client id to write: of the identity that is wanted, or that trusts this subject.
     pub(super) fn client_value(&self) -> String {
-        self.identity.map_or_else(
+        let subject = self.subject();
+        let mut trusting = self.evidence.credentials.iter().filter(|(_, listed)| {
+            let listed = listed.present().map_or(&[][..], Vec::as_slice);
+            listed.iter().any(|found| found.subject.as_ref() == Some(&subject))
+        });
+        let only = match (trusting.next(), trusting.next()) {
+            (Some((id, _)), None) => self.evidence.identity_at(id),
+            _ => None,
+        };
+        self.identity.or(only).map_or_else(
             || "<client id of the identity>".to_owned(),
             |identity| identity.client_id.to_string(),
         )

@@ -343,6 +343,12 @@ fn data_roles(role: &BuiltIn, target: &ArmId) -> Vec<&'static str> {
     if reads { reader.to_vec() } else { writer.to_vec() }
 }
 
+/// Whether a role opens the data of a target's service.
+pub fn opens(role: &BuiltIn, target: &ArmId) -> bool {
+    role.kind == Kind::DataPlane
+        && role.on.is_none_or(|acts_on| root_type(target).as_deref() == Some(acts_on))
+}
+
 /// Whether a built-in role does nothing for a workload that wants to use the target. `None`: it
 /// works, or nothing is known. Scopes above a resource (groups, subscriptions) always pass.
 pub fn misfit(role: &BuiltIn, target: &ArmId) -> Option<Misfit> {

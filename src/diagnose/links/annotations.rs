@@ -237,7 +237,7 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
                 "",
             );
         }
-        return None;
+        return webhook_tenant(facts);
     };
     let Ok(have) = value.trim().parse::<TenantId>() else {
         let (code, what) = if value.trim().is_empty() {
@@ -263,6 +263,23 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
         )),
         Some(_) | None => None,
     }
+}
+
+/// The webhook writes its own tenant into pods whose account names none.
+fn webhook_tenant(facts: &Facts<'_>) -> Option<State> {
+    let tenant = facts.tenant()?.to_string();
+    let webhook = facts.evidence.webhook.present()?;
+    let wrote = webhook.tenant.as_deref().filter(|wrote| !wrote.is_empty())?;
+    (!wrote.eq_ignore_ascii_case(&tenant)).then(|| {
+        State::broken(
+            "webhook-tenant-differs",
+            format!(
+                "the webhook writes tenant {wrote} into pods, the identity lives in {tenant}, and \
+                 the account names no tenant"
+            ),
+            facts.annotate(names::TENANT_ID_ANNOTATION, &tenant),
+        )
+    })
 }
 
 /// The webhook refuses pods whose token lifetime is out of its range.

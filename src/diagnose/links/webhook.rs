@@ -50,9 +50,7 @@ pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
     // An answer of admission itself is worth more than any conclusion from its settings.
     match &evidence.dry_run {
         Observation::Present(DryRun::Admitted(injected)) if injected.present => {
-            return foreign_settings(facts, webhook).unwrap_or_else(|| {
-                State::holds("a labelled pod comes back injected (server-side dry run)")
-            });
+            return State::holds("a labelled pod comes back injected (server-side dry run)");
         }
         Observation::Present(DryRun::Denied(words)) if names_webhook(words) => {
             return State::broken(
@@ -98,9 +96,6 @@ pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
             format!("the API server cannot call the webhook: {words}"),
             restart(webhook),
         );
-    }
-    if let Some(found) = foreign_settings(facts, webhook) {
-        return found;
     }
     match &evidence.dry_run {
         Observation::Present(DryRun::Admitted(_)) => State::broken(
@@ -260,24 +255,6 @@ fn names_webhook(words: &str) -> bool {
 fn called_in_vain<'a>(facts: &Facts<'a>) -> Option<&'a str> {
     let events = facts.evidence.events.iter().map(|event| event.message.as_str());
     events.into_iter().find(|words| names_webhook(words))
-}
-
-/// The webhook writes its own tenant into pods whose account names none, and its own cloud's
-/// authority into all.
-fn foreign_settings(facts: &Facts<'_>, webhook: &Webhook) -> Option<State> {
-    let tenant = facts.tenant()?.to_string();
-    let wrote = webhook.tenant.as_deref()?;
-    let named = facts.annotation(names::TENANT_ID_ANNOTATION).is_some();
-    (!named && !wrote.is_empty() && !wrote.eq_ignore_ascii_case(&tenant)).then(|| {
-        State::broken(
-            "webhook-tenant-differs",
-            format!(
-                "the webhook writes tenant {wrote} into pods, the identity lives in {tenant}, and \
-                 the account names no tenant"
-            ),
-            facts.annotate(names::TENANT_ID_ANNOTATION, &tenant),
-        )
-    })
 }
 
 fn restart(webhook: &Webhook) -> Fix {

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod config;
-mod planner;
 mod corpus;
+mod planner;
 mod properties;
 mod sandbox_arm;
 mod support;

@@ -73,4 +73,12 @@ pub mod plan;
 // Talking.
 pub mod execute;
 
+pub mod kubernetes;
+
 pub mod sandbox;
+
+pub mod azure;
+
+pub mod prove;
+
+pub mod observe;

@@ -4,4 +4,5 @@
 mod config;
 mod planner;
 mod properties;
+mod sandbox_arm;
 mod support;

@@ -1,3 +1,4 @@
 //! What tests share.
 
+pub(crate) mod kube_apiserver;
 pub(crate) mod worlds;

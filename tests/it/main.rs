@@ -3,6 +3,7 @@
 
 mod config;
 mod executor;
+mod kubernetes_server;
 mod planner;
 mod properties;
 mod sandbox_arm;

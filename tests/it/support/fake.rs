@@ -152,14 +152,14 @@ fn conflict(what: &str) -> RemoteFailure {
 fn kubernetes<'a>(world: &'a mut Snapshot, cluster: &ClusterName) -> &'a mut KubernetesSnapshot {
     match &mut world.clusters.get_mut(cluster).unwrap().kubernetes {
         Observation::Present(kubernetes) => kubernetes,
-        other => panic!("{other:?}"),
+        Observation::Absent | Observation::Unknown(_) => panic!("cluster {cluster} is not read"),
     }
 }
 
 fn present<T>(seen: &mut Observation<T>) -> &mut T {
     match seen {
         Observation::Present(value) => value,
-        _ => panic!("not present"),
+        Observation::Absent | Observation::Unknown(_) => panic!("not present"),
     }
 }
 
@@ -207,7 +207,7 @@ fn own_annotations(meta: &mut ObjectMeta, project: &Project, wanted: &BTreeMap<S
         .iter()
         .filter(|(field, owners)| match field {
             OwnedField::Annotation(key) => ours(owners) && !wanted.contains_key(key),
-            _ => false,
+            OwnedField::TemplateLabel(_) | OwnedField::TemplateAnnotation(_) => false,
         })
         .map(|(field, _)| field.clone())
         .collect();

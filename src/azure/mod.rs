@@ -37,6 +37,6 @@ pub use endpoints::{Endpoints, Trust};
 pub use entra::{Entra, ExchangeError, Exchanged, Refusal};
 pub use error::{ArmError, Detail, ServerError};
 pub use http::TransportError;
-pub use pace::Jitter;
+pub use pace::{Jitter, Sleep};
 pub use probe::{ProbeOutcome, Prober};
 pub use roles::{NewAssignment, PutAssignment};

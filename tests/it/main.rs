@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
+mod azure_client;
 mod planner;
 mod properties;
 mod support;

@@ -46,6 +46,9 @@ trait World: Sync {
         &self,
     ) -> impl Future<Output = Result<Option<Vec<ObservedCredential>>, RemoteFailure>> + Send;
     fn probe(&self, probe: &Probe, token: &Token) -> impl Future<Output = ProbeOutcome> + Send;
+    /// The time since some moment.
+    fn now(&self) -> Duration;
+    fn sleep(&self, how_long: Duration) -> impl Future<Output = ()> + Send;
     fn arm_scope(&self) -> String;
     fn probe_scope(&self, probe: &Probe) -> String;
 }
@@ -54,6 +57,7 @@ struct Real<'a, K> {
     prover: &'a Prover,
     source: &'a K,
     claim: &'a ResolvedClaim,
+    began: Instant,
 }
 
 impl<K: TokenSource> World for Real<'_, K> {
@@ -77,6 +81,14 @@ impl<K: TokenSource> World for Real<'_, K> {
 
     async fn probe(&self, probe: &Probe, token: &Token) -> ProbeOutcome {
         self.prover.prober.probe(probe, token).await
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn sleep(&self, how_long: Duration) {
+        tokio::time::sleep(how_long).await;
     }
 
     fn arm_scope(&self) -> String {
@@ -121,8 +133,9 @@ impl Prover {
         progress: &mut (dyn FnMut(String) + Send),
         deadline: Instant,
     ) -> Result<Proof, RemoteFailure> {
-        let world = Real { prover: self, source, claim };
-        let deadline = deadline.min(Instant::now() + LIMIT);
+        let began = Instant::now();
+        let world = Real { prover: self, source, claim, began };
+        let deadline = deadline.saturating_duration_since(began).min(LIMIT);
         Attempt { world: &world, claim, jitter: &self.jitter, deadline, progress }.run(probe).await
     }
 }
@@ -131,7 +144,8 @@ struct Attempt<'a, W> {
     world: &'a W,
     claim: &'a ResolvedClaim,
     jitter: &'a Jitter,
-    deadline: Instant,
+    /// On the world's clock.
+    deadline: Duration,
     progress: &'a mut (dyn FnMut(String) + Send),
 }
 
@@ -169,7 +183,7 @@ impl<W: World> Attempt<'_, W> {
     }
 
     async fn run(mut self, probe: Option<&Probe>) -> Result<Proof, RemoteFailure> {
-        let began = Instant::now();
+        let began = self.world.now();
         let mut issued = self.issue().await?;
         let scope = self.world.arm_scope();
         let mut attempts = 0;
@@ -177,7 +191,8 @@ impl<W: World> Attempt<'_, W> {
         let exchanged = loop {
             attempts += 1;
             // Entra refuses a token in its last moments; a new one costs little.
-            if attempts > 1 && began.elapsed() > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2) {
+            if attempts > 1 && self.since(began) > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2)
+            {
                 issued = self.issue().await?;
             }
             let error = match self.world.exchange(&issued.token, &scope).await {
@@ -214,7 +229,7 @@ impl<W: World> Attempt<'_, W> {
             };
             let pause = pause(attempts, retry_after(&error), self.jitter);
             if !self.wait(pause, what).await {
-                let seconds = began.elapsed().as_secs();
+                let seconds = self.since(began).as_secs();
                 let cause = match self.compared(&issued).await {
                     Ok(Some(Match::Fits { name })) => format!(
                         "federated credential {name} fits the token, and Entra still refuses it \
@@ -239,7 +254,7 @@ impl<W: World> Attempt<'_, W> {
             aud: self.claim.audience.clone(),
             oid,
             attempts,
-            elapsed: began.elapsed(),
+            elapsed: self.since(began),
             method: Method::Token,
             probed: probe.is_some(),
         })
@@ -284,13 +299,17 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
+    fn since(&self, began: Duration) -> Duration {
+        self.world.now().saturating_sub(began)
+    }
+
     /// Waits, unless that would pass the deadline.
     async fn wait(&mut self, pause: Duration, what: String) -> bool {
-        if Instant::now() + pause > self.deadline {
+        if self.world.now() + pause > self.deadline {
             return false;
         }
         (self.progress)(what);
-        tokio::time::sleep(pause).await;
+        self.world.sleep(pause).await;
         true
     }
 

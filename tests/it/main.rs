@@ -4,4 +4,5 @@
 mod azure_client;
 mod planner;
 mod properties;
+mod sandbox_arm;
 mod support;

@@ -1,6 +1,10 @@
 //! The proof itself: ask, wait for what may be on its way, name the cause of what is not.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -10,7 +14,9 @@ use super::{
     retry::{LIMIT, Outlook, outlook, pause},
 };
 use crate::{
-    azure::{Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, TransportError},
+    azure::{
+        Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, Sleep, TransportError,
+    },
     model::{
         FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
         snapshot::ObservedCredential,
@@ -26,12 +32,13 @@ const BELIEVE_AFTER: u32 = 2;
 pub const CONTEXT_MISMATCH: &str = "cluster-context-mismatch";
 
 /// Makes proofs. Clones share connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Prover {
     entra: Entra,
     prober: Prober,
     arm: Arm,
     jitter: Jitter,
+    sleep: Sleep,
 }
 
 /// What a proof needs of the world; tests script it.
@@ -58,6 +65,7 @@ struct Real<'a, K> {
     source: &'a K,
     claim: &'a ResolvedClaim,
     began: Instant,
+    slept: Mutex<Duration>,
 }
 
 impl<K: TokenSource> World for Real<'_, K> {
@@ -84,11 +92,13 @@ impl<K: TokenSource> World for Real<'_, K> {
     }
 
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        // On a clock of tests, sleeping takes no real time and must count all the same.
+        self.began.elapsed().max(*self.slept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn sleep(&self, how_long: Duration) {
-        tokio::time::sleep(how_long).await;
+        (self.prover.sleep)(how_long).await;
+        *self.slept.lock().unwrap_or_else(PoisonError::into_inner) += how_long;
     }
 
     fn arm_scope(&self) -> String {
@@ -97,6 +107,12 @@ impl<K: TokenSource> World for Real<'_, K> {
 
     fn probe_scope(&self, probe: &Probe) -> String {
         self.prover.prober.scope(probe.kind)
+    }
+}
+
+impl fmt::Debug for Prover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prover").field("arm", &self.arm).finish_non_exhaustive()
     }
 }
 
@@ -109,6 +125,7 @@ impl Prover {
             prober: Prober::new(endpoints)?,
             arm: arm.clone(),
             jitter: Jitter::random(),
+            sleep: Arc::new(|how_long| Box::pin(tokio::time::sleep(how_long))),
         })
     }
 
@@ -116,6 +133,12 @@ impl Prover {
     #[must_use]
     pub fn with_jitter(&self, jitter: Jitter) -> Self {
         Self { jitter, ..self.clone() }
+    }
+
+    /// The same prover on another clock.
+    #[must_use]
+    pub fn with_sleep(&self, sleep: Sleep) -> Self {
+        Self { sleep, ..self.clone() }
     }
 
     /// Proves a claim, asking Entra again until it is proved, until it cannot be, or for five
@@ -134,7 +157,7 @@ impl Prover {
         deadline: Instant,
     ) -> Result<Proof, RemoteFailure> {
         let began = Instant::now();
-        let world = Real { prover: self, source, claim, began };
+        let world = Real { prover: self, source, claim, began, slept: Mutex::default() };
         let deadline = deadline.saturating_duration_since(began).min(LIMIT);
         Attempt { world: &world, claim, jitter: &self.jitter, deadline, progress }.run(probe).await
     }

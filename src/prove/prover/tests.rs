@@ -1,6 +1,6 @@
 //! Proofs against scripted outcomes, on a clock of their own.
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::collections::VecDeque;
 
 use super::*;
 use crate::{

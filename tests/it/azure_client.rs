@@ -1,173 +1,23 @@
 //! The ARM client and the Entra client against servers that answer from a script.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::State,
-    http::{HeaderMap, Method, Response, Uri},
-};
-use azure_core::{
-    credentials::{AccessToken, TokenCredential, TokenRequestOptions},
-    time::OffsetDateTime,
-};
+use axum::http::Method;
 use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber as _;
 use url::Url;
 use widentity::{
-    azure::{Arm, ArmError, Endpoints, Entra, ExchangeError, Jitter, NewAssignment, PutAssignment},
-    model::{
-        ArmId, FailureKind, SubscriptionId, Token, desired::Feature, snapshot::ObservedCredential,
-    },
+    azure::{Arm, ArmError, Endpoints, Entra, ExchangeError, NewAssignment, PutAssignment},
+    model::{ArmId, FailureKind, SubscriptionId, Token, snapshot::ObservedCredential},
 };
 
-const SECRET: &str = "the-bearer-token-nobody-may-see";
+use crate::support::scripted::{Fixed, Reply, SECRET, Server, Watched, error, reply};
+
 const SUB: &str = "00000000-0000-0000-0000-000000000001";
-
-#[derive(Debug)]
-struct Fixed;
-
-#[async_trait::async_trait]
-impl TokenCredential for Fixed {
-    async fn get_token(
-        &self,
-        _: &[&str],
-        _: Option<TokenRequestOptions<'_>>,
-    ) -> azure_core::Result<AccessToken> {
-        // Never looked at again within a test.
-        let expires = OffsetDateTime::from_unix_timestamp(4_000_000_000).unwrap();
-        Ok(AccessToken::new(SECRET, expires))
-    }
-}
-
-#[derive(Clone, Default)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-}
-
-fn reply(status: u16, body: &Value) -> Reply {
-    Reply { status, body: body.to_string().into_bytes(), ..Reply::default() }
-}
-
-fn error(status: u16, code: &str, message: &str) -> Reply {
-    reply(status, &json!({"error": {"code": code, "message": message}}))
-}
-
-impl Reply {
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Seen {
-    method: Method,
-    target: String,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Seen {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-#[derive(Default)]
-struct Script {
-    replies: Mutex<VecDeque<Reply>>,
-    seen: Mutex<Vec<Seen>>,
-}
-
-/// A server that answers the requests it gets from a script, in order.
-struct Server {
-    url: Url,
-    script: Arc<Script>,
-}
-
-async fn answer(
-    State(script): State<Arc<Script>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response<Body> {
-    let target = uri.to_string();
-    script.seen.lock().unwrap().push(Seen { method, target, headers, body });
-    let reply = script.replies.lock().unwrap().pop_front();
-    let reply = reply.unwrap_or_else(|| error(418, "ScriptEnded", "no more answers"));
-    let mut response = Response::builder().status(reply.status);
-    for (name, value) in reply.headers {
-        response = response.header(name, value);
-    }
-    response.body(Body::from(reply.body)).unwrap()
-}
-
-impl Server {
-    async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let script = Arc::new(Script::default());
-        script.replies.lock().unwrap().extend(replies);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, script }
-    }
-
-    fn script(&self, replies: impl IntoIterator<Item = Reply>) {
-        self.script.replies.lock().unwrap().extend(replies);
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.script.seen.lock().unwrap().clone()
-    }
-
-    fn link(&self, path: &str) -> String {
-        self.url.join(path).unwrap().to_string()
-    }
-
-    fn endpoints(&self) -> Endpoints {
-        Endpoints::custom(self.url.clone(), self.url.clone(), None)
-    }
-
-    fn arm(&self) -> Watched {
-        let told: Arc<Mutex<Vec<String>>> = Arc::default();
-        let slept: Arc<Mutex<Vec<Duration>>> = Arc::default();
-        let (tell, sleep) = (Arc::clone(&told), Arc::clone(&slept));
-        let waits = Arc::new(move |what: &str| tell.lock().unwrap().push(what.to_owned()));
-        let arm = Arm::new(&self.endpoints(), Arc::new(Fixed), waits).unwrap();
-        let arm = arm.with_jitter(Jitter::seeded(1)).with_sleep(Arc::new(move |how_long| {
-            sleep.lock().unwrap().push(how_long);
-            Box::pin(async {})
-        }));
-        Watched { arm, told, slept }
-    }
-}
-
-struct Watched {
-    arm: Arm,
-    told: Arc<Mutex<Vec<String>>>,
-    slept: Arc<Mutex<Vec<Duration>>>,
-}
-
-impl Watched {
-    fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
-    }
-
-    fn slept(&self) -> Vec<u64> {
-        self.slept.lock().unwrap().iter().map(Duration::as_secs).collect()
-    }
-}
 
 fn subscription() -> SubscriptionId {
     SUB.parse().unwrap()
@@ -237,20 +87,6 @@ async fn a_redirect_is_not_followed() {
     let server = Server::start([moved]).await;
     let failed = server.arm().arm.identity(&identity_id("a")).await.unwrap_err();
     assert!(failed.to_string().contains("redirects"), "{failed}");
-    assert!(other.seen().is_empty());
-}
-
-#[tokio::test]
-async fn an_operation_address_on_another_host_is_not_followed() {
-    let other = Server::start([]).await;
-    let server = Server::start([
-        reply(200, &cluster("Succeeded", false)),
-        reply(200, &cluster("Updating", true)).with("azure-asyncoperation", other.link("/op")),
-    ])
-    .await;
-    let features = BTreeSet::from([Feature::OidcIssuer]);
-    let failed = server.arm().arm.enable_features(&cluster_id(), &features).await.unwrap_err();
-    assert!(matches!(failed, ArmError::ForeignLink { .. }), "{failed}");
     assert!(other.seen().is_empty());
 }
 
@@ -464,98 +300,6 @@ async fn assignments_are_asked_for_by_principal_and_roles_by_name() {
             .ends_with("&$filter=principalId%20eq%20%2700000000-0000-0000-0000-00000000000b%27")
     );
     assert!(seen[2].target.ends_with("&$filter=roleName%20eq%20%27bob%27%27s%20role%27"));
-}
-
-fn cluster_id() -> ArmId {
-    ArmId::new(format!(
-        "/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
-    ))
-}
-
-fn cluster(state: &str, enabled: bool) -> Value {
-    let mut cluster = json!({
-        "id": cluster_id().as_str(), "name": "aks", "location": "westeurope", "eTag": "tag-1",
-        "properties": {
-            "provisioningState": state, "fqdn": "aks.example", "unknown": {"kept": [1, null]},
-            "oidcIssuerProfile": {"enabled": enabled}, "securityProfile": {},
-        },
-    });
-    if enabled {
-        cluster["properties"]["oidcIssuerProfile"]["issuerURL"] = json!("https://issuer/t/u/");
-        cluster["properties"]["securityProfile"] = json!({"workloadIdentity": {"enabled": true}});
-    }
-    cluster
-}
-
-fn both() -> BTreeSet<Feature> {
-    BTreeSet::from([Feature::OidcIssuer, Feature::WorkloadIdentity])
-}
-
-#[tokio::test]
-async fn features_are_enabled_under_the_etag_and_the_operation_is_waited_for() {
-    let server = Server::start([]).await;
-    let operation = server.link("/op?api-version=2025-03-01&t=638&c=MII&s=a%2Bb");
-    server.script([
-        reply(200, &cluster("Succeeded", false)),
-        reply(200, &cluster("Updating", true)).with("azure-asyncoperation", operation),
-        reply(200, &json!({"status": "InProgress"})),
-        reply(200, &json!({"status": "InProgress"})).with("retry-after", "20"),
-        reply(200, &json!({"status": "Succeeded"})),
-        reply(200, &cluster("Succeeded", true)),
-    ]);
-    let watched = server.arm();
-    let done = watched.arm.enable_features(&cluster_id(), &both()).await.unwrap();
-    assert_eq!(done.issuer.unwrap().as_str(), "https://issuer/t/u/");
-    assert_eq!(watched.slept(), [1, 2, 20]);
-    assert_eq!(watched.told()[0], "the cluster's update");
-    let seen = server.seen();
-    assert_eq!(seen[1].headers["if-match"], "tag-1");
-    assert_eq!(seen[1].json()["properties"]["unknown"], json!({"kept": [1, null]}));
-    assert!(seen[2].target.ends_with("/op?api-version=2025-03-01&t=638&c=MII&s=a%2Bb"));
-}
-
-#[tokio::test]
-async fn features_that_are_on_write_nothing() {
-    let server = Server::start([reply(200, &cluster("Succeeded", true))]).await;
-    server.arm().arm.enable_features(&cluster_id(), &both()).await.unwrap();
-    assert_eq!(server.seen().len(), 1);
-}
-
-#[tokio::test]
-async fn a_busy_cluster_is_waited_for_and_read_again_before_the_write() {
-    let message = "Operation is not allowed because there's an in progress update managed cluster \
-                   operation (operation ID: e375d315) on the managed cluster";
-    let busy = reply(409, &json!({"code": "OperationNotAllowed", "message": message}));
-    let mut later = cluster("Succeeded", false);
-    later["eTag"] = json!("tag-2");
-    let server = Server::start([
-        reply(200, &cluster("Succeeded", false)),
-        busy,
-        reply(200, &cluster("Updating", false)),
-        reply(200, &later),
-        reply(200, &cluster("Succeeded", true)),
-        reply(200, &cluster("Succeeded", true)),
-        reply(200, &cluster("Succeeded", true)),
-    ])
-    .await;
-    let watched = server.arm();
-    watched.arm.enable_features(&cluster_id(), &both()).await.unwrap();
-    assert_eq!(server.seen()[4].headers["if-match"], "tag-2");
-    assert_eq!(watched.told()[0], "another operation on the cluster");
-}
-
-#[tokio::test]
-async fn an_operation_that_fails_says_why() {
-    let server = Server::start([]).await;
-    let failed = json!({"status": "Failed", "error": {"code": "InternalError", "message": "boom"}});
-    server.script([
-        reply(200, &cluster("Succeeded", false)),
-        reply(200, &cluster("Updating", false)).with("azure-asyncoperation", server.link("/op")),
-        reply(200, &failed),
-    ]);
-    let error = server.arm().arm.enable_features(&cluster_id(), &both()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the operation ended as Failed: boom");
-    assert_eq!(error.code(), Some("InternalError"));
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ use widentity::{
     },
 };
 
+use crate::support::scripted::{Server, reply};
+
 const SUB: &str = "00000000-0000-4000-8000-00000000000a";
 const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
 
@@ -50,7 +52,7 @@ struct World {
     running: Running,
     endpoints: Endpoints,
     env: CredentialEnv,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn url(text: &str) -> Url {
@@ -96,7 +98,7 @@ impl World {
             ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
         ]);
         let env = CredentialEnv { variables, tenant: None };
-        Self { running, endpoints, env, _directory: directory }
+        Self { running, endpoints, env, directory }
     }
 
     fn ctx(&self) -> &Arc<Context> {
@@ -346,4 +348,72 @@ async fn server_and_ca_of_a_cluster_come_without_credentials() {
     assert_eq!(found.server.scheme(), "https");
     assert!(found.ca_pem.starts_with("-----BEGIN CERTIFICATE-----"));
     assert!(!format!("{:?}", arm.kubernetes_token().await.unwrap()).contains("ey"));
+}
+
+/// Hands out a federated token of the cluster as a build system would.
+async fn build_system(world: &World, member: &str) -> Server {
+    let source = Cluster(world.ctx());
+    let issued =
+        source.token(&"payments".into(), &"api".into(), &Audience::default(), 600).await.unwrap();
+    Server::start([reply(200, &json!({ member: issued.token.expose() }))]).await
+}
+
+#[tokio::test]
+async fn federated_credentials_of_build_systems_and_pods_act_as_the_identity() {
+    let world = World::start(|_| {}).await;
+    let (arm, _) = world.arm().await;
+    let features = BTreeSet::from([Feature::OidcIssuer]);
+    let issuer = arm.enable_features(&cluster_id(), &features).await.unwrap().issuer.unwrap();
+    let identity =
+        arm.create_identity(&identity_id(), "westeurope", &BTreeMap::new()).await.unwrap();
+    arm.put_credential(&identity_id(), &credential(&issuer)).await.unwrap();
+    world.ctx().clock.advance(Duration::from_mins(1));
+
+    // Not the sandbox's own endpoints: those take no credential from outside.
+    let ready = world.running.ready();
+    let ca = String::from_utf8(std::fs::read(&ready.ca_file).unwrap()).unwrap();
+    let endpoints =
+        Endpoints::custom(url(&ready.resource_manager), url(&ready.authority), Some(ca));
+    let acts = async |variables: &[(&str, &str)]| {
+        let mut env = CredentialEnv::default();
+        let ids = [
+            ("AZURE_CLIENT_ID", identity.client_id.to_string()),
+            ("ARM_TENANT_ID", identity.tenant_id.to_string()),
+        ];
+        env.variables.extend(ids.map(|(name, value)| (name.to_owned(), value)));
+        let given = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        env.variables.extend(given);
+        let chosen = choose(&env, &endpoints, None).await.unwrap();
+        assert_eq!(chosen.actor().object_id, Some(identity.principal_id));
+        chosen.kind
+    };
+
+    let github = build_system(&world, "value").await;
+    let kind = acts(&[
+        ("ACTIONS_ID_TOKEN_REQUEST_URL", &github.link("/token?run=1")),
+        ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "request-token"),
+    ])
+    .await;
+    assert_eq!(kind, AuthKind::GithubActions);
+    let asked = &github.seen()[0];
+    assert_eq!(asked.target, "/token?run=1&audience=api%3A%2F%2FAzureADTokenExchange");
+    assert_eq!(asked.headers["authorization"], "Bearer request-token");
+
+    let pipelines = build_system(&world, "oidcToken").await;
+    let kind = acts(&[
+        ("SYSTEM_OIDCREQUESTURI", &pipelines.link("/oidc")),
+        ("SYSTEM_ACCESSTOKEN", "access-token"),
+        ("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", "connection"),
+    ])
+    .await;
+    assert_eq!(kind, AuthKind::AzurePipelines);
+    assert_eq!(pipelines.seen()[0].target, "/oidc?api-version=7.1&serviceConnectionId=connection");
+
+    let cluster = Cluster(world.ctx());
+    let mounted =
+        cluster.token(&"payments".into(), &"api".into(), &Audience::default(), 600).await.unwrap();
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, mounted.token.expose()).unwrap();
+    let kind = acts(&[("AZURE_FEDERATED_TOKEN_FILE", file.to_str().unwrap())]).await;
+    assert_eq!(kind, AuthKind::WorkloadIdentity);
 }

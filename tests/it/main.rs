@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod azure_client;
+mod azure_clusters;
 mod azure_sandbox;
 mod planner;
 mod properties;

@@ -1,6 +1,6 @@
 //! Proofs against scripted outcomes, on a clock of their own.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt::Debug, str::FromStr};
 
 use super::*;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 
 const ISSUER: &str = "https://westeurope.oic.prod-aks.azure.com/t/u/";
 
-fn guid<T: std::str::FromStr<Err: std::fmt::Debug>>(last: u8) -> T {
+fn guid<T: FromStr<Err: Debug>>(last: u8) -> T {
     format!("00000000-0000-0000-0000-{last:012}").parse().unwrap()
 }
 

@@ -1,3 +1,4 @@
 //! What tests share.
 
+pub(crate) mod scripted;
 pub(crate) mod worlds;

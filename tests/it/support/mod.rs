@@ -1,8 +1,6 @@
 //! What tests share.
 
-<<<<<<< HEAD
 pub(crate) mod fake;
-=======
 pub(crate) mod kube_apiserver;
->>>>>>> kube-client
+pub(crate) mod scripted;
 pub(crate) mod worlds;

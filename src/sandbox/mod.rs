@@ -7,6 +7,7 @@ pub mod clock;
 pub mod context;
 pub mod endpoints;
 pub mod faults;
+pub mod kubernetes;
 pub mod store;
 pub mod tokens;
 

@@ -14,6 +14,7 @@ pub mod entra;
 pub mod external;
 pub mod faults;
 pub mod files;
+pub mod kubernetes;
 pub mod limits;
 pub mod ready;
 pub mod roles;

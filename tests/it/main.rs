@@ -4,6 +4,7 @@
 mod azure_client;
 mod azure_clusters;
 mod azure_sandbox;
+mod config;
 mod planner;
 mod properties;
 mod sandbox_arm;

@@ -11,3 +11,4 @@ mod planner;
 mod properties;
 mod sandbox_arm;
 mod support;
+

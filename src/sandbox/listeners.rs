@@ -11,6 +11,7 @@ use super::{
     control, dataplane, endpoints,
     entra::{self, Entra, Issuers},
     external::{External, Known},
+    kubernetes::Kubernetes,
     seed::Seed,
     server::{Bound, Servers},
     start::StartError,
@@ -122,8 +123,15 @@ impl Listeners {
 
 /// The API server of an emulated cluster, with the seed's objects in it.
 fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router {
-    let _ = (cluster, seed);
-    entra::issuer_router(Arc::clone(ctx))
+    let server = Kubernetes::new(Arc::clone(ctx), cluster.clone());
+    for seeded in seed.clusters.iter().filter(|seeded| seeded.cluster.key() == cluster.key()) {
+        for (object, message) in server.seed_objects(seeded.kubernetes_objects()) {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            tracing::warn!(cluster = cluster.name, kind, name, message, "seed object refused");
+        }
+    }
+    server.router()
 }
 
 /// Clusters that this process serves: all of the world but those behind which a real one stands.

@@ -4,4 +4,5 @@
 mod planner;
 mod properties;
 mod sandbox_arm;
+mod sandbox_chain;
 mod support;

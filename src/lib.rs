@@ -64,6 +64,7 @@
 //! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
 
 // Data.
+pub mod config;
 pub mod model;
 
 // Pure.
@@ -72,4 +73,12 @@ pub mod plan;
 // Talking.
 pub mod execute;
 
+pub mod kubernetes;
+
 pub mod sandbox;
+
+pub mod azure;
+
+pub mod prove;
+
+pub mod observe;

@@ -1,7 +1,10 @@
 //! Steps: the plan's work in order. The executor makes no choices; everything it needs stands
 //! here or is an output of an earlier step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -250,6 +253,8 @@ pub enum Operation {
 /// What a proof is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
+    /// The identity, whose credentials tell why Entra refuses.
+    pub identity: ArmId,
     /// The client id that asks for the token.
     pub client: Value<ClientId>,
     /// The principal that the token must be for.
@@ -275,6 +280,12 @@ pub struct TemplateRef {
     pub name: String,
     /// The UID.
     pub uid: String,
+}
+
+impl fmt::Display for TemplateRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
 }
 
 impl Operation {

@@ -1,3 +1,6 @@
 //! What tests share.
 
+pub(crate) mod fake;
+pub(crate) mod kube_apiserver;
+pub(crate) mod scripted;
 pub(crate) mod worlds;

@@ -10,5 +10,6 @@ mod kubernetes_server;
 mod planner;
 mod properties;
 mod sandbox_arm;
+mod sandbox_chain;
 mod support;
 

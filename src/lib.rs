@@ -64,6 +64,7 @@
 //! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
 
 // Data.
+pub mod config;
 pub mod model;
 
 // Pure.

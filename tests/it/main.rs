@@ -1,7 +1,9 @@
 //! All integration tests, in one binary.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
+mod config;
 mod kubernetes_server;
 mod planner;
 mod properties;
+mod sandbox_arm;
 mod support;

@@ -1,4 +1,5 @@
 //! What tests share.
 
 pub(crate) mod kube_apiserver;
+pub(crate) mod scripted;
 pub(crate) mod worlds;

@@ -291,7 +291,7 @@ async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
     let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
     let label = json!({"metadata": {"labels": {"scope": name}}});
     let merge = "application/merge-patch+json";
-    admin.send(http::Method::PATCH, &format!("/api/v1/namespaces/{name}"), merge, &label).await;
+    admin.send(hyper::Method::PATCH, &format!("/api/v1/namespaces/{name}"), merge, &label).await;
     // Nothing listens on the discard port of loopback.
     let webhook = json!({"apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}, "webhooks": [{

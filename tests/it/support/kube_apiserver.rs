@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request};
+use hyper::{Method, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,

@@ -180,6 +180,9 @@ impl Kubernetes {
     /// The body as JSON.
     pub(super) fn json_body(&self, call: &Call<'_>) -> Outcome<Value> {
         let media = call.options.content_type();
+        if media == "application/vnd.kubernetes.protobuf" {
+            return super::protobuf::decode(call.body).map_err(Status::bad_request);
+        }
         if !matches!(media, "" | "application/json" | "text/plain") && !call.body.is_empty() {
             return Err(Status::unsupported_media(
                 "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf".to_owned(),

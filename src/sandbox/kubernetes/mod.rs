@@ -22,6 +22,7 @@ mod list;
 mod objects;
 mod openapi;
 mod patch;
+mod protobuf;
 mod request;
 mod review;
 mod scale;

@@ -6,4 +6,8 @@ pub mod plan;
 
 pub mod execute;
 
+pub mod ops;
+
+pub mod render;
+
 pub mod sandbox;

@@ -194,14 +194,20 @@ pub struct DesiredWorkload {
     pub probe: Option<Probe>,
     /// Where `[[workloads]]` stands.
     pub origin: Origin,
-    /// Whether `--only`, `-n` and `--cluster` chose it; the others are only counted.
-    pub selected: bool,
+    /// Those of its clusters that `--only`, `-n` and `--cluster` chose; all of them without such
+    /// an option, none where it is only counted.
+    pub selected: BTreeSet<ClusterName>,
 }
 
 impl DesiredWorkload {
     /// Its address, in no particular cluster.
     pub fn address(&self) -> Address {
         Address::workload(&self.namespace, &self.account)
+    }
+
+    /// Whether it is chosen in any cluster.
+    pub fn is_selected(&self) -> bool {
+        !self.selected.is_empty()
     }
 
     /// The subject of its tokens.
@@ -278,10 +284,10 @@ impl DesiredState {
         &self.workloads[index]
     }
 
-    /// Every selected workload with each of its clusters.
+    /// Every workload with each of its chosen clusters.
     pub fn placements(&self) -> impl Iterator<Item = (&DesiredWorkload, &DesiredCluster)> {
-        self.workloads.iter().filter(|workload| workload.selected).flat_map(|workload| {
-            let clusters = workload.clusters.iter().filter_map(|name| self.clusters.get(name));
+        self.workloads.iter().flat_map(|workload| {
+            let clusters = workload.selected.iter().filter_map(|name| self.clusters.get(name));
             clusters.map(move |cluster| (workload, cluster))
         })
     }

@@ -36,7 +36,8 @@ pub struct Step {
     /// The configuration line behind it.
     pub origin: Origin,
     /// The change it carries out, as an index into [`super::Plan::changes`]; none for proofs,
-    /// waits and guards.
+    /// waits and guards. Two steps share one change where an account is made bare and annotated
+    /// after its proof; the object is counted once.
     pub change: Option<usize>,
 }
 
@@ -224,6 +225,11 @@ pub enum Operation {
         /// Label and chain annotation when planned.
         expect: (Option<String>, Option<String>),
     },
+    /// Waits for a rollout that is under way already.
+    AwaitRollout {
+        /// The controller.
+        target: TemplateRef,
+    },
     /// Checks that every live pod of the account carries today's values.
     ProvePods {
         /// The namespace.
@@ -294,6 +300,7 @@ impl Operation {
             Self::AnnotateAccount { .. } => "annotate service account",
             Self::CheckInjection { .. } => "check webhook",
             Self::RollTemplate { .. } => "roll",
+            Self::AwaitRollout { .. } => "await rollout",
             Self::ProvePods { .. } => "prove pods",
         }
     }

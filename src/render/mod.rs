@@ -10,6 +10,9 @@ pub mod escape;
 pub mod findings;
 pub mod json;
 pub mod markdown;
+pub mod report;
+pub mod report_json;
+pub mod schema;
 pub mod style;
 pub mod text;
 

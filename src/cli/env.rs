@@ -1,0 +1,63 @@
+//! The only reader of the environment, the clock and the terminal's nature.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use jiff::Timestamp;
+
+/// The environment of the process, read once. It may hold secrets: no `Debug`.
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    /// Whether a person can be asked: standard input and standard error are a terminal.
+    pub can_ask: bool,
+    /// Whether standard output is a terminal.
+    pub stdout_is_terminal: bool,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    pub fn read() -> Self {
+        let stderr_is_terminal = io::stderr().is_terminal();
+        Self {
+            variables: std::env::vars_os().collect(),
+            can_ask: io::stdin().is_terminal() && stderr_is_terminal,
+            stdout_is_terminal: io::stdout().is_terminal(),
+            stderr_is_terminal,
+        }
+    }
+
+    /// An environment for tests: these variables, no terminal.
+    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let variables = variables.into_iter().map(|(key, value)| (key.into(), value.into()));
+        Self {
+            variables: variables.collect(),
+            can_ask: false,
+            stdout_is_terminal: false,
+            stderr_is_terminal: false,
+        }
+    }
+
+    /// A variable that is set, not empty and Unicode.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let value = self.variables.get(&OsString::from(name))?.to_str()?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// A variable that names a path.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let value = self.variables.get(&OsString::from(name))?;
+        (!value.is_empty()).then(|| PathBuf::from(value))
+    }
+
+    /// The wall time.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}

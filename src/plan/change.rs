@@ -88,6 +88,10 @@ pub struct FieldChange {
     pub before: Option<serde_json::Value>,
     /// The value afterwards.
     pub after: Planned,
+    /// The formula of a value that Azure invents, for example `client_id of identity/wi_a`, also
+    /// where its result is known by now: digests take the formula, so that what was approved
+    /// before a first, partial run is still approved after it.
+    pub formula: Option<String>,
 }
 
 /// A planned value.

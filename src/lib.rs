@@ -8,6 +8,8 @@ pub mod execute;
 
 pub mod ops;
 
+pub mod cli;
+
 pub mod render;
 
 pub mod sandbox;

@@ -55,6 +55,11 @@ impl Environment {
         (!value.is_empty()).then(|| PathBuf::from(value))
     }
 
+    /// The arguments of the process.
+    pub fn arguments() -> Vec<OsString> {
+        std::env::args_os().collect()
+    }
+
     /// The wall time.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn now(&self) -> Timestamp {

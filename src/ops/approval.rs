@@ -13,16 +13,8 @@ pub struct Approval {
     digest: String,
     project: String,
     sandbox: bool,
-    changes: BTreeSet<String>,
-    risks: BTreeSet<ApprovedRisk>,
-}
-
-/// A risk as the reviewer saw it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct ApprovedRisk {
-    address: String,
-    code: String,
-    message: String,
+    /// The digests of its changes and risks.
+    digests: BTreeSet<String>,
 }
 
 /// A file that is not an applicable plan.
@@ -90,13 +82,7 @@ struct Extras {
     digest: String,
     project: String,
     sandbox: bool,
-    changes: Vec<ApprovedChange>,
-    risks: Vec<ApprovedRisk>,
-}
-
-#[derive(Deserialize)]
-struct ApprovedChange {
-    digest: String,
+    digests: BTreeSet<String>,
 }
 
 impl Approval {
@@ -111,9 +97,8 @@ impl Approval {
         if errored {
             return Err(NotAPlan::Errored);
         }
-        let Extras { digest, project, sandbox, changes, risks } = widentity;
-        let changes = changes.into_iter().map(|change| change.digest).collect();
-        Ok(Self { digest, project, sandbox, changes, risks: risks.into_iter().collect() })
+        let Extras { digest, project, sandbox, digests } = widentity;
+        Ok(Self { digest, project, sandbox, digests })
     }
 
     /// Whether the plan does nothing that was not approved.
@@ -127,19 +112,16 @@ impl Approval {
                 project: planned.scope.project.to_string(),
             });
         }
-        let changes = planned.plan.changes.iter().filter(|c| !self.changes.contains(&c.digest));
+        let more: Vec<&String> =
+            planned.plan.digests.iter().filter(|digest| !self.digests.contains(*digest)).collect();
+        let changes = planned.plan.changes.iter().filter(|change| more.contains(&&change.digest));
         let mut what: Vec<String> = changes.map(|change| change.address.to_string()).collect();
-        let seen = |address: &str, code: &str, message: &str| {
-            self.risks
-                .iter()
-                .any(|risk| risk.address == address && risk.code == code && risk.message == message)
-        };
-        let risks = planned
-            .report
-            .risks
-            .iter()
-            .filter(|risk| !seen(&risk.address.to_string(), &risk.code, &risk.message));
-        what.extend(risks.map(|risk| format!("risk {} at {}", risk.code, risk.address)));
+        // What is not a change is a risk that the reviewer did not see.
+        match more.len().saturating_sub(what.len()) {
+            0 => {}
+            1 => what.push("1 risk".to_owned()),
+            risks => what.push(format!("{risks} risks")),
+        }
         if what.is_empty() {
             Ok(())
         } else {

@@ -87,8 +87,10 @@ pub struct Extras {
     pub sandbox: bool,
     /// The digest over changes and risks: `apply --expect-digest`.
     pub digest: String,
-    /// The digest of each change with its reasons.
-    pub changes: Vec<ChangeDigest>,
+    /// The digests of the single changes and risks, sorted: `apply --approved`.
+    pub digests: Vec<String>,
+    /// Each change with its reasons.
+    pub changes: Vec<ChangeDetails>,
     /// Addresses of the selected workloads, with what the plan does for them.
     pub workloads: Vec<WorkloadSummary>,
     /// Rollouts that the plan starts: addresses.
@@ -115,12 +117,12 @@ pub struct Extras {
     pub unmanaged: Vec<String>,
 }
 
-/// The digest of one change.
+/// What a change has beside Terraform's shape.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct ChangeDigest {
+pub struct ChangeDetails {
     /// The object's address.
     pub address: String,
-    /// The digest.
+    /// The digest; empty for a rollout that only re-triggers stale pods.
     pub digest: String,
     /// Why the change is needed, in words.
     pub reasons: Vec<String>,
@@ -316,7 +318,8 @@ fn extras(scope: &Scope, planned: &Planned, report: &PlanReport) -> Extras {
         tenant: scope.tenant.to_string(),
         sandbox: scope.sandbox,
         digest: planned.plan.digest.clone(),
-        changes: changes.iter().map(change_digest).collect(),
+        digests: planned.plan.digests.clone(),
+        changes: changes.iter().map(change_details).collect(),
         workloads: scope.workloads.iter().map(|address| summary(address, changes)).collect(),
         rollouts: changes.iter().filter(rolls).map(|change| change.address.to_string()).collect(),
         risks: risks.iter().map(finding).collect(),
@@ -332,12 +335,12 @@ fn extras(scope: &Scope, planned: &Planned, report: &PlanReport) -> Extras {
     }
 }
 
-fn change_digest(change: &Change) -> ChangeDigest {
+fn change_details(change: &Change) -> ChangeDetails {
     let formulas = change.fields.iter().filter_map(|field| match &field.after {
         PlannedValue::AfterApply(formula) => Some((field.field.clone(), formula.clone())),
         PlannedValue::Known(_) => None,
     });
-    ChangeDigest {
+    ChangeDetails {
         address: change.address.to_string(),
         digest: change.digest.clone(),
         reasons: change.reasons.iter().map(change::reason_words).collect(),

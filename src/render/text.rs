@@ -163,7 +163,7 @@ fn sharing(change: &Change) -> String {
 
 /// The symbol of a change: a takeover is told by a risk on the same address.
 pub(super) fn symbol(change: &Change, planned: &Planned) -> Symbol {
-    let takeover = |code: &str| code.contains("takeover") || code.contains("adopt");
+    let takeover = |code: &str| code.ends_with("taken-over") || code == "foreign-credential-changed";
     let adopted = planned
         .report
         .risks

@@ -26,7 +26,7 @@ pub(crate) fn prod() -> ClusterName {
 }
 
 fn field(name: &str, before: Option<serde_json::Value>, after: Value) -> FieldChange {
-    FieldChange { field: name.to_owned(), before, after }
+    FieldChange { field: name.to_owned(), before, after, formula: None }
 }
 
 fn known(value: serde_json::Value) -> Value {
@@ -45,7 +45,7 @@ pub(crate) fn empty() -> Planned {
             taken_at: "2026-11-21T10:14:00.5Z".parse().unwrap(),
             sandbox: false,
         },
-        plan: Plan { changes: vec![], steps: vec![], digest: "wd1:0000".to_owned() },
+        plan: Plan { changes: vec![], steps: vec![], digest: "wd1:0000".to_owned(), digests: vec![] },
         report: PlanReport::default(),
     }
 }
@@ -168,6 +168,7 @@ pub(crate) fn full() -> Planned {
         ),
     ];
     changes.sort_by(|a, b| a.address.cmp(&b.address));
+    planned.plan.digests = changes.iter().map(|change| change.digest.clone()).collect();
     planned.plan.changes = changes;
     planned.plan.digest = "wd1:7c1f0a93".to_owned();
     let finding = |address: &Address, code: &str, message: &str, hint: Option<&str>| Finding {
@@ -180,7 +181,7 @@ pub(crate) fn full() -> Planned {
     let report = &mut planned.report;
     report.risks = vec![finding(
         &at.clone().part(Part::ServiceAccount),
-        "takeover",
+        "field-taken-over",
         "the annotation `azure.workload.identity/client-id` is taken over from kubectl-client-side-apply",
         None,
     )];

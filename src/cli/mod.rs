@@ -1,0 +1,23 @@
+//! TERMINAL: arguments in, words out, an exit code at the end. Everything that touches the
+//! terminal, the environment or the clock stands here; each in one file.
+
+pub mod args;
+// mod apply;
+mod completions;
+mod env;
+mod error;
+mod init;
+mod interrupt;
+mod logging;
+mod main;
+mod output;
+// mod plan;
+mod progress;
+// mod sandbox;
+// mod schema;
+mod slips;
+// mod validate;
+// mod verify;
+// mod world;
+
+pub use main::main;

@@ -34,8 +34,11 @@ pub(super) fn of_change(change: &Change) -> String {
     names::sha256_hex(&body.to_string(), 32)
 }
 
-/// The digest of one risk.
+/// The digest of one risk; empty for restarts, which follow from the pods of the hour.
 pub(super) fn of_risk(risk: &Finding) -> String {
+    if matches!(risk.code.as_str(), "restarts-pods" | "restarts-with-downtime") {
+        return String::new();
+    }
     let body = json!(["risk", risk.address.to_string(), risk.code]);
     names::sha256_hex(&body.to_string(), 32)
 }

@@ -1,9 +1,14 @@
-//! All integration tests in one binary: they link once and run in parallel.
+//! All integration tests, in one binary.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
-    reason = "helpers of tests may fail loudly and read files"
+    reason = "tests say what they expect by failing, and read files"
 )]
 
+mod architecture;
+mod planner;
+mod properties;
 mod render_plan;
+mod schema;
 mod support;

@@ -1,3 +1,4 @@
-//! What several test files share.
+//! What tests share.
 
 pub(crate) mod plans;
+pub(crate) mod worlds;

@@ -4,12 +4,17 @@ pub mod model;
 
 pub mod plan;
 
+pub mod azure;
+pub mod kubernetes;
+
+pub mod prove;
+
 pub mod execute;
 
 pub mod ops;
 
-pub mod cli;
-
 pub mod render;
+
+pub mod cli;
 
 pub mod sandbox;

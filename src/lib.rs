@@ -6,7 +6,7 @@ pub mod plan;
 
 pub mod azure;
 pub mod kubernetes;
-
+pub mod observe;
 pub mod prove;
 
 pub mod execute;

@@ -15,7 +15,7 @@ use super::{
     error::ArmError,
     managed_cluster::{enabling, etag, has, observe},
 };
-use crate::model::{ArmId, desired::Feature, snapshot::ObservedCluster};
+use crate::model::{ArmId, SubscriptionId, desired::Feature, snapshot::ObservedCluster};
 
 /// One generally available version for reading and writing: a write through an older one could
 /// lose settings that it does not know.
@@ -45,6 +45,18 @@ impl Arm {
             Err(error) => return Err(error),
         };
         observed(&answer.json()?).map(Some)
+    }
+
+    /// Every cluster of a subscription.
+    pub async fn clusters_in(
+        &self,
+        subscription: SubscriptionId,
+    ) -> Result<Vec<ObservedCluster>, ArmError> {
+        let path = format!(
+            "/subscriptions/{subscription}/providers/Microsoft.ContainerService/managedClusters"
+        );
+        let list: Vec<Value> = self.list(self.url(&path, &[API])?, Context::default()).await?;
+        list.iter().map(observed).collect()
     }
 
     /// Switches features of a cluster on and waits until they are: reads the record when nothing

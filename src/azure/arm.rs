@@ -238,7 +238,7 @@ impl Arm {
             if (200..300).contains(&answer.status) {
                 return Ok(answer);
             }
-            let error = self.refusal(&answer, call.context);
+            let error = Self::refusal(&answer, call.context);
             let Disposition::Retry { pace, limit, what } = error.disposition() else {
                 return Err(ArmError::Answer(Box::new(error)));
             };
@@ -252,14 +252,14 @@ impl Arm {
         }
     }
 
-    fn refusal(&self, answer: &Answer, context: Context) -> ServerError {
+    fn refusal(answer: &Answer, context: Context) -> ServerError {
         let mut error = ServerError::parse(answer.status, &answer.body);
         error.request_id = answer.header(&REQUEST_ID);
         error.correlation_id = answer.header(&CORRELATION_ID);
         error.retry_after = answer.retry_after();
         error.context = context;
         if error.code.is_none() && (300..400).contains(&answer.status) {
-            error.message = "the server redirects elsewhere, which is not followed".to_owned();
+            "the server redirects elsewhere, which is not followed".clone_into(&mut error.message);
         }
         tracing::debug!(
             status = error.status,

@@ -34,7 +34,7 @@ impl fmt::Debug for Assertion {
 impl Assertion {
     /// GitHub Actions.
     ///
-    /// Source: GitHub documentation on OpenID Connect in Actions, "Methods for requesting the OIDC
+    /// Source: GitHub documentation on OIDC in Actions, "Methods for requesting the OIDC
     /// token".
     pub(super) fn github(mut url: Url, request_token: &str, pipeline: Pipeline) -> Self {
         url.query_pairs_mut().append_pair("audience", AUDIENCE);

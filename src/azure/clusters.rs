@@ -91,7 +91,12 @@ impl Arm {
                         busy = what;
                         self.wait(std::time::Duration::from_secs(5), what).await;
                     }
-                    _ => return Err(error),
+                    Disposition::Retry { .. }
+                    | Disposition::Success
+                    | Disposition::Wait { .. }
+                    | Disposition::Stale
+                    | Disposition::Denied
+                    | Disposition::Fatal => return Err(error),
                 },
             }
         }

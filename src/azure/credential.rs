@@ -30,7 +30,7 @@ use crate::model::{FailureKind, RemoteFailure, TenantId, Token};
 pub enum AuthKind {
     /// A client secret in environment variables.
     Environment,
-    /// The OpenID Connect token of a GitHub Actions job.
+    /// The OIDC token of a GitHub Actions job.
     GithubActions,
     /// A service connection of Azure Pipelines.
     AzurePipelines,
@@ -411,7 +411,7 @@ fn parsed(url: &str) -> Result<Url, String> {
 
 fn cloud(endpoints: &Endpoints) -> CloudConfiguration {
     let mut custom = CustomConfiguration::default();
-    custom.authority_host = endpoints.authority.as_str().trim_end_matches('/').to_owned();
+    custom.authority_host = endpoints.authority.as_str().trim_end_matches('/').into();
     custom.into()
 }
 

@@ -82,15 +82,13 @@ impl Endpoints {
         }
     }
 
-    /// Endpoints that the file names. The scope follows from the resource manager's address; the
-    /// data-plane suffixes are those of the public cloud. `ca_pem` is trusted beside the system's
-    /// certificate authorities.
+    /// Endpoints that the file names, with the token scope and data-plane suffixes of the public
+    /// cloud; [`Self::discover`] asks the resource manager for its own. `ca_pem` is trusted beside
+    /// the system's certificate authorities.
     pub fn custom(resource_manager: Url, authority: Url, ca_pem: Option<String>) -> Self {
-        let arm_scope = format!("{}/.default", resource_manager.as_str().trim_end_matches('/'));
         Self {
             resource_manager,
             authority,
-            arm_scope,
             trust: ca_pem.map_or(Trust::System, Trust::SystemAnd),
             ..Self::public()
         }
@@ -145,15 +143,6 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_custom_cloud_asks_for_tokens_for_its_own_resource_manager() {
-        let rm = Url::parse("https://management.local.contoso.com/").unwrap();
-        let login = Url::parse("https://login.local.contoso.com/").unwrap();
-        let cloud = Endpoints::custom(rm, login, None);
-        assert_eq!(cloud.arm_scope, "https://management.local.contoso.com/.default");
-        assert_eq!(cloud.trust, Trust::System);
-    }
 
     #[test]
     fn the_sandbox_resolves_data_plane_hosts_to_its_socket_and_nothing_else() {

@@ -126,18 +126,15 @@ impl ServerError {
     pub fn parse(status: u16, body: &[u8]) -> Self {
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let mut error = Self { status, ..Self::default() };
-        match &json {
-            Some(Value::Object(top)) => {
-                error.fill(top.get("error").filter(|e| e.is_object()).unwrap_or(&Value::Null));
-                if error.code.is_none() && error.message.is_empty() {
-                    error.fill(json.as_ref().unwrap_or(&Value::Null));
-                }
+        if let Some(top) = json.as_ref().filter(|json| json.is_object()) {
+            error.fill(&top["error"]);
+            if error.code.is_none() && error.message.is_empty() {
+                error.fill(top);
             }
-            Some(_) | None => {
-                let words = String::from_utf8_lossy(body);
-                let words: Vec<&str> = words.split_whitespace().collect();
-                error.message = words.join(" ").chars().take(300).collect();
-            }
+        } else {
+            let words = String::from_utf8_lossy(body);
+            let words: Vec<&str> = words.split_whitespace().collect();
+            error.message = words.join(" ").chars().take(300).collect();
         }
         if error.message.is_empty() {
             error.message = match status {
@@ -257,13 +254,11 @@ impl ArmError {
     pub fn is_not_found(&self) -> bool {
         const PROOF: [&str; 3] =
             ["ResourceNotFound", "ResourceGroupNotFound", "ParentResourceNotFound"];
-        match self {
-            Self::Answer(error) => {
-                let code = error.code.as_deref().unwrap_or_default();
-                error.status == 404 && PROOF.iter().any(|proof| proof.eq_ignore_ascii_case(code))
-            }
-            _ => false,
-        }
+        let Self::Answer(error) = self else {
+            return false;
+        };
+        let code = error.code.as_deref().unwrap_or_default();
+        error.status == 404 && PROOF.iter().any(|proof| proof.eq_ignore_ascii_case(code))
     }
 
     /// Whether it says that the resource group is missing.

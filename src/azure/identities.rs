@@ -36,20 +36,22 @@ struct Identity {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct IdentityProperties {
-    tenant_id: TenantId,
-    principal_id: PrincipalId,
-    client_id: ClientId,
+    #[serde(rename = "tenantId")]
+    tenant: TenantId,
+    #[serde(rename = "principalId")]
+    principal: PrincipalId,
+    #[serde(rename = "clientId")]
+    client: ClientId,
 }
 
 impl From<Identity> for ObservedIdentity {
     fn from(identity: Identity) -> Self {
         Self {
             id: ArmId::new(identity.id),
-            client_id: identity.properties.client_id,
-            principal_id: identity.properties.principal_id,
-            tenant_id: identity.properties.tenant_id,
+            client_id: identity.properties.client,
+            principal_id: identity.properties.principal,
+            tenant_id: identity.properties.tenant,
             location: identity.location,
             tags: identity.tags.unwrap_or_default(),
         }

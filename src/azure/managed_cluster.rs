@@ -59,10 +59,14 @@ fn remove(value: &mut Value, path: &[&str]) {
             members.remove(*last);
         }
         (["*", rest @ ..], Value::Object(members)) => {
-            members.values_mut().for_each(|member| remove(member, rest));
+            for member in members.values_mut() {
+                remove(member, rest);
+            }
         }
         (["*", rest @ ..], Value::Array(elements)) => {
-            elements.iter_mut().for_each(|element| remove(element, rest));
+            for element in elements {
+                remove(element, rest);
+            }
         }
         ([first, rest @ ..], Value::Object(members)) => {
             if let Some(member) = members.get_mut(*first) {

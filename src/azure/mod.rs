@@ -14,6 +14,7 @@ mod assertion;
 mod claims;
 mod clusters;
 mod credential;
+mod discovery;
 pub mod disposition;
 mod endpoints;
 mod entra;

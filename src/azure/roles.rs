@@ -37,7 +37,7 @@ pub struct NewAssignment {
 #[derive(Debug, Clone, PartialEq)]
 pub enum PutAssignment {
     /// It is there under the name that was asked for.
-    Made(ObservedAssignment),
+    Made(Box<ObservedAssignment>),
     /// The same principal, role and scope exist under another GUID, which Azure told where it
     /// could.
     Existed(Option<Uuid>),
@@ -142,7 +142,7 @@ impl Arm {
         match self.send(&call).await {
             Ok(answer) => {
                 let made = answer.json::<Assignment>()?.observe();
-                made.map(PutAssignment::Made).ok_or_else(|| ArmError::Body {
+                made.map(|made| PutAssignment::Made(Box::new(made))).ok_or_else(|| ArmError::Body {
                     message: "the role assignment came back without principal or role".to_owned(),
                 })
             }

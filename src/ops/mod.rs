@@ -2,6 +2,10 @@
 //! read from the environment.
 
 pub mod approval;
+pub mod connect;
+pub mod plan;
 pub mod planned;
+pub mod verify;
 
+pub use connect::{ConnectError, Connected};
 pub use planned::{Planned, Scope, Tally};

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::{
-    model::{Address, ClusterName, Project, TenantId},
+    model::{
+        Address, ClusterName, Project, TenantId,
+        desired::{DesiredState, DesiredWorkload},
+    },
     plan::{Action, Change, Plan, PlanReport},
 };
 
@@ -35,10 +38,33 @@ pub struct Scope {
     pub workloads: Vec<Address>,
     /// How many workloads of the file were not selected.
     pub not_selected: usize,
+    /// The selected workloads, each in each of its clusters.
+    pub placements: usize,
     /// When the world was read.
     pub taken_at: Timestamp,
     /// Whether the world is the sandbox's.
     pub sandbox: bool,
+}
+
+impl Scope {
+    /// What a run over this file is about.
+    pub fn of(desired: &DesiredState, config: &str, sandbox: bool, now: Timestamp) -> Self {
+        let selected = desired.workloads.iter().filter(|workload| workload.is_selected());
+        let workloads: Vec<Address> = selected.map(DesiredWorkload::address).collect();
+        let clusters: BTreeSet<ClusterName> =
+            desired.placements().map(|(_, cluster)| cluster.name.clone()).collect();
+        Self {
+            config: config.to_owned(),
+            project: desired.project.clone(),
+            tenant: desired.tenant,
+            clusters: clusters.into_iter().collect(),
+            not_selected: desired.workloads.len() - workloads.len(),
+            workloads,
+            placements: desired.placements().count(),
+            taken_at: now,
+            sandbox,
+        }
+    }
 }
 
 /// Objects counted by what is done to them, as the last line says.
@@ -70,6 +96,12 @@ impl Planned {
             tally.count(change.action);
         }
         tally
+    }
+
+    /// How many proofs there are to be had: every selected workload in every cluster whose API
+    /// server may be asked.
+    pub fn to_prove(&self) -> usize {
+        self.scope.placements.saturating_sub(self.report.unmanaged.len())
     }
 
     /// Whether an apply would write anything, rollouts included.

@@ -42,6 +42,7 @@ pub(crate) fn empty() -> Planned {
             clusters: vec![prod()],
             workloads: vec![workload("payments", "payments-api")],
             not_selected: 0,
+            placements: 1,
             taken_at: "2026-11-21T10:14:00.5Z".parse().unwrap(),
             sandbox: false,
         },

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     azure::{Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, TransportError},
-    model::{FailureKind, RemoteFailure, Token, desired::Probe, snapshot::ObservedCredential},
+    model::{
+        FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
+        snapshot::ObservedCredential,
+    },
 };
 
 /// Long enough for every try of one proof, and no longer: seconds.
@@ -224,7 +227,9 @@ impl<W: World> Attempt<'_, W> {
                 return Err(self.refused(&error, Some(&cause)));
             }
         };
-        let oid = self.check(&exchanged)?;
+        let oid = self
+            .check(&exchanged)
+            .map_err(|message| self.not_proved(message).with_hint("widentity plan"))?;
         if let Some(probe) = probe {
             self.probe(probe, &issued).await?;
         }
@@ -289,21 +294,19 @@ impl<W: World> Attempt<'_, W> {
         true
     }
 
-    fn check(&self, exchanged: &Exchanged) -> Result<crate::model::PrincipalId, RemoteFailure> {
+    /// The principal that Entra says the token is for, if it is the right one.
+    fn check(&self, exchanged: &Exchanged) -> Result<PrincipalId, String> {
         let claim = self.claim;
         if let Some(tenant) = exchanged.tenant.filter(|tenant| *tenant != claim.tenant) {
-            let message = format!("Entra answered in tenant {tenant}, not {}", claim.tenant);
-            return Err(self.not_proved(message));
+            return Err(format!("Entra answered in tenant {tenant}, not {}", claim.tenant));
         }
         match exchanged.oid {
             Some(oid) if oid == claim.principal => Ok(oid),
-            Some(oid) => Err(self
-                .not_proved(format!(
-                    "Entra answered as principal {oid}, the identity's is {}: was it made anew?",
-                    claim.principal
-                ))
-                .with_hint("widentity plan")),
-            None => Err(self.not_proved("Entra's token does not say which principal it is for")),
+            Some(oid) => Err(format!(
+                "Entra answered as principal {oid}, the identity's is {}: was it made anew?",
+                claim.principal
+            )),
+            None => Err("Entra's token does not say which principal it is for".to_owned()),
         }
     }
 
@@ -366,3 +369,6 @@ fn retry_after(error: &ExchangeError) -> Option<u64> {
         ExchangeError::Unreachable { .. } | ExchangeError::Body { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

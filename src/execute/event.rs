@@ -100,7 +100,8 @@ pub enum StepClass {
     Write,
     /// It writes a template and waits for the pods: a failure may leave both.
     Rollout,
-    /// It proves and writes nothing: a failure leaves what was applied not proved.
+    /// It proves, or watches a rollout that is under way, and writes nothing: a failure leaves
+    /// what was applied not proved.
     Proof,
     /// It guards or waits and writes nothing: a failure leaves the changes behind it undone.
     Guard,
@@ -120,6 +121,7 @@ impl StepClass {
             Operation::RollTemplate { .. } => Self::Rollout,
             Operation::Prove { .. }
             | Operation::CheckInjection { .. }
+            | Operation::AwaitRollout { .. }
             | Operation::ProvePods { .. } => Self::Proof,
             Operation::SettleRoles { .. } | Operation::ConfirmCluster { .. } => Self::Guard,
         }

@@ -139,10 +139,8 @@ pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
 /// The exit code of `plan`. Pods that are not proved are for `apply` and `verify` to judge.
 pub fn of_plan(plan: &PlanReport, changes: bool, detailed: bool) -> ExitCode {
     let found = Found { not_proved: false, ..Found::of_plan(plan) };
-    match found.code() {
-        ExitCode::Done if changes && detailed => ExitCode::Changes,
-        code => code,
-    }
+    let code = found.code();
+    if code == ExitCode::Done && changes && detailed { ExitCode::Changes } else { code }
 }
 
 #[cfg(test)]

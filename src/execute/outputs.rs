@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    model::{Address, ClientId, FailureKind, Issuer, PrincipalId, RemoteFailure},
+    model::{Address, ClientId, Issuer, PrincipalId},
     plan::Value,
 };
 
@@ -79,18 +79,12 @@ impl Outputs {
         self.accounts.get(at).cloned()
     }
 
-    /// The value. A missing output is a defect of the plan: the step does not need the one that
-    /// gives it.
-    pub(crate) fn resolve<T: Output>(&self, value: &Value<T>) -> Result<T, RemoteFailure> {
+    /// The value, or the address of the step that should have given it: a plan in which a step
+    /// does not need the one whose output it takes.
+    pub(crate) fn resolve<'a, T: Output>(&self, value: &'a Value<T>) -> Result<T, &'a Address> {
         match value {
             Value::Known(known) => Ok(known.clone()),
-            Value::AfterApply(at) => T::of(self).get(at).cloned().ok_or_else(|| {
-                RemoteFailure::new(
-                    FailureKind::NotReached,
-                    format!("take the {} of {at}", T::NAME),
-                    "no step before this one gave it",
-                )
-            }),
+            Value::AfterApply(at) => T::of(self).get(at).cloned().ok_or(at),
         }
     }
 }

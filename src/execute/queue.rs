@@ -95,6 +95,10 @@ impl Endpoint {
             | Operation::PutCredential { .. }
             | Operation::PutAssignment { .. } => Self::ResourceManager,
             Operation::SettleRoles { .. } => Self::Clock,
+            Operation::AwaitRollout { .. } => {
+                cluster()?;
+                Self::Clock
+            }
             Operation::Prove { .. } => {
                 cluster()?;
                 Self::Entra
@@ -174,10 +178,12 @@ impl Queue {
                 needs: step.needs.iter().map(|need| need.0).collect(),
                 locks: step.locks.clone(),
                 endpoint: Endpoint::of(step)?,
-                roll: match &step.operation {
-                    Operation::RollTemplate { wait: true, .. } => Roll::Watched,
-                    operation if operation.rolls() => Roll::Unwatched,
-                    _ => Roll::No,
+                roll: if matches!(step.operation, Operation::RollTemplate { wait: true, .. }) {
+                    Roll::Watched
+                } else if step.operation.rolls() {
+                    Roll::Unwatched
+                } else {
+                    Roll::No
                 },
             });
         }

@@ -17,9 +17,9 @@ use super::{
 use crate::model::{Namespace, Token};
 
 /// One request and its answer take at most this long.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// The plugin that gets a user's credential may open a browser.
-const CREDENTIAL_TIMEOUT: Duration = Duration::from_secs(300);
+const CREDENTIAL_TIMEOUT: Duration = Duration::from_mins(5);
 /// Requests in flight per API server.
 const AT_ONCE: usize = 8;
 /// Tries of a request that was throttled or met an overloaded server.
@@ -245,16 +245,16 @@ impl Client {
                 Err(failed) => failed,
             };
             drop(permit);
-            let again = match &error {
+            let repeatable = ask.repeat == Repeat::Safe;
+            let again = match error.status() {
                 // The server says that it did not begin: any request may be repeated.
-                KubeError::Status { status: 429, .. } => tries < TRIES,
-                KubeError::Status { status: 503 | 504, .. } => {
-                    ask.repeat == Repeat::Safe && tries < TRIES
+                Some(429) => tries < TRIES,
+                Some(503 | 504) => repeatable && tries < TRIES,
+                Some(_) => false,
+                None => {
+                    let unreachable = matches!(error, KubeError::Unreachable { .. });
+                    repeatable && unreachable && tries < TRANSPORT_TRIES
                 }
-                KubeError::Unreachable { .. } => {
-                    ask.repeat == Repeat::Safe && tries < TRANSPORT_TRIES
-                }
-                _ => false,
             };
             let wait = retry_after.unwrap_or(Duration::from_millis(250 << tries.min(5)));
             if !again || wait > MAX_RETRY_AFTER {
@@ -279,7 +279,7 @@ impl Client {
         };
         let response = match time::timeout(TIMEOUT, answer).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err((self.transport(error), None)),
+            Ok(Err(error)) => return Err((self.transport(&error), None)),
             Err(_) => {
                 let (server, seconds) = (self.inner.host.clone(), TIMEOUT.as_secs());
                 return Err((KubeError::TimedOut { server, seconds }, None));
@@ -292,22 +292,23 @@ impl Client {
         Err(refusal(&parts, &body))
     }
 
-    fn transport(&self, error: kube::Error) -> KubeError {
-        let credential = |auth: &AuthError| KubeError::Credential {
-            who: self.inner.who.clone(),
-            message: auth_message(auth),
-            install: self.inner.install.clone(),
+    fn transport(&self, error: &kube::Error) -> KubeError {
+        // A plugin that is run again for a new token fails below the connection.
+        let auth = if let kube::Error::Auth(auth) = error {
+            Some(auth)
+        } else if let kube::Error::Service(service) = error {
+            service.downcast_ref::<AuthError>()
+        } else {
+            None
         };
-        match &error {
-            kube::Error::Auth(auth) => return credential(auth),
-            kube::Error::Service(service) => {
-                if let Some(auth) = service.downcast_ref::<AuthError>() {
-                    return credential(auth);
-                }
-            }
-            _ => {}
+        if let Some(auth) = auth {
+            return KubeError::Credential {
+                who: self.inner.who.clone(),
+                message: auth_message(auth),
+                install: self.inner.install.clone(),
+            };
         }
-        KubeError::Unreachable { server: self.inner.host.clone(), message: chain(&error) }
+        KubeError::Unreachable { server: self.inner.host.clone(), message: chain(error) }
     }
 
     /// Reads a list page by page and folds each object into the result; what `each` does not keep
@@ -390,10 +391,8 @@ fn refusal(parts: &http::response::Parts, body: &[u8]) -> (KubeError, Option<Dur
 
 /// An error with its causes: hyper's own words say little.
 fn chain(error: &kube::Error) -> String {
-    let mut text = match error {
-        kube::Error::HyperError(_) | kube::Error::Service(_) => String::new(),
-        other => other.to_string(),
-    };
+    let wraps = matches!(error, kube::Error::HyperError(_) | kube::Error::Service(_));
+    let mut text = if wraps { String::new() } else { error.to_string() };
     let mut source = error.source();
     while let Some(cause) = source {
         let words = cause.to_string();
@@ -411,16 +410,22 @@ fn chain(error: &kube::Error) -> String {
 /// What an exec plugin says. Never its standard output, where a credential would stand, nor its
 /// environment.
 fn auth_message(error: &AuthError) -> String {
-    match error {
-        AuthError::AuthExecRun { out, .. } => {
-            let said = String::from_utf8_lossy(&out.stderr);
-            let said: String = said.trim().chars().take(500).collect();
-            if said.is_empty() { out.status.to_string() } else { format!("{}: {said}", out.status) }
-        }
-        AuthError::AuthExecStart(io) => format!("it cannot be started: {io}"),
-        AuthError::AuthExecParse(_) => "its answer is not an ExecCredential".to_owned(),
-        other => other.to_string(),
+    if let AuthError::AuthExecRun { out, .. } = error {
+        let said = String::from_utf8_lossy(&out.stderr);
+        let said: String = said.trim().chars().take(500).collect();
+        return if said.is_empty() {
+            out.status.to_string()
+        } else {
+            format!("{}: {said}", out.status)
+        };
     }
+    if let AuthError::AuthExecStart(io) = error {
+        return format!("it cannot be started: {io}");
+    }
+    if let AuthError::AuthExecParse(_) = error {
+        return "its answer is not an ExecCredential".to_owned();
+    }
+    error.to_string()
 }
 
 #[cfg(test)]

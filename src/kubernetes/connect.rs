@@ -230,13 +230,8 @@ fn kubeconfig_error(shown: &str, error: &KubeconfigError) -> KubeError {
         return KubeError::KubeconfigUnreadable { path: path.clone(), message: io.to_string() };
     }
     // A YAML error may quote the file; its first line names the place and nothing else.
-    let message = match error {
-        KubeconfigError::Parse(parse) => {
-            let text = parse.to_string();
-            text.lines().next().unwrap_or_default().to_owned()
-        }
-        other => other.to_string(),
-    };
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().to_owned();
     KubeError::KubeconfigInvalid { path: shown.to_owned(), message }
 }
 

@@ -1,10 +1,9 @@
 //! Controllers into [`ObservedTemplate`]: where each kind keeps its pod template, how it replaces
 //! pods, and how far it has come.
 //!
-//! Progress is judged as `kubectl rollout status` does it. Source: Kubernetes documentation,
-//! "Deployments: Deployment status", "StatefulSets: Update strategies", "Perform a Rolling Update
-//! on a DaemonSet"; Argo Rollouts documentation, "Rollout status" and "Migrating to Rollouts:
-//! Reference Deployment From Rollout".
+//! Progress is judged as `kubectl rollout status` does it. Source: Kubernetes documentation on the
+//! status of a Deployment and on the update strategies of `StatefulSet` and `DaemonSet`; Argo
+//! Rollouts documentation, "Migrating to Rollouts: Reference Deployment From Rollout".
 
 use serde_json::Value;
 
@@ -73,9 +72,10 @@ impl Steering {
 /// Where the pod template's own metadata stands in managed fields, from the top, without the last
 /// step `f:metadata`.
 fn template_path(kind: TemplateKind) -> &'static [&'static str] {
-    match kind {
-        TemplateKind::CronJob => &["f:spec", "f:jobTemplate", "f:spec", "f:template"],
-        _ => &["f:spec", "f:template"],
+    if kind == TemplateKind::CronJob {
+        &["f:spec", "f:jobTemplate", "f:spec", "f:template"]
+    } else {
+        &["f:spec", "f:template"]
     }
 }
 
@@ -233,14 +233,13 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
 fn failed(kind: TemplateKind, status: &ControllerStatus) -> Option<String> {
     let progressing = status.conditions.iter().find(|condition| condition.kind == "Progressing");
     let gave_up = progressing.filter(|condition| condition.status == "False");
-    match kind {
-        TemplateKind::Deployment => gave_up.map(|condition| condition.reason.clone()),
-        TemplateKind::Rollout if status.abort => Some("RolloutAborted".to_owned()),
-        TemplateKind::Rollout if status.phase == "Degraded" => {
-            Some(gave_up.map_or_else(|| "Degraded".to_owned(), |c| c.reason.clone()))
-        }
-        _ => None,
+    if kind == TemplateKind::Rollout {
+        let degraded = || gave_up.map_or_else(|| "Degraded".to_owned(), |c| c.reason.clone());
+        let aborted = status.abort.then(|| "RolloutAborted".to_owned());
+        return aborted.or_else(|| (status.phase == "Degraded").then(degraded));
     }
+    // StatefulSets and DaemonSets have no deadline and no such condition.
+    gave_up.filter(|_| kind == TemplateKind::Deployment).map(|condition| condition.reason.clone())
 }
 
 #[cfg(test)]

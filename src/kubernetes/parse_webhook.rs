@@ -1,4 +1,4 @@
-//! MutatingWebhookConfigurations into [`ObservedWebhook`].
+//! Configurations of mutating webhooks into [`ObservedWebhook`].
 //!
 //! Source: Azure/azure-workload-identity, `deploy/azure-wi-webhook.yaml`: the webhook is called
 //! `mutation.azure-workload-identity.io` and selects pods by the label

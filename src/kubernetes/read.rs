@@ -95,8 +95,7 @@ impl Client {
         Ok(found.map(parse_meta::account))
     }
 
-    /// Pod templates of Deployments, StatefulSets, DaemonSets, CronJobs and Rollouts by namespace,
-    /// ordered by kind and name. A Rollout with a `workloadRef` is not among them: it lends its
+    /// Pod templates of every kind that widentity may write, by namespace, ordered by kind and name. A Rollout with a `workloadRef` is not among them: it lends its
     /// progress to the Deployment, whose template is the one to write.
     pub async fn templates(
         &self,
@@ -171,7 +170,7 @@ impl Client {
     }
 
     /// Pods by namespace, finished ones included. Each page is parsed and dropped before the next.
-    /// Pods of a Rollout with a `workloadRef` show a ReplicaSet of its Deployment as controller.
+    /// Pods of a Rollout with a `workloadRef` show a `ReplicaSet` of its Deployment as controller.
     pub async fn pods(
         &self,
         within: impl Into<Within<'_>>,

@@ -72,7 +72,7 @@ impl Client {
     /// Asks for a token of an account. Creating tokens is impersonation: planning never does it.
     /// `seconds` is at least 600.
     ///
-    /// Source: Kubernetes API reference, TokenRequest v1.
+    /// Source: Kubernetes API reference, `TokenRequest` v1.
     pub async fn token(
         &self,
         namespace: &Namespace,

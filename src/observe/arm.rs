@@ -119,20 +119,19 @@ impl<'a> Reader<'a> {
         let (at_home, others) = futures::join!(at_home, join_all(others));
         let Group { exists, mut seen, list } = at_home;
         seen.extend(others.into_iter().flatten());
-        let exists = match exists {
+        let home = if exists.failure().is_some_and(worth_single_reads) {
             // Who may not list identities may still see the group.
-            Observation::Unknown(failure) if worth_single_reads(&failure) => {
-                let ask = self.arm.resource_group_exists(home.subscription, &home.resource_group);
-                let tried = format!("read resource group {}", home.resource_group);
-                found(self.ask(tried, ask).await.map(|there| there.then_some(())))
-            }
-            other => other,
+            let ask = self.arm.resource_group_exists(home.subscription, &home.resource_group);
+            let tried = format!("read resource group {}", home.resource_group);
+            found(self.ask(tried, ask).await.map(|there| there.then_some(())))
+        } else {
+            exists
         };
         let ours = |identity: &ObservedIdentity| {
             identity.tags.get(PROJECT_TAG).map(String::as_str) == Some(desired.project.as_str())
                 && !desired.identities.contains_key(&identity.id)
         };
-        Identities { home: exists, seen, others: list.into_iter().filter(ours).collect() }
+        Identities { home, seen, others: list.into_iter().filter(ours).collect() }
     }
 
     /// The identities `ids` of one group by its list; where that fails for want of a right, those

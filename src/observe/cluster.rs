@@ -34,7 +34,7 @@ pub(super) async fn read(
         async move {
             let namespaces = need.clusters.get(&cluster.name).cloned().unwrap_or_default();
             let connection = connections.get(&cluster.name);
-            let kubernetes = kubernetes(cluster, &arm, connection, &namespaces).await;
+            let kubernetes = Box::pin(kubernetes(cluster, &arm, connection, &namespaces)).await;
             (cluster.name.clone(), ClusterSnapshot { arm, kubernetes })
         }
     });
@@ -62,7 +62,7 @@ async fn kubernetes(
         return Observation::Unknown(unreached("no way to reach it was given"));
     };
     match connection.client().await {
-        Ok(client) => match snapshot(&client, &cluster.name, namespaces).await {
+        Ok(client) => match Box::pin(snapshot(&client, &cluster.name, namespaces)).await {
             Ok(snapshot) => Observation::Present(snapshot),
             Err(failure) => Observation::Unknown(failure),
         },

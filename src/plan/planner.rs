@@ -279,6 +279,7 @@ fn one<'a>(
             namespace: place.workload.namespace.clone(),
             account: place.workload.account.clone(),
             claim: Claim {
+                identity: identity.identity.id.clone(),
                 client: identity.client.clone(),
                 principal: identity.principal.clone(),
                 tenant: place.workload.tenant,

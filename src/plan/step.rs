@@ -250,6 +250,8 @@ pub enum Operation {
 /// What a proof is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
+    /// The identity, whose credentials tell why Entra refuses.
+    pub identity: ArmId,
     /// The client id that asks for the token.
     pub client: Value<ClientId>,
     /// The principal that the token must be for.

@@ -9,6 +9,7 @@
 //! says what may still be on its way, [`cause`] names the first link that does not fit.
 
 pub mod cause;
+mod cluster;
 mod prover;
 pub mod retry;
 

@@ -175,6 +175,9 @@ pub struct Apply {
     /// Begin nothing new after this long, for example 30m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<std::time::Duration>,
+    /// Write every event as a JSON line to FILE
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
     /// Leave the pods alone; report what waits for a rollout
     #[arg(long)]
     pub no_rollout: bool,

@@ -10,6 +10,7 @@ use std::{
 use clap::{Parser as _, error::ErrorKind};
 
 use super::{
+    apply,
     args::{Cli, Command, Global, Sandbox},
     completions,
     env::Environment,
@@ -18,7 +19,7 @@ use super::{
     interrupt::Interrupt,
     logging,
     output::{Color, Output},
-    slips,
+    plan, sandbox, schema, slips, validate, verify,
 };
 use crate::{
     execute::exit::ExitCode,
@@ -112,8 +113,19 @@ fn parse_error(error: &clap::Error, output: Output) -> ExitCode {
 fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Init(args) => init::run(context, &args),
+        Command::Validate => validate::run(context),
+        Command::Schema { kind } => schema::run(context, kind),
         Command::Completions { shell } => completions::run(context, shell),
-        _ => todo!(),
+        Command::Sandbox(Sandbox::Reset) => sandbox::reset(context),
+        Command::Plan(args) => block_on(context, |interrupt| plan::run(context, args, interrupt)),
+        Command::Apply(args) => block_on(context, |interrupt| apply::run(context, args, interrupt)),
+        Command::Verify(args) => {
+            block_on(context, |interrupt| verify::run(context, args, interrupt))
+        }
+        Command::Sandbox(Sandbox::Serve(args)) => {
+            block_on(context, |interrupt| sandbox::serve(context, args, interrupt))
+        }
+        Command::Sandbox(Sandbox::Show) => block_on(context, |_| sandbox::show(context)),
     }
 }
 

@@ -2,22 +2,23 @@
 //! terminal, the environment or the clock stands here; each in one file.
 
 pub mod args;
-// mod apply;
+mod apply;
 mod completions;
 mod env;
 mod error;
+mod files;
 mod init;
 mod interrupt;
 mod logging;
 mod main;
 mod output;
-// mod plan;
+mod plan;
 mod progress;
-// mod sandbox;
-// mod schema;
+mod sandbox;
+mod schema;
 mod slips;
-// mod validate;
-// mod verify;
-// mod world;
+mod validate;
+mod verify;
+mod world;
 
 pub use main::main;

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use url::Url;
 
+pub use crate::azure::{AuthKind, CredentialEnv, Endpoints};
 use crate::{
-    azure::{Actor, Arm, AuthKind, CredentialEnv, CredentialError, Endpoints, TransportError, Waits, choose},
+    azure::{Actor, Arm, CredentialError, TransportError, Waits, choose},
     kubernetes::{Connect, Connection, TokenSource},
     model::{
         ArmId, ClusterName, TenantId, Token,

@@ -1,6 +1,7 @@
 //! USE CASES: one file a verb. Arguments in, outcome out; nothing is printed here, and nothing is
 //! read from the environment.
 
+pub mod apply;
 pub mod approval;
 pub mod connect;
 pub mod plan;
@@ -9,3 +10,5 @@ pub mod verify;
 
 pub use connect::{ConnectError, Connected};
 pub use planned::{Planned, Scope, Tally};
+
+pub use crate::plan::PlanOptions;

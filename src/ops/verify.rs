@@ -58,7 +58,7 @@ fn known<T>(value: &Value<T>) -> bool {
 }
 
 fn claim_is_known(claim: &Claim) -> bool {
-    let Claim { client, principal, tenant: _, issuer, audience: _ } = claim;
+    let Claim { client, principal, tenant: _, issuer, audience: _, identity: _ } = claim;
     known(client) && known(principal) && known(issuer)
 }
 

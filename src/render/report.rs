@@ -21,13 +21,14 @@ use crate::{
 /// How many steps that went well are listed one by one.
 const DONE_SHOWN: usize = 60;
 
-/// The report of `apply`. The caller has computed the exit code, which decides the last line.
+/// The report of `apply`, which follows the plan's preview. The caller has computed the exit code,
+/// which decides the last line.
 pub fn apply(planned: &Planned, report: &ApplyReport, exit: ExitCode, palette: Palette) -> String {
     let mut text = String::new();
     let mut sections = steps(planned, report);
     sections.extend(findings::sections(&planned.report));
     sections.extend(proofs(report));
-    push_all(&mut text, planned, &sections, palette);
+    push_all(&mut text, &sections, palette);
     text.push_str(&proof_line(report));
     text.push('\n');
     text.push_str(&palette.paint(Style::Heading, apply_last_line(planned, report, exit)));
@@ -47,7 +48,11 @@ pub fn verify(planned: &Planned, report: &ApplyReport, palette: Palette) -> Stri
     let standing = findings::sections(&planned.report);
     sections.extend(standing.into_iter().filter(|section| section.alarm));
     sections.extend(proofs(report));
-    push_all(&mut text, planned, &sections, palette);
+    if planned.scope.sandbox {
+        text.push_str(SANDBOX);
+        text.push('\n');
+    }
+    push_all(&mut text, &sections, palette);
     text.push_str(&palette.paint(Style::Heading, proof_line(report)));
     text.push('\n');
     if planned.scope.sandbox {
@@ -57,11 +62,7 @@ pub fn verify(planned: &Planned, report: &ApplyReport, palette: Palette) -> Stri
     text
 }
 
-fn push_all(text: &mut String, planned: &Planned, sections: &[Section], palette: Palette) {
-    if planned.scope.sandbox {
-        text.push_str(SANDBOX);
-        text.push('\n');
-    }
+fn push_all(text: &mut String, sections: &[Section], palette: Palette) {
     for section in sections {
         text.push_str(&section.text(palette));
         text.push('\n');

@@ -24,6 +24,26 @@ pub const SANDBOX: &str = "SANDBOX: emulated Azure, Entra and clusters; nothing 
 
 /// A plan for a terminal.
 pub fn plan(planned: &Planned, palette: Palette) -> String {
+    let mut text = body(planned, palette);
+    push(&mut text, "Proof: not run (widentity verify)");
+    push(&mut text, &palette.paint(Style::Heading, last_line(planned)));
+    if planned.scope.sandbox {
+        push(&mut text, SANDBOX);
+    }
+    text
+}
+
+/// A plan that is about to be applied: the report follows, with proofs and the verdict.
+pub fn preview(planned: &Planned, palette: Palette) -> String {
+    let mut text = body(planned, palette);
+    if planned.has_changes() {
+        push(&mut text, &palette.paint(Style::Heading, last_line(planned)));
+        text.push('\n');
+    }
+    text
+}
+
+fn body(planned: &Planned, palette: Palette) -> String {
     let Planned { scope, plan, report } = planned;
     let mut text = String::new();
     if scope.sandbox {
@@ -63,11 +83,6 @@ pub fn plan(planned: &Planned, palette: Palette) -> String {
     text.push('\n');
     if planned.has_changes() {
         push(&mut text, &format!("Digest: {}", plan.digest));
-    }
-    push(&mut text, "Proof: not run (widentity verify)");
-    push(&mut text, &palette.paint(Style::Heading, last_line(planned)));
-    if scope.sandbox {
-        push(&mut text, SANDBOX);
     }
     text
 }

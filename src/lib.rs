@@ -63,10 +63,12 @@
 //! `workloads.toml` and its includes are read. `.widentity/` beside it holds the sandbox's world,
 //! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
 
+<<<<<<< HEAD
 // Data.
 pub mod model;
 
 // Pure.
+pub mod config;
 pub mod plan;
 
 // Talking.

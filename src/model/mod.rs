@@ -9,8 +9,10 @@ pub mod failure;
 pub mod identifiers;
 pub mod names;
 pub mod origin;
+pub mod roles;
 pub mod secret;
 pub mod snapshot;
+pub mod suggest;
 
 pub use address::Address;
 pub use failure::{FailureKind, RemoteFailure};

@@ -10,5 +10,6 @@ mod architecture;
 mod planner;
 mod properties;
 mod render_plan;
+mod sandbox_arm;
 mod schema;
 mod support;

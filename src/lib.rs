@@ -63,7 +63,6 @@
 //! `workloads.toml` and its includes are read. `.widentity/` beside it holds the sandbox's world,
 //! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
 
-<<<<<<< HEAD
 // Data.
 pub mod model;
 

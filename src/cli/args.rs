@@ -101,7 +101,7 @@ pub struct Init {
 }
 
 /// Which workloads, and how their world is reached.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Select {
     /// Only workloads whose address matches, for example `payments/*` (repeatable)
     #[arg(long, value_name = "ADDRESS-GLOB")]

@@ -3,12 +3,12 @@
 use std::{fs::OpenOptions, io::Write as _};
 
 use super::{args::Init, error::CliError, main::Context};
-use crate::execute::exit::ExitCode;
+use crate::{config, execute::exit::ExitCode};
 
 /// A configuration with blanks to fill in.
 const STARTING: &str = include_str!("starting.toml");
 /// A configuration that the sandbox can run as it is.
-const SAMPLE: &str = include_str!("sample.toml");
+const SAMPLE: &str = config::sample::WORKLOADS;
 
 pub(super) fn run(context: &Context, args: &Init) -> Result<ExitCode, CliError> {
     let path = &context.global.config;

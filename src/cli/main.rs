@@ -125,7 +125,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Sandbox(Sandbox::Serve(args)) => {
             block_on(context, |interrupt| sandbox::serve(context, args, interrupt))
         }
-        Command::Sandbox(Sandbox::Show) => block_on(context, |_| sandbox::show(context)),
+        Command::Sandbox(Sandbox::Show) => sandbox::show(context),
     }
 }
 

@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod sandbox;
 mod schema;
+mod seed;
 mod slips;
 mod validate;
 mod verify;

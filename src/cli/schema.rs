@@ -5,7 +5,7 @@ use crate::{config, execute::exit::ExitCode, render};
 
 pub(super) fn run(context: &Context, kind: SchemaKind) -> Result<ExitCode, CliError> {
     let text = match kind {
-        SchemaKind::Workloads => config::schema(),
+        SchemaKind::Workloads => render::json::to_text(&config::schema::workloads()),
         SchemaKind::Plan => render::schema::plan(),
         SchemaKind::Report => render::schema::report(),
     };

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{args::Format, error::CliError, main::Context};
 use crate::{
-    config::{self, Config, diagnostic::Diagnostics},
+    config::{self, Config, Diagnostics},
     execute::exit::ExitCode,
     render::{escape, findings::counted, json::to_text},
 };

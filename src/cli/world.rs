@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     args::{Auth, Select},
     error::CliError,
+    files,
     main::Context,
     sandbox::{self, Attached},
 };
@@ -52,19 +53,18 @@ pub(super) fn desired(
     select: &Select,
 ) -> Result<(Config, DesiredState), CliError> {
     let config = load(context)?;
-    for warning in [config.warnings()].into_iter().filter(|found| found.warnings() > 0) {
-        context.output.note(&warning.render(context.output.err.coloured));
+    if config.warnings().warnings() > 0 {
+        context.output.note(&config.warnings().render(context.output.err.coloured));
     }
     let selection = Selection {
         only: select.only.clone(),
-        namespaces: select.namespace.iter().map(|name| name.as_str().into()).collect(),
-        clusters: select.cluster.iter().map(|name| name.as_str().into()).collect(),
+        namespaces: select.namespace.clone(),
+        clusters: select.cluster.clone(),
     };
-    let mut desired = config::compile(&config, &selection);
-    if !desired.workloads.iter().any(|workload| workload.is_selected()) {
-        return Err(CliError::usage("no workload of the file matches --only, -n and --cluster")
-            .hint("addresses look like `payments/payments-api@prod`; `*` stands for any text"));
-    }
+    let mut desired = config::compile(&config, &selection).map_err(|error| {
+        CliError::usage(error.to_string())
+            .hint("addresses look like `payments/payments-api@prod`; `*` stands for any text")
+    })?;
     for (name, to) in &select.context {
         let name = ClusterName::from(name.as_str());
         let Some(cluster) = desired.clusters.get_mut(&name) else {
@@ -82,12 +82,12 @@ pub(super) fn desired(
 impl World {
     /// Opens the world and says who acts in it.
     pub(super) async fn open(context: &Context, select: &Select) -> Result<Self, CliError> {
-        let (config, desired) = desired(context, select)?;
+        let (config, mut desired) = desired(context, select)?;
         let (target, sandbox) = if context.global.sandbox {
-            let (target, attached) = sandbox::target(context, &desired).await?;
+            let (target, attached) = sandbox::target(context, &mut desired).await?;
             (target, Some(attached))
         } else {
-            (real(context, select, &config, &desired), None)
+            (real(context, select, &config, &desired)?, None)
         };
         let output = context.output;
         let waits = Arc::new(move |what: &str| {
@@ -115,25 +115,25 @@ impl World {
     }
 }
 
-fn real(context: &Context, select: &Select, config: &Config, desired: &DesiredState) -> Target {
+fn real(context: &Context, select: &Select, config: &Config, desired: &DesiredState) -> Result<Target, CliError> {
     let endpoints = match &config.cloud {
         Cloud::Public => Endpoints::public(),
         Cloud::UsGovernment => Endpoints::us_government(),
         Cloud::China => Endpoints::china(),
-        Cloud::Custom { resource_manager, authority, ca_pem } => {
-            Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem.clone())
+        Cloud::Custom { resource_manager, authority, ca_file } => {
+            let ca_pem = ca_file.as_deref().map(files::read).transpose()?;
+            Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem)
         }
     };
     let variables: BTreeMap<String, String> = CredentialEnv::NAMES
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), context.env.get(name)?.to_owned())))
         .collect();
-    Target {
+    Ok(Target {
         endpoints,
         credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
         auth: select.auth.map(auth_kind),
-        servers: None,
-    }
+    })
 }
 
 fn auth_kind(auth: Auth) -> AuthKind {

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use url::Url;
-
 pub use crate::azure::{AuthKind, CredentialEnv, Endpoints};
 use crate::{
     azure::{Actor, Arm, CredentialError, TransportError, Waits, choose},
     kubernetes::{Connect, Connection, TokenSource},
     model::{
-        ArmId, ClusterName, TenantId, Token,
+        ArmId, ClusterName, TenantId,
         desired::{Access, DesiredCluster, DesiredState},
     },
     prove::Prover,
@@ -24,19 +22,6 @@ pub struct Target {
     pub credentials: CredentialEnv,
     /// The one credential that may be used; absent: the first that applies.
     pub auth: Option<AuthKind>,
-    /// API servers that are reached otherwise than the file says: those of the sandbox.
-    pub servers: Option<BTreeMap<ClusterName, Server>>,
-}
-
-/// An API server that is given by address.
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// Where it is.
-    pub url: Url,
-    /// Its certificate authority, PEM.
-    pub ca_pem: String,
-    /// The bearer token.
-    pub token: Token,
 }
 
 /// The clients of one run.
@@ -80,7 +65,7 @@ pub async fn connect(
     target: Target,
     waits: Waits,
 ) -> Result<Connected, ConnectError> {
-    let Target { endpoints, credentials, auth, servers } = target;
+    let Target { endpoints, credentials, auth } = target;
     let chosen = choose(&credentials, &endpoints, auth).await?;
     let actor = chosen.actor().clone();
     // A token that names no tenant is not ours to judge; Azure will.
@@ -90,30 +75,15 @@ pub async fn connect(
     let kind = chosen.kind;
     let arm = Arm::new(&endpoints, chosen.credential, waits)?;
     let prover = Prover::new(&arm)?;
-    let clusters = desired.clusters.values().filter_map(|cluster| {
-        let connection = match &servers {
-            Some(servers) => fixed(servers.get(&cluster.name)?, cluster),
-            None => as_written(&arm, cluster)?,
-        };
-        Some((cluster.name.clone(), connection))
-    });
+    let clusters = desired.clusters.values();
+    let clusters =
+        clusters.filter_map(|cluster| Some((cluster.name.clone(), as_written(&arm, cluster)?)));
     let clusters = clusters.collect();
     Ok(Connected { arm, prover, clusters, actor, kind })
 }
 
 fn tried(cluster: &DesiredCluster) -> String {
     format!("connect to cluster {}", cluster.name)
-}
-
-fn fixed(server: &Server, cluster: &DesiredCluster) -> Connection {
-    let token = server.token.clone();
-    let token: TokenSource = Arc::new(move || {
-        let token = token.clone();
-        Box::pin(async move { Ok(token) })
-    });
-    let connect =
-        Connect::Direct { server: server.url.clone(), ca_pem: server.ca_pem.clone(), token };
-    Connection::to(connect, tried(cluster))
 }
 
 fn as_written(arm: &Arm, cluster: &DesiredCluster) -> Option<Connection> {

@@ -118,7 +118,7 @@ impl Prover {
         source: &K,
         claim: &ResolvedClaim,
         probe: Option<&Probe>,
-        progress: &mut (dyn FnMut(String) + Send),
+        progress: &mut (dyn FnMut(String) + Send + Sync),
         deadline: Instant,
     ) -> Result<Proof, RemoteFailure> {
         let world = Real { prover: self, source, claim };
@@ -132,7 +132,7 @@ struct Attempt<'a, W> {
     claim: &'a ResolvedClaim,
     jitter: &'a Jitter,
     deadline: Instant,
-    progress: &'a mut (dyn FnMut(String) + Send),
+    progress: &'a mut (dyn FnMut(String) + Send + Sync),
 }
 
 impl<W: World> Attempt<'_, W> {

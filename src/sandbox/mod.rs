@@ -7,6 +7,7 @@ pub mod arm;
 pub mod clock;
 pub mod clusters;
 pub mod context;
+mod control;
 pub mod dataplane;
 pub mod endpoints;
 pub mod entra;

@@ -15,7 +15,7 @@ use super::{
     arm::{self, KubeconfigError},
     clock::{Clock, Ids},
     context::{ClusterRef, Context, Settings},
-    dataplane, endpoints,
+    control, dataplane, endpoints,
     entra::{self, Entra, Issuers},
     external::{External, ExternalError},
     faults::Rule,
@@ -41,8 +41,7 @@ pub enum Place {
 pub struct Options {
     /// Where the world lives.
     pub place: Place,
-    /// The rules of this run. Tenant, default subscription and operator are those with which the
-    /// world was made and must not differ.
+    /// The rules of this run. The tenant must be the one with which the world was made.
     pub settings: Settings,
     /// The time.
     pub clock: Clock,
@@ -314,7 +313,11 @@ impl Listeners {
         let mut serve = |bound, service: &str, router| {
             servers.serve(ctx, bound, &tls, service, router);
         };
-        serve(self.resource_manager, "arm", arm::router(Arc::clone(ctx)));
+        serve(
+            self.resource_manager,
+            "arm",
+            arm::router(Arc::clone(ctx)).merge(control::router(Arc::clone(ctx))),
+        );
         serve(self.authority, "entra", entra.router());
         serve(self.graph, "graph", entra::graph_router(Arc::clone(ctx)));
         serve(self.data_plane, "data", dataplane::router(Arc::clone(ctx)));

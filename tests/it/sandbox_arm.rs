@@ -723,6 +723,24 @@ async fn faults_and_the_log_work_on_every_listener() {
 }
 
 #[tokio::test]
+async fn another_process_may_add_faults_with_the_operators_secret() {
+    let world = World::start().await;
+    let ready = world.running.ready();
+    let url = format!("{}/sandbox/faults", ready.resource_manager);
+    let rule = json!({ "path": "/subscriptions", "action": { "answer": { "status": 503 } } });
+    let post = |secret: &str| {
+        let request = world.client.post(&url).bearer_auth(secret);
+        read(request.header("content-type", "application/json").body(rule.to_string()))
+    };
+    assert_eq!(post("guess").await.status, 401);
+    assert_eq!(post(&ready.client_secret).await.status, 204);
+    assert_eq!(world.get("/subscriptions?api-version=2022-12-01").await.status, 503);
+    assert_eq!(world.get("/subscriptions?api-version=2022-12-01").await.status, 200);
+    let seen = read(world.client.get(&url).bearer_auth(&ready.client_secret)).await;
+    assert_eq!(seen.body[0]["seen"], 2);
+}
+
+#[tokio::test]
 async fn published_limits_answer_429_when_they_are_on() {
     let world = World::with(|options| options.settings.limits = true).await;
     world.identity("id-a").await;

@@ -126,7 +126,7 @@ impl Filter {
     }
 }
 
-/// The terms of an OData conjunction; ids hold no blanks, so words can be looked at.
+/// The terms of a filter's conjunction; ids hold no blanks, so words can be looked at.
 fn split_and(text: &str) -> Vec<String> {
     let mut terms = vec![String::new()];
     for word in text.split_whitespace() {

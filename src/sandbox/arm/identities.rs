@@ -37,7 +37,7 @@ pub(super) fn one(call: &Call) -> Result<Reply, Refusal> {
 }
 
 /// The lists of a resource group or a whole subscription.
-pub(super) fn list(call: &Call) -> Result<Reply, Refusal> {
+pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
     let items = call
@@ -54,7 +54,7 @@ pub(super) fn list(call: &Call) -> Result<Reply, Refusal> {
         })
         .map(|(key, doc)| (key, render(&doc)))
         .collect();
-    Ok(page(call, items, PAGE))
+    page(call, items, PAGE)
 }
 
 /// `POST …/listAssociatedResources`: nothing in the sandbox has identities assigned.

@@ -10,6 +10,7 @@ mod groups;
 mod identities;
 mod kubeconfig;
 mod metadata;
+mod throttle;
 mod versions;
 
 pub(super) use call::percent_decoded;

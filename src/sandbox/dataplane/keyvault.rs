@@ -76,36 +76,29 @@ pub(super) fn answer(call: &Call<'_>, vault: &str, rest: &[&str]) -> Response {
     }
     let base = format!("{}/keyvault/{vault}", call.ctx.endpoints.url(|bound| bound.data_plane));
     let secrets = doc["secrets"].as_object().cloned().unwrap_or_default();
-    match rest {
-        ["secrets", name, ..] => match secrets.get(*name) {
-            Some(value) => ok(&json!({
-                "value": value, "id": format!("{base}/secrets/{name}/1"),
-                "attributes": { "enabled": true },
-            })),
-            None => error(
-                StatusCode::NOT_FOUND,
-                "SecretNotFound",
-                &format!(
-                    "A secret with (name/id) {name} was not found in this key vault. If you \
-                     recently deleted this secret you may be able to recover it using the \
-                     correct recovery command. For help resolving this issue, please see \
-                     https://go.microsoft.com/fwlink/?linkid=2125182"
-                ),
-                None,
-            ),
-        },
-        _ => {
-            let value: Vec<Value> = secrets
-                .keys()
-                .map(|name| {
-                    json!({
-                        "id": format!("{base}/secrets/{name}"), "attributes": { "enabled": true },
-                    })
+    let Some(name) = rest.get(1) else {
+        let value: Vec<Value> = secrets
+            .keys()
+            .map(|name| {
+                json!({
+                    "id": format!("{base}/secrets/{name}"), "attributes": { "enabled": true },
                 })
-                .collect();
-            ok(&json!({ "value": value, "nextLink": null }))
-        }
-    }
+            })
+            .collect();
+        return ok(&json!({ "value": value, "nextLink": null }));
+    };
+    let Some(value) = secrets.get(*name) else {
+        let message = format!(
+            "A secret with (name/id) {name} was not found in this key vault. If you recently \
+             deleted this secret you may be able to recover it using the correct recovery \
+             command. For help resolving this issue, please see \
+             https://go.microsoft.com/fwlink/?linkid=2125182"
+        );
+        return error(StatusCode::NOT_FOUND, "SecretNotFound", &message, None);
+    };
+    ok(&json!({
+        "value": value, "id": format!("{base}/secrets/{name}/1"), "attributes": { "enabled": true },
+    }))
 }
 
 /// The 403 that the vault's permission model gives, if any.

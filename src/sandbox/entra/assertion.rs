@@ -28,7 +28,7 @@ pub(super) async fn check(
     let audiences: Vec<String> = match &claims["aud"] {
         Value::String(audience) => vec![audience.clone()],
         Value::Array(list) => list.iter().filter_map(|a| Some(a.as_str()?.to_owned())).collect(),
-        _ => Vec::new(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
     };
     let shown_audience = audiences.first().cloned().unwrap_or_default();
     let remembered = format!("{client} {issuer} {subject} {shown_audience}");

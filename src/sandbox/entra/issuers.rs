@@ -42,7 +42,7 @@ pub(super) enum IssuerError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A document that is not what OpenID Connect discovery asks for.
+    /// A document that is not what OIDC discovery asks for.
     #[error("the document at `{0}` is not valid")]
     Document(String),
 }

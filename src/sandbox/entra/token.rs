@@ -122,7 +122,7 @@ pub(in crate::sandbox) fn operator_secret(ctx: &Context) -> Result<String, token
     tokens::secret(ctx, "keys/operator-secret")
 }
 
-/// The resource of a scope, which must end in `/.default`. MSAL may add OpenID scopes.
+/// The resource of a scope, which must end in `/.default`. MSAL may add OIDC scopes.
 fn resource_of(scope: &str) -> Result<String, Refusal> {
     let mut wanted = scope
         .split_whitespace()

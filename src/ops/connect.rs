@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use crate::azure::{AuthKind, CredentialEnv, Endpoints};
 use crate::{
     azure::{Actor, Arm, CredentialError, TransportError, Waits, choose},
+    execute::{RemoteCluster, Remotes},
     kubernetes::{Connect, Connection, TokenSource},
     model::{
         ArmId, ClusterName, TenantId,
@@ -37,6 +38,29 @@ pub struct Connected {
     pub actor: Actor,
     /// The credential's kind.
     pub kind: AuthKind,
+}
+
+impl Connected {
+    /// The world as the executor takes it.
+    pub(super) fn remotes(&self, desired: &DesiredState) -> Remotes {
+        let clusters = self.clusters.iter().map(|(name, connection)| {
+            let access = desired.clusters.get(name).map(|cluster| &cluster.access);
+            let (context, kubeconfig) = match access {
+                Some(Access::Context { context, kubeconfig }) => {
+                    (context.clone(), kubeconfig.clone())
+                }
+                Some(Access::Azure | Access::None) | None => (None, None),
+            };
+            let cluster = RemoteCluster { connection: connection.clone(), context, kubeconfig };
+            (name.clone(), cluster)
+        });
+        Remotes {
+            arm: self.arm.clone(),
+            prover: self.prover.clone(),
+            clusters: clusters.collect(),
+            project: desired.project.clone(),
+        }
+    }
 }
 
 /// Why nothing can be asked.

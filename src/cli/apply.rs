@@ -71,9 +71,8 @@ fn gate(context: &Context, args: &Apply) -> Result<Gate, CliError> {
 
 fn open_journal(context: &Context, path: &PathBuf) -> Result<Journal<File>, CliError> {
     let file = File::create(path);
-    let file = file.map_err(|error| {
-        CliError::failed(format!("cannot write {}: {error}", path.display()))
-    })?;
+    let file = file
+        .map_err(|error| CliError::failed(format!("cannot write {}: {error}", path.display())))?;
     Ok(Journal::new(file, context.env.now()))
 }
 

@@ -18,44 +18,44 @@ use super::output::Color;
                   part, 4 stale, 5 refused, 6 denied or not seen, 7 not proved, 8 interrupted, \
                   9 timeout, 64 usage, 70 internal error"
 )]
-pub struct Cli {
+pub(super) struct Cli {
     /// Options of every command.
     #[command(flatten)]
-    pub global: Global,
+    pub(super) global: Global,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 /// Options of every command.
 #[derive(Debug, Args)]
-pub struct Global {
+pub(super) struct Global {
     /// The configuration file
     #[arg(short, long, global = true, value_name = "FILE", default_value = "workloads.toml")]
-    pub config: PathBuf,
+    pub(super) config: PathBuf,
     /// Act on the embedded sandbox: emulated Azure, Entra and clusters on loopback
     #[arg(long, global = true)]
-    pub sandbox: bool,
+    pub(super) sandbox: bool,
     /// Keep the sandbox's world in FILE instead of `.widentity/sandbox.json` beside the config
     #[arg(long, global = true, value_name = "FILE")]
-    pub sandbox_state: Option<PathBuf>,
+    pub(super) sandbox_state: Option<PathBuf>,
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub color: Color,
+    pub(super) color: Color,
     /// The format of what is written to standard output
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
+    pub(super) output: Format,
     /// Say less on standard error
     #[arg(short, long, global = true)]
-    pub quiet: bool,
+    pub(super) quiet: bool,
     /// Log more on standard error: -v, -vv, -vvv
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    pub(super) verbose: u8,
 }
 
 /// Formats of standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// For people.
     Text,
     /// For programs.
@@ -66,7 +66,7 @@ pub enum Format {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Write a starting configuration; with --sandbox one that the sandbox can run
     Init(Init),
     /// Check the configuration offline: every problem at once, with its line
@@ -94,35 +94,35 @@ pub enum Command {
 
 /// `init`.
 #[derive(Debug, Args)]
-pub struct Init {
+pub(super) struct Init {
     /// Overwrite the file if it exists
     #[arg(long)]
-    pub force: bool,
+    pub(super) force: bool,
 }
 
 /// Which workloads, and how their world is reached.
 #[derive(Debug, Default, Args)]
-pub struct Select {
+pub(super) struct Select {
     /// Only workloads whose address matches, for example `payments/*` (repeatable)
     #[arg(long, value_name = "ADDRESS-GLOB")]
-    pub only: Vec<String>,
+    pub(super) only: Vec<String>,
     /// Only workloads of this namespace (repeatable)
     #[arg(short, long, value_name = "NAMESPACE")]
-    pub namespace: Vec<String>,
+    pub(super) namespace: Vec<String>,
     /// Only this cluster of the file (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub cluster: Vec<String>,
+    pub(super) cluster: Vec<String>,
     /// Reach a cluster of the file by this kubeconfig context (repeatable)
     #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
-    pub context: Vec<(String, String)>,
+    pub(super) context: Vec<(String, String)>,
     /// Use this credential and no other
     #[arg(long, value_name = "KIND")]
-    pub auth: Option<Auth>,
+    pub(super) auth: Option<Auth>,
 }
 
 /// Kinds of credentials, in the order in which they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Auth {
+pub(super) enum Auth {
     /// `AZURE_*` or `ARM_*` variables: a client secret.
     Environment,
     /// The OIDC token of a GitHub Actions job.
@@ -139,67 +139,67 @@ pub enum Auth {
 
 /// `plan`.
 #[derive(Debug, Args)]
-pub struct Plan {
+pub(super) struct Plan {
     /// Which workloads.
     #[command(flatten)]
-    pub select: Select,
+    pub(super) select: Select,
     /// Write a plan file for `apply PLANFILE`; not where something could not be seen
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Write the plan as JSON to FILE, whatever goes to standard output
     #[arg(long, value_name = "FILE")]
-    pub json_out: Option<PathBuf>,
+    pub(super) json_out: Option<PathBuf>,
     /// Exit 2 where there are changes
     #[arg(long)]
-    pub detailed_exitcode: bool,
+    pub(super) detailed_exitcode: bool,
 }
 
 /// `apply`.
 #[derive(Debug, Args)]
-pub struct Apply {
+pub(super) struct Apply {
     /// Which workloads.
     #[command(flatten)]
-    pub select: Select,
+    pub(super) select: Select,
     /// A plan file of `plan --out`: do what it says or less, without asking
     #[arg(value_name = "PLANFILE", conflicts_with_all = ["approved", "expect_digest"])]
-    pub plan: Option<PathBuf>,
+    pub(super) plan: Option<PathBuf>,
     /// Do not ask
     #[arg(short, long)]
-    pub yes: bool,
+    pub(super) yes: bool,
     /// Do exactly the plan with this digest, without asking
     #[arg(long, value_name = "DIGEST")]
-    pub expect_digest: Option<String>,
+    pub(super) expect_digest: Option<String>,
     /// Do what this plan JSON says or less, without asking
     #[arg(long, value_name = "FILE")]
-    pub approved: Option<PathBuf>,
+    pub(super) approved: Option<PathBuf>,
     /// Begin nothing new after this long, for example 30m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout: Option<std::time::Duration>,
+    pub(super) timeout: Option<std::time::Duration>,
     /// Write every event as a JSON line to FILE
     #[arg(long, value_name = "FILE")]
-    pub journal: Option<PathBuf>,
+    pub(super) journal: Option<PathBuf>,
     /// Leave the pods alone; report what waits for a rollout
     #[arg(long)]
-    pub no_rollout: bool,
+    pub(super) no_rollout: bool,
     /// Write the report as JSON to FILE, whatever goes to standard output
     #[arg(long, value_name = "FILE")]
-    pub json_out: Option<PathBuf>,
+    pub(super) json_out: Option<PathBuf>,
 }
 
 /// `verify`.
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(super) struct Verify {
     /// Which workloads.
     #[command(flatten)]
-    pub select: Select,
+    pub(super) select: Select,
     /// Give up after this long, for example 10m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout: Option<std::time::Duration>,
+    pub(super) timeout: Option<std::time::Duration>,
 }
 
 /// `sandbox`.
 #[derive(Debug, Subcommand)]
-pub enum Sandbox {
+pub(super) enum Sandbox {
     /// Serve the sandbox until Ctrl-C; other runs with --sandbox attach to it
     Serve(Serve),
     /// Forget the sandbox's world
@@ -210,18 +210,18 @@ pub enum Sandbox {
 
 /// `sandbox serve`.
 #[derive(Debug, Args)]
-pub struct Serve {
+pub(super) struct Serve {
     /// Write endpoints and credentials as JSON to FILE when it is up
     #[arg(long, value_name = "FILE")]
-    pub ready_file: Option<PathBuf>,
+    pub(super) ready_file: Option<PathBuf>,
     /// Put a real API server behind a cluster (repeatable)
     #[arg(long, value_name = "NAME=KUBECONFIG", value_parser = pair)]
-    pub cluster: Vec<(String, String)>,
+    pub(super) cluster: Vec<(String, String)>,
 }
 
 /// Documents that have a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SchemaKind {
+pub(super) enum SchemaKind {
     /// The configuration file.
     Workloads,
     /// The plan as JSON.

@@ -4,25 +4,24 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io::{self, IsTerminal as _},
-    path::PathBuf,
 };
 
 use jiff::Timestamp;
 
 /// The environment of the process, read once. It may hold secrets: no `Debug`.
-pub struct Environment {
+pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
     /// Whether a person can be asked: standard input and standard error are a terminal.
-    pub can_ask: bool,
+    pub(super) can_ask: bool,
     /// Whether standard output is a terminal.
-    pub stdout_is_terminal: bool,
+    pub(super) stdout_is_terminal: bool,
     /// Whether standard error is a terminal.
-    pub stderr_is_terminal: bool,
+    pub(super) stderr_is_terminal: bool,
 }
 
 impl Environment {
     /// Reads the process's environment.
-    pub fn read() -> Self {
+    pub(super) fn read() -> Self {
         let stderr_is_terminal = io::stderr().is_terminal();
         Self {
             variables: std::env::vars_os().collect(),
@@ -33,7 +32,7 @@ impl Environment {
     }
 
     /// An environment for tests: these variables, no terminal.
-    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    pub(super) fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let variables = variables.into_iter().map(|(key, value)| (key.into(), value.into()));
         Self {
             variables: variables.collect(),
@@ -44,25 +43,20 @@ impl Environment {
     }
 
     /// A variable that is set, not empty and Unicode.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         let value = self.variables.get(&OsString::from(name))?.to_str()?;
         (!value.is_empty()).then_some(value)
     }
 
-    /// A variable that names a path.
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
-        let value = self.variables.get(&OsString::from(name))?;
-        (!value.is_empty()).then(|| PathBuf::from(value))
-    }
-
     /// The arguments of the process.
-    pub fn arguments() -> Vec<OsString> {
+    pub(super) fn arguments() -> Vec<OsString> {
         std::env::args_os().collect()
     }
 
     /// The wall time.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
-    pub fn now(&self) -> Timestamp {
+    #[expect(clippy::unused_self, reason = "whoever reads the clock holds the environment")]
+    pub(super) fn now(&self) -> Timestamp {
         Timestamp::now()
     }
 }

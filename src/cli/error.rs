@@ -5,17 +5,14 @@ use std::fmt::Write as _;
 use crate::{
     execute::exit::ExitCode,
     model::{FailureKind, RemoteFailure},
-    render::{
-        Palette, escape, findings,
-        style::Style,
-    },
+    render::{Palette, escape, findings, style::Style},
 };
 
 /// An error at the edge. The message is complete; nothing else is printed for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CliError {
+pub(super) struct CliError {
     /// How the process ends.
-    pub exit: ExitCode,
+    pub(super) exit: ExitCode,
     /// What is wrong, one or more lines, already safe for a terminal.
     message: String,
     /// What to do.
@@ -26,28 +23,28 @@ pub struct CliError {
 
 impl CliError {
     /// An error with this exit code.
-    pub fn new(exit: ExitCode, message: impl AsRef<str>) -> Self {
+    pub(super) fn new(exit: ExitCode, message: impl AsRef<str>) -> Self {
         let message = escape::terminal(message.as_ref()).into_owned();
         Self { exit, message, hints: Vec::new(), verbatim: false }
     }
 
     /// A wrong command line.
-    pub fn usage(message: impl AsRef<str>) -> Self {
+    pub(super) fn usage(message: impl AsRef<str>) -> Self {
         Self::new(ExitCode::Usage, message)
     }
 
     /// Something that failed before anything was changed.
-    pub fn failed(message: impl AsRef<str>) -> Self {
+    pub(super) fn failed(message: impl AsRef<str>) -> Self {
         Self::new(ExitCode::Failed, message)
     }
 
     /// Rendered diagnostics.
-    pub fn verbatim(exit: ExitCode, text: String) -> Self {
+    pub(super) fn verbatim(exit: ExitCode, text: String) -> Self {
         Self { exit, message: text, hints: Vec::new(), verbatim: true }
     }
 
     /// A failed call.
-    pub fn remote(failure: &RemoteFailure) -> Self {
+    pub(super) fn remote(failure: &RemoteFailure) -> Self {
         let exit = match failure.kind {
             FailureKind::Unauthenticated | FailureKind::Denied => ExitCode::Denied,
             FailureKind::NotProved => ExitCode::NotProved,
@@ -69,13 +66,13 @@ impl CliError {
 
     /// The same error with something to do.
     #[must_use]
-    pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
+    pub(super) fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hints.push(escape::terminal(hint.as_ref()).into_owned());
         self
     }
 
     /// The error as text for standard error.
-    pub fn render(&self, palette: Palette) -> String {
+    pub(super) fn render(&self, palette: Palette) -> String {
         if self.verbatim {
             return self.message.clone();
         }

@@ -7,13 +7,13 @@ use crate::execute::exit::ExitCode;
 
 /// Whether the run was asked to stop. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Interrupt {
+pub(super) struct Interrupt {
     asked: watch::Receiver<bool>,
 }
 
 impl Interrupt {
     /// Begins to listen. Must be called inside the runtime.
-    pub fn listen(output: Output) -> Self {
+    pub(super) fn listen(output: Output) -> Self {
         let (ask, asked) = watch::channel(false);
         tokio::spawn(async move {
             let Some(mut signals) = Signals::listen() else {
@@ -33,12 +33,12 @@ impl Interrupt {
     }
 
     /// The flag itself, for the executor.
-    pub fn receiver(&self) -> watch::Receiver<bool> {
+    pub(super) fn receiver(&self) -> watch::Receiver<bool> {
         self.asked.clone()
     }
 
     /// Returns when the first signal comes.
-    pub async fn asked(&self) {
+    pub(super) async fn asked(&self) {
         let mut asked = self.asked.clone();
         if asked.wait_for(|asked| *asked).await.is_err() {
             // The listener ended without a signal: there will be none.

@@ -1,11 +1,6 @@
 //! From the command line to the exit code.
 
-use std::{
-    ffi::OsString,
-    panic,
-    process::ExitCode as ProcessCode,
-    time::Duration,
-};
+use std::{ffi::OsString, panic, process::ExitCode as ProcessCode, time::Duration};
 
 use clap::{Parser as _, error::ErrorKind};
 
@@ -98,24 +93,20 @@ fn parse_error(error: &clap::Error, output: Output) -> ExitCode {
         let text = error.render();
         if on { text.ansi().to_string() } else { text.to_string() }
     };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output.data(&coloured(output.out.coloured));
-            ExitCode::Done
-        }
-        _ => {
-            output.message(&coloured(output.err.coloured));
-            ExitCode::Usage
-        }
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        output.data(&coloured(output.out.coloured));
+        return ExitCode::Done;
     }
+    output.message(&coloured(output.err.coloured));
+    ExitCode::Usage
 }
 
 fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Init(args) => init::run(context, &args),
         Command::Validate => validate::run(context),
-        Command::Schema { kind } => schema::run(context, kind),
-        Command::Completions { shell } => completions::run(context, shell),
+        Command::Schema { kind } => Ok(schema::run(context, kind)),
+        Command::Completions { shell } => Ok(completions::run(context, shell)),
         Command::Sandbox(Sandbox::Reset) => sandbox::reset(context),
         Command::Plan(args) => block_on(context, |interrupt| plan::run(context, args, interrupt)),
         Command::Apply(args) => block_on(context, |interrupt| apply::run(context, args, interrupt)),
@@ -130,7 +121,10 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
 }
 
 /// Runs a command that talks to the network. Commands that do not never pay for a runtime.
-fn block_on<F>(context: &Context, command: impl FnOnce(Interrupt) -> F) -> Result<ExitCode, CliError>
+fn block_on<F>(
+    context: &Context,
+    command: impl FnOnce(Interrupt) -> F,
+) -> Result<ExitCode, CliError>
 where
     F: Future<Output = Result<ExitCode, CliError>>,
 {

@@ -1,8 +1,8 @@
 //! TERMINAL: arguments in, words out, an exit code at the end. Everything that touches the
 //! terminal, the environment or the clock stands here; each in one file.
 
-pub mod args;
 mod apply;
+mod args;
 mod completions;
 mod env;
 mod error;

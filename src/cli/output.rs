@@ -1,6 +1,6 @@
 //! The only writer: standard output is data, standard error is progress and messages.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use clap::ValueEnum;
 
@@ -9,7 +9,7 @@ use crate::render::Palette;
 
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub(super) enum Color {
     /// On a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
     Auto,
     /// Always.
@@ -20,40 +20,37 @@ pub enum Color {
 
 /// Standard output and standard error.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(super) struct Output {
     /// How standard output looks.
-    pub out: Palette,
+    pub(super) out: Palette,
     /// How standard error looks.
-    pub err: Palette,
+    pub(super) err: Palette,
     /// Whether notes are dropped; warnings and errors never are.
     quiet: bool,
 }
 
+#[expect(clippy::unused_self, reason = "nothing is written before the streams are decided")]
 impl Output {
     /// Decides both streams apart.
-    pub fn new(color: Color, quiet: bool, env: &Environment) -> Self {
+    pub(super) fn new(color: Color, quiet: bool, env: &Environment) -> Self {
         let palette = |terminal| Palette { coloured: coloured(color, terminal, env) };
-        Self {
-            out: palette(env.stdout_is_terminal),
-            err: palette(env.stderr_is_terminal),
-            quiet,
-        }
+        Self { out: palette(env.stdout_is_terminal), err: palette(env.stderr_is_terminal), quiet }
     }
 
     /// Writes data to standard output.
-    pub fn data(&self, text: &str) {
+    pub(super) fn data(self, text: &str) {
         write(&mut io::stdout().lock(), text);
     }
 
     /// A line of progress on standard error; dropped by `--quiet`.
-    pub fn note(&self, line: &str) {
+    pub(super) fn note(self, line: &str) {
         if !self.quiet {
             self.message(line);
         }
     }
 
     /// A line on standard error that is never dropped.
-    pub fn message(&self, line: &str) {
+    pub(super) fn message(self, line: &str) {
         let mut text = line.to_owned();
         if !text.ends_with('\n') {
             text.push('\n');
@@ -62,12 +59,12 @@ impl Output {
     }
 
     /// A question on standard error, without a line end.
-    pub fn ask(&self, question: &str) {
+    pub(super) fn ask(self, question: &str) {
         write(&mut io::stderr().lock(), question);
     }
 
     /// Whether notes are written.
-    pub fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(self) -> bool {
         self.quiet
     }
 }

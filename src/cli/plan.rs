@@ -37,7 +37,10 @@ pub(super) async fn read(
     options: PlanOptions,
 ) -> Option<Planned> {
     let placements = world.desired.placements().count();
-    context.output.note(&format!("reading Azure and the clusters for {} ...", counted(placements, "placement")));
+    context.output.note(&format!(
+        "reading Azure and the clusters for {} ...",
+        counted(placements, "placement")
+    ));
     let request = Request {
         desired: &world.desired,
         config: &world.config,

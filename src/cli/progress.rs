@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use super::output::Output;
 use crate::{
     execute::event::{Event, Outcome, StepInfo},
-    plan::StepId,
     render::escape,
 };
 
@@ -23,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const LIVE_LINES: usize = 16;
 
 /// Shows the events of a run. Dropping it ends the display.
-pub struct Progress {
+pub(super) struct Progress {
     state: Arc<Mutex<State>>,
     heartbeat: Option<JoinHandle<()>>,
 }
@@ -31,7 +30,8 @@ pub struct Progress {
 struct State {
     steps: Vec<StepInfo>,
     finished: usize,
-    running: BTreeMap<StepId, String>,
+    /// What runs, by the step's position.
+    running: BTreeMap<usize, String>,
     sink: Sink,
 }
 
@@ -46,7 +46,7 @@ enum Sink {
 
 impl Progress {
     /// Progress on this output. Must be called inside the runtime.
-    pub fn new(output: Output, terminal: bool) -> Self {
+    pub(super) fn new(output: Output, terminal: bool) -> Self {
         let sink = if output.is_quiet() {
             Sink::Quiet
         } else if terminal {
@@ -55,15 +55,14 @@ impl Progress {
             Sink::Lines(output)
         };
         let beats = matches!(sink, Sink::Lines(_));
-        let state =
-            State { steps: Vec::new(), finished: 0, running: BTreeMap::new(), sink };
+        let state = State { steps: Vec::new(), finished: 0, running: BTreeMap::new(), sink };
         let state = Arc::new(Mutex::new(state));
         let heartbeat = beats.then(|| tokio::spawn(beat(Arc::clone(&state))));
         Self { state, heartbeat }
     }
 
     /// Shows one event.
-    pub fn on_event(&self, event: &Event) {
+    pub(super) fn on_event(&self, event: &Event) {
         // A poisoned lock means that another thread panicked; progress may go on.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.on_event(event);
@@ -116,7 +115,7 @@ impl State {
             }
             Event::StepStarted { id } => {
                 let Some(info) = self.steps.get(id.0) else { return };
-                self.running.insert(*id, name(info));
+                self.running.insert(id.0, name(info));
                 if let Sink::Live(live) = &mut self.sink {
                     live.doing(info, &info.verb);
                 }
@@ -129,18 +128,18 @@ impl State {
                     Sink::Quiet => {}
                     Sink::Lines(output) => {
                         // The same wait is told once; the heartbeat repeats it.
-                        if self.running.get(id) != Some(&line) {
+                        if self.running.get(&id.0) != Some(&line) {
                             output.note(&line);
                         }
                     }
-                    Sink::Live(live) => {
-                        live.doing(info, &format!("{}: waiting for {what}", info.verb));
+                    Sink::Live(list) => {
+                        list.doing(info, &format!("{}: waiting for {what}", info.verb));
                     }
                 }
-                self.running.insert(*id, line);
+                self.running.insert(id.0, line);
             }
             Event::StepFinished { id, outcome, elapsed } => {
-                self.running.remove(id);
+                self.running.remove(&id.0);
                 self.finished += 1;
                 let Some(info) = self.steps.get(id.0) else { return };
                 let ended = ended(outcome);
@@ -171,7 +170,7 @@ impl State {
         match &self.sink {
             Sink::Quiet => {}
             Sink::Lines(output) => output.note(line),
-            Sink::Live(live) => live.say(line),
+            Sink::Live(list) => list.say(line),
         }
     }
 }

@@ -100,11 +100,8 @@ pub(super) async fn target(
             continue;
         }
         let Some(kubeconfig) = ready.kubeconfigs.get(cluster.name.as_str()) else {
-            return Err(CliError::failed(format!(
-                "the sandbox has no cluster `{}`",
-                cluster.name
-            ))
-            .hint("it was served for another file: stop it and serve this one"));
+            return Err(CliError::failed(format!("the sandbox has no cluster `{}`", cluster.name))
+                .hint("it was served for another file: stop it and serve this one"));
         };
         let kubeconfig = Some(kubeconfig.display().to_string());
         cluster.access = Access::Context { context: None, kubeconfig };
@@ -159,9 +156,8 @@ fn start_error(error: &StartError) -> CliError {
         }
         StartError::OtherTenant { .. } => failed
             .hint("widentity sandbox reset, or keep several worlds apart with --sandbox-state"),
-        StartError::External { .. } => {
-            failed.hint("give --cluster NAME=KUBECONFIG a cluster of the file and a server that is up")
-        }
+        StartError::External { .. } => failed
+            .hint("give --cluster NAME=KUBECONFIG a cluster of the file and a server that is up"),
         StartError::Files(FileError::Io { .. })
         | StartError::Bind(_)
         | StartError::Store(_)
@@ -224,20 +220,20 @@ fn served(ready: &Ready) -> String {
 /// `sandbox reset`.
 pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
     let path = state_file(context);
+    if !path.exists() {
+        context.output.note(&format!("{}: there was no world", path.display()));
+        return Ok(ExitCode::Done);
+    }
     // Held until the files are gone. A damaged world may be forgotten like any other.
-    let held = match path.parent().filter(|directory| directory.exists()) {
-        Some(_) => match Files::open(&path) {
-            Ok(opened) => Some(opened),
-            Err(FileError::Damaged { .. }) => None,
-            Err(error) => return Err(start_error(&error.into())),
-        },
-        None => None,
+    let held = match Files::open(&path) {
+        Ok(opened) => Some(opened),
+        Err(FileError::Damaged { .. }) => None,
+        Err(error) => return Err(start_error(&error.into())),
     };
-    let mut removed = 0;
     for extension in ["json", "log", "ready.json"] {
         let file = path.with_extension(extension);
         match fs::remove_file(&file) {
-            Ok(()) => removed += 1,
+            Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(CliError::failed(format!("cannot remove {}: {error}", file.display())));
@@ -245,8 +241,7 @@ pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     drop(held);
-    let what = if removed == 0 { "there was no world" } else { "the world is forgotten" };
-    context.output.note(&format!("{}: {what}", path.display()));
+    context.output.note(&format!("{}: the world is forgotten", path.display()));
     Ok(ExitCode::Done)
 }
 
@@ -259,14 +254,20 @@ pub(super) fn show(context: &Context) -> Result<ExitCode, CliError> {
     }
     match Files::open(&path) {
         Ok(opened) => {
-            let mut text = format!("{SANDBOX}\n{}\n", escape::terminal(&path.display().to_string()));
+            let mut text =
+                format!("{SANDBOX}\n{}\n", escape::terminal(&path.display().to_string()));
             let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for (key, doc) in opened.store.list("") {
                 let (kind, name) = describe(&key, &doc);
                 kinds.entry(kind).or_default().push(name);
             }
             for (kind, names) in kinds.iter().filter(|(kind, _)| !kind.is_empty()) {
-                let _ = writeln!(text, "{}: {}", escape::terminal(kind), counted(names.len(), "object"));
+                let _ = writeln!(
+                    text,
+                    "{}: {}",
+                    escape::terminal(kind),
+                    counted(names.len(), "object")
+                );
                 for name in names.iter().take(50) {
                     let _ = writeln!(text, "  {}", escape::terminal(name));
                 }

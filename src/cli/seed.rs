@@ -53,14 +53,12 @@ pub(super) fn of(desired: &DesiredState) -> Seed {
         subscription.child("resourceGroups", &desired.home.resource_group).as_str().to_owned(),
     ];
     let wider = scopes.iter().filter(|scope| !is_resource(scope));
-    groups.extend(
-        wider.filter(|scope| scope.resource_group().is_some()).map(|scope| scope.to_string()),
-    );
+    groups.extend(wider.filter(|scope| scope.resource_group().is_some()).map(ToString::to_string));
     Seed {
         location: desired.home.location.clone(),
         clusters: clusters.into_values().collect(),
         resource_groups: groups,
-        targets: scopes.iter().filter(|s| is_resource(s)).map(|s| s.to_string()).collect(),
+        targets: scopes.iter().filter(|s| is_resource(s)).map(ToString::to_string).collect(),
     }
 }
 

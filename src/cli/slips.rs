@@ -2,7 +2,7 @@
 
 /// What to type instead, if one of the arguments is a known slip. Arguments after `--` are left
 /// alone.
-pub fn answer(arguments: &[String]) -> Option<String> {
+pub(super) fn answer(arguments: &[String]) -> Option<String> {
     let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
     flags.into_iter().find_map(|argument| answer_one(argument))
 }

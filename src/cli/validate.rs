@@ -39,7 +39,10 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
                 Some(config) => summary(config, found),
                 None => found.to_string(),
             };
-            text.push_str(&format!("{shown}: {verdict}\n"));
+            text.push_str(&shown);
+            text.push_str(": ");
+            text.push_str(&verdict);
+            text.push('\n');
             context.output.data(&text);
         }
     }
@@ -47,13 +50,13 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn summary(config: &Config, found: &Diagnostics) -> String {
-    let mut text = format!(
-        "valid: {}, {}",
+    let warnings = match found.warnings() {
+        0 => String::new(),
+        _ => format!("; {found}"),
+    };
+    format!(
+        "valid: {}, {}{warnings}",
         counted(config.workloads.len(), "workload"),
         counted(config.clusters.len(), "cluster"),
-    );
-    if found.warnings() > 0 {
-        text.push_str(&format!("; {found}"));
-    }
-    text
+    )
 }

@@ -40,9 +40,9 @@ pub(super) struct World {
 pub(super) fn load(context: &Context) -> Result<Config, CliError> {
     let path = &context.global.config;
     config::load(path, &config::Disk).map_err(|problems| {
-        let mut text = problems.render(context.output.err.coloured);
-        let shown = escape::terminal(&path.display().to_string()).into_owned();
-        text.push_str(&format!("error: {shown}: {problems}\n"));
+        let shown = path.display().to_string();
+        let rendered = problems.render(context.output.err.coloured);
+        let text = format!("{rendered}error: {}: {problems}", escape::terminal(&shown));
         CliError::verbatim(ExitCode::Failed, text)
     })
 }
@@ -115,7 +115,12 @@ impl World {
     }
 }
 
-fn real(context: &Context, select: &Select, config: &Config, desired: &DesiredState) -> Result<Target, CliError> {
+fn real(
+    context: &Context,
+    select: &Select,
+    config: &Config,
+    desired: &DesiredState,
+) -> Result<Target, CliError> {
     let endpoints = match &config.cloud {
         Cloud::Public => Endpoints::public(),
         Cloud::UsGovernment => Endpoints::us_government(),

@@ -6,9 +6,7 @@ use super::{Config, Selection, SelectionError, checked::Workload};
 use crate::model::{
     Address, ArmId, ClusterName,
     address::Part,
-    desired::{
-        DesiredAssignment, DesiredIdentity, DesiredState, DesiredWorkload, IdentityControl,
-    },
+    desired::{DesiredAssignment, DesiredIdentity, DesiredState, DesiredWorkload, IdentityControl},
     names::{PROJECT_TAG, PROTECT_TAG, SOURCE_TAG, sha256_hex},
 };
 

@@ -143,7 +143,9 @@ fn walk(
     let entries = match files.list(at) {
         Ok(entries) => entries,
         // A directory that is not there has no files in it.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
             return Ok(());
         }
         Err(error) => return Err(error),

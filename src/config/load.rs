@@ -102,7 +102,8 @@ impl Loader<'_> {
                         pattern.span,
                         format!("no file matches `{text}`"),
                     );
-                    self.problems.push(problem.help("patterns start at the directory of this file"));
+                    self.problems
+                        .push(problem.help("patterns start at the directory of this file"));
                 }
                 found
             }
@@ -179,8 +180,7 @@ fn unreadable(shown: &str, failure: &ReadFailure, included: bool) -> Diagnostic 
             if included {
                 problem.help("paths start at the directory of the file that includes")
             } else {
-                problem
-                    .help("name the file with `-c FILE`, or write one with `widentity init`")
+                problem.help("name the file with `-c FILE`, or write one with `widentity init`")
             }
         }
         ReadFailure::Directory => {
@@ -197,10 +197,9 @@ fn unreadable(shown: &str, failure: &ReadFailure, included: bool) -> Diagnostic 
             format!("`{shown}` is larger than {} MiB", limit >> 20),
         )
         .help("is this the right file? A configuration of this size is split with `include`"),
-        ReadFailure::Io(error) => Diagnostic::unplaced(
-            Code::FileUnreadable,
-            format!("`{shown}` cannot be read: {error}"),
-        ),
+        ReadFailure::Io(error) => {
+            Diagnostic::unplaced(Code::FileUnreadable, format!("`{shown}` cannot be read: {error}"))
+        }
     }
 }
 
@@ -250,4 +249,3 @@ fn repository_path(path: &Path, files: &dyn ReadFiles) -> String {
     }
     plain(path)
 }
-

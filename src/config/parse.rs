@@ -5,9 +5,7 @@ use toml::de::DeTable;
 use super::{
     code::Code,
     diagnostic::Diagnostic,
-    raw::{
-        Azure, Cloud, Cluster, CustomCloud, Defaults, File, FullProbe, Grant, Probe, Workload,
-    },
+    raw::{Azure, Cloud, Cluster, CustomCloud, Defaults, File, FullProbe, Grant, Probe, Workload},
     source::{FileId, Located, Span},
     table::{Table, Value, one_of},
 };
@@ -301,7 +299,8 @@ fn workload(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Workloa
         probe: table.value("probe").and_then(|value| probe(&value, problems)),
         protect: table.boolean("protect", problems),
     };
-    let elsewhere = [("condition", "in a member of `grants`"), ("audience", "in [clusters.<name>]")];
+    let elsewhere =
+        [("condition", "in a member of `grants`"), ("audience", "in [clusters.<name>]")];
     table.finish(&elsewhere, problems);
     workload
 }

@@ -218,10 +218,18 @@ pub struct Workload {
     #[schemars(skip)]
     pub span: Span,
     /// The namespace. It must exist.
-    #[schemars(with = "String", length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        with = "String",
+        length(max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub namespace: Option<Located<String>>,
     /// The service account; made if absent.
-    #[schemars(with = "String", length(max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        with = "String",
+        length(max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
     pub service_account: Option<Located<String>>,
     /// The clusters; `["*"]` for all. May be left out where the file has one cluster.
     pub clusters: Option<Located<Vec<Located<String>>>>,

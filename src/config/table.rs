@@ -165,12 +165,8 @@ impl<'t, 's> Table<'t, 's> {
     pub(super) fn require(&self, key: &str, example: &str, problems: &mut Vec<Diagnostic>) {
         if !self.entries.keys().any(|name| name.get_ref() == key) {
             problems.push(
-                Diagnostic::at(
-                    Code::MissingKey,
-                    self.at,
-                    format!("{} has no `{key}`", self.name),
-                )
-                .help(format!("add {example}")),
+                Diagnostic::at(Code::MissingKey, self.at, format!("{} has no `{key}`", self.name))
+                    .help(format!("add {example}")),
             );
         }
     }
@@ -280,11 +276,7 @@ impl<'t, 's> Table<'t, 's> {
 
     /// Reports every key that was not asked for. `elsewhere` are keys that mean something in
     /// another place: (key, where).
-    pub(super) fn finish(
-        self,
-        elsewhere: &[(&str, &str)],
-        problems: &mut Vec<Diagnostic>,
-    ) {
+    pub(super) fn finish(self, elsewhere: &[(&str, &str)], problems: &mut Vec<Diagnostic>) {
         for name in self.entries.keys() {
             let key = name.get_ref().as_ref();
             if self.known.contains(&key) {

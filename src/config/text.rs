@@ -87,11 +87,8 @@ fn snippets<'a>(
             if !(lines.start..=lines.end).contains(&span.start) || span.end > lines.end {
                 continue;
             }
-            let kind = if Some(span) == first {
-                AnnotationKind::Primary
-            } else {
-                AnnotationKind::Context
-            };
+            let kind =
+                if Some(span) == first { AnnotationKind::Primary } else { AnnotationKind::Context };
             let range = span.start - lines.start..span.end - lines.start;
             let mut annotation = kind.span(range);
             if !label.text.is_empty() {

@@ -96,11 +96,7 @@ pub const BUILT_IN: &[BuiltIn] = &[
     data("Key Vault Secrets Officer", VAULT, "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"),
     data("Key Vault Crypto User", VAULT, "12338af0-0e69-4776-bea7-57ae8d297424"),
     data("Key Vault Crypto Officer", VAULT, "14b46e9e-c2b7-41b4-b07b-48a6ebf60603"),
-    data(
-        "Key Vault Crypto Service Encryption User",
-        VAULT,
-        "e147488a-f6f5-4113-8e2d-b22465e65bf6",
-    ),
+    data("Key Vault Crypto Service Encryption User", VAULT, "e147488a-f6f5-4113-8e2d-b22465e65bf6"),
     data("Key Vault Crypto Service Release User", VAULT, "08bbd89e-9f13-488c-ac41-acfcb10c90ab"),
     data("Key Vault Certificate User", VAULT, "db79e9a7-68ee-4b58-9aeb-b90e7c24fcba"),
     data("Key Vault Certificates Officer", VAULT, "a4417e6f-fecd-4de8-b567-7b0420556985"),
@@ -116,9 +112,17 @@ pub const BUILT_IN: &[BuiltIn] = &[
     data("Storage Table Data Reader", STORAGE, "76199698-9eea-4c19-bc75-cec21354c6b6"),
     data("Storage Table Data Contributor", STORAGE, "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3"),
     data("Storage File Data SMB Share Reader", STORAGE, "aba4ae5f-2193-4029-9191-0cb91df5e314"),
-    data("Storage File Data SMB Share Contributor", STORAGE, "0c867c2a-1d8c-454a-a3db-ab2ea1bdc8bb"),
+    data(
+        "Storage File Data SMB Share Contributor",
+        STORAGE,
+        "0c867c2a-1d8c-454a-a3db-ab2ea1bdc8bb",
+    ),
     data("Storage File Data Privileged Reader", STORAGE, "b8eda974-7b85-4f76-af95-65846b26df6d"),
-    data("Storage File Data Privileged Contributor", STORAGE, "69566ab7-960f-475b-8e7c-b3118f30c6bd"),
+    data(
+        "Storage File Data Privileged Contributor",
+        STORAGE,
+        "69566ab7-960f-475b-8e7c-b3118f30c6bd",
+    ),
     data("Azure Service Bus Data Owner", SERVICE_BUS, "090c5cfd-751d-490a-894a-3ce6f1109419"),
     data("Azure Service Bus Data Receiver", SERVICE_BUS, "4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0"),
     data("Azure Service Bus Data Sender", SERVICE_BUS, "69a216fc-b8fb-44d8-bc22-1f3c2cd27a39"),
@@ -126,7 +130,11 @@ pub const BUILT_IN: &[BuiltIn] = &[
     data("Azure Event Hubs Data Receiver", EVENT_HUBS, "a638d3c7-ab3a-418d-83e6-5f17a39d4fde"),
     data("Azure Event Hubs Data Sender", EVENT_HUBS, "2b629674-e913-4c01-ae53-ef4638d8f975"),
     anywhere("EventGrid Data Sender", Kind::DataPlane, "d5a91429-5739-47e2-a06b-3470a27159e7"),
-    data("App Configuration Data Reader", APP_CONFIGURATION, "516239f1-63e1-4d78-a4de-a74fb236a071"),
+    data(
+        "App Configuration Data Reader",
+        APP_CONFIGURATION,
+        "516239f1-63e1-4d78-a4de-a74fb236a071",
+    ),
     data("App Configuration Data Owner", APP_CONFIGURATION, "5ae67dd6-50cb-40e7-96ff-dc2bfa4b606b"),
     data("AcrPull", REGISTRY, "7f951dda-4ed3-4680-a7ca-43fe172d538d"),
     data("AcrPush", REGISTRY, "8311e382-0749-4cb8-b61a-304f252e45ec"),
@@ -140,7 +148,11 @@ pub const BUILT_IN: &[BuiltIn] = &[
     control("SQL DB Contributor", SQL, "9b7fa17d-e63e-47b0-bb0a-15c516ac86ec"),
     control("Redis Cache Contributor", REDIS, "e0f68234-74aa-48ed-b826-c38b57376e17"),
     data("Cognitive Services OpenAI User", COGNITIVE, "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd"),
-    data("Cognitive Services OpenAI Contributor", COGNITIVE, "a001fd3d-188f-4b5d-821b-7da978bf7442"),
+    data(
+        "Cognitive Services OpenAI Contributor",
+        COGNITIVE,
+        "a001fd3d-188f-4b5d-821b-7da978bf7442",
+    ),
     data("Cognitive Services User", COGNITIVE, "a97b65f3-24c7-4388-baec-2e87135dc908"),
     data("Search Index Data Reader", SEARCH, "1407120a-92aa-4202-b7e9-c0e197c71c8f"),
     data("Search Index Data Contributor", SEARCH, "8ebe5a00-799e-43f5-93ac-243d3dce84a7"),
@@ -299,10 +311,9 @@ fn data_roles(role: &BuiltIn, target: &ArmId) -> Vec<&'static str> {
         Some(VAULT) if kind.ends_with("/keys") => {
             (&["Key Vault Crypto User"], &["Key Vault Crypto User"])
         }
-        Some(VAULT) => (
-            &["Key Vault Secrets User"],
-            &["Key Vault Secrets User", "Key Vault Secrets Officer"],
-        ),
+        Some(VAULT) => {
+            (&["Key Vault Secrets User"], &["Key Vault Secrets User", "Key Vault Secrets Officer"])
+        }
         Some(STORAGE) if kind.contains("/queueservices") => (
             &["Storage Queue Data Reader"],
             &["Storage Queue Data Contributor", "Storage Queue Data Message Sender"],
@@ -433,7 +444,8 @@ mod tests {
 
     #[test]
     fn a_scope_above_resources_passes() {
-        let group = ArmId::new("/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg");
+        let group =
+            ArmId::new("/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg");
         assert_eq!(misfit(role("Contributor"), &group), None);
     }
 }

@@ -138,8 +138,7 @@ fn from_azure(arm: Arm, id: ArmId, tried: String) -> Connection {
                     token.map_err(|error| error.failure("get a token for the API server"))
                 })
             });
-            let connect =
-                Connect::Direct { server: found.server, ca_pem: found.ca_pem, token };
+            let connect = Connect::Direct { server: found.server, ca_pem: found.ca_pem, token };
             Connection::to(connect, tried).client().await
         })
     })

@@ -83,6 +83,6 @@ fn proof_of(address: &Address) -> Address {
                 part: None,
             }
         }
-        other => other.clone(),
+        Address::Cluster(_) | Address::Identity(_) | Address::Workload { .. } => address.clone(),
     }
 }

@@ -131,7 +131,7 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
             }
             Some(Outcome::Skipped { because }) => {
                 let root = report.step(*because);
-                let root = root.map_or_else(|| "another step".to_owned(), |root| cause(root));
+                let root = root.map_or_else(|| "another step".to_owned(), cause);
                 skipped.push(format!("  - {name}, because {}", escape::terminal(&root)));
             }
             Some(Outcome::Cancelled { why: Cancelled::NoRollout, .. }) => {
@@ -142,7 +142,11 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
                 cancelled.push(format!("  - {name}: {}{begun}", cancelled_words(*why)));
             }
             Some(Outcome::Stale { what }) => {
-                stale.push(format!("  ! {name}: {} ({})", escape::terminal(what), at(planned, step)));
+                stale.push(format!(
+                    "  ! {name}: {} ({})",
+                    escape::terminal(what),
+                    at(planned, step)
+                ));
                 stale.push("      next: widentity plan".to_owned());
             }
             Some(Outcome::Failed { failure, written }) => {
@@ -220,16 +224,15 @@ fn failed_lines(
 ) -> Vec<String> {
     let RemoteFailure { kind: _, tried, message, status: _, code: _, correlation_id: _, hint } =
         failure;
-    let mut lines = vec![format!(
-        "  ! {} failed ({})",
-        escape::terminal(&name(&step.info)),
-        at(planned, step)
-    )];
+    let mut lines =
+        vec![format!("  ! {} failed ({})", escape::terminal(&name(&step.info)), at(planned, step))];
     let change = step.info.change.and_then(|index| planned.plan.changes.get(index));
     lines.extend(change.map(|change| format!("      id:    {}", escape::terminal(&change.id))));
     lines.push(format!("      tried: {}", escape::terminal(tried)));
     lines.push(format!("      got:   {}", escape::terminal(message)));
-    lines.extend(findings::failure_details(failure).map(|details| format!("             {details}")));
+    lines.extend(
+        findings::failure_details(failure).map(|details| format!("             {details}")),
+    );
     if written {
         lines.push("      it may have been written all the same".to_owned());
     }
@@ -281,9 +284,8 @@ fn proof(step: &StepReport) -> Option<String> {
         Some(Outcome::Failed { failure, .. }) => {
             format!("NOT PROVED: {}", escape::terminal(&failure.message))
         }
-        Some(Outcome::Skipped { .. } | Outcome::Stale { .. } | Outcome::Cancelled { .. }) | None => {
-            "not tried".to_owned()
-        }
+        Some(Outcome::Skipped { .. } | Outcome::Stale { .. } | Outcome::Cancelled { .. })
+        | None => "not tried".to_owned(),
     };
     Some(format!("  {:<44} {word}", escape::terminal(&address)))
 }

@@ -11,7 +11,7 @@ use super::{
     style::{Palette, Style},
 };
 use crate::{
-    model::Address,
+    model::{Address, ClusterName},
     ops::planned::{self, Planned, Tally},
     plan::Change,
 };
@@ -109,7 +109,7 @@ fn headline(planned: &Planned) -> String {
         escape::terminal(&scope.config),
         findings::counted(scope.workloads.len(), "workload"),
     );
-    let clusters: Vec<&str> = scope.clusters.iter().map(|name| name.as_str()).collect();
+    let clusters: Vec<&str> = scope.clusters.iter().map(ClusterName::as_str).collect();
     if !clusters.is_empty() {
         // Writing to a string cannot fail.
         let _ = write!(line, " in {}", escape::terminal(&clusters.join(", ")));
@@ -178,7 +178,8 @@ fn sharing(change: &Change) -> String {
 
 /// The symbol of a change: a takeover is told by a risk on the same address.
 pub(super) fn symbol(change: &Change, planned: &Planned) -> Symbol {
-    let takeover = |code: &str| code.ends_with("taken-over") || code == "foreign-credential-changed";
+    let takeover =
+        |code: &str| code.ends_with("taken-over") || code == "foreign-credential-changed";
     let adopted = planned
         .report
         .risks

@@ -154,9 +154,8 @@ fn no_stage_imports_what_the_design_forbids() {
 
 #[test]
 fn imports_are_found_in_every_form() {
-    let words = |text: &str| -> Vec<String> {
-        imports(text).into_iter().map(|(_, word)| word).collect()
-    };
+    let words =
+        |text: &str| -> Vec<String> { imports(text).into_iter().map(|(_, word)| word).collect() };
     assert_eq!(words("use crate::model::Address;"), ["model"]);
     assert_eq!(words("pub(crate) fn x(a: crate::plan::Plan) {}"), ["plan"]);
     let nested = words("use crate::{\n    model::{Address, plan_b},\n    execute,\n};");
@@ -190,7 +189,12 @@ fn only_the_terminal_touches_terminal_environment_and_clock() {
             continue;
         }
         let text = code(&fs::read_to_string(&path).unwrap());
+        // Whether a credential plugin of a kubeconfig may ask is decided where it is started.
+        let plugin = path.ends_with("kubernetes/connect.rs");
         for word in words.iter().filter(|word| text.contains(**word)) {
+            if plugin && *word == "io::stdin" {
+                continue;
+            }
             wrong.insert(format!("{}: {word}", path.strip_prefix(root()).unwrap().display()));
         }
     }

@@ -7,6 +7,7 @@
 )]
 
 mod architecture;
+mod cli;
 mod planner;
 mod properties;
 mod render_plan;

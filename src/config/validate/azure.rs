@@ -66,8 +66,7 @@ pub(super) fn azure(raw: &raw::Azure, directory: &Path, problems: &mut Problems)
 }
 
 fn location(text: &Located<String>, problems: &mut Problems) -> Option<String> {
-    let name =
-        super::name(text, "location", names::location, Code::InvalidLocation, problems)?;
+    let name = super::name(text, "location", names::location, Code::InvalidLocation, problems)?;
     if WITHOUT_CREDENTIALS.contains(&name.as_str()) {
         problems.push(
             Diagnostic::at(
@@ -92,7 +91,8 @@ fn custom_cloud(
     };
     let resource_manager = endpoint(&raw.resource_manager, "resource_manager");
     let authority = endpoint(&raw.authority, "authority");
-    let ca_file = raw.ca_file.as_ref().map(|file| super::path(file, directory, "ca_file", problems));
+    let ca_file =
+        raw.ca_file.as_ref().map(|file| super::path(file, directory, "ca_file", problems));
     Some(Cloud::Custom {
         resource_manager: resource_manager?,
         authority: authority?,

@@ -65,9 +65,8 @@ fn check(
     sources: &Sources,
     problems: &mut Problems,
 ) -> Option<DesiredCluster> {
-    let cluster = |text: &str| {
-        ids::resource(text, "Microsoft.ContainerService/managedClusters", "a cluster")
-    };
+    let cluster =
+        |text: &str| ids::resource(text, "Microsoft.ContainerService/managedClusters", "a cluster");
     let id = raw.id.as_ref().and_then(|id| ids::checked(id, "id", ID, cluster, problems));
     let access = access(raw, directory, problems);
     let audience = match &raw.audience {

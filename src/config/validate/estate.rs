@@ -132,9 +132,11 @@ fn credentials(id: &ArmId, drafts: &[&Draft], problems: &mut Problems) {
     for draft in drafts.iter().skip(1).take(MOST_PLACES) {
         problem = problem.also(place(draft), label(draft));
     }
-    problems.push(problem.help(
-        "use several identities: one for each workload, or one for each group of clusters",
-    ));
+    problems.push(
+        problem.help(
+            "use several identities: one for each workload, or one for each group of clusters",
+        ),
+    );
 }
 
 fn conditions(drafts: &[&Draft], problems: &mut Problems) {

@@ -46,8 +46,12 @@ pub(super) fn grants(
             .help("move the pair into the list: { role = \"…\", target = \"…\" }"),
         );
     }
-    let mut written: Vec<(Span, Option<&Located<String>>, Option<&Located<String>>, Option<&Located<String>>)> =
-        Vec::new();
+    let mut written: Vec<(
+        Span,
+        Option<&Located<String>>,
+        Option<&Located<String>>,
+        Option<&Located<String>>,
+    )> = Vec::new();
     if short.is_some() {
         written.push((raw.span, raw.role.as_ref(), raw.target.as_ref(), None));
     }
@@ -173,10 +177,8 @@ fn resolve(text: &Located<String>, problems: &mut Problems) -> Option<(Role, boo
         problems.push(Diagnostic::at(Code::UnknownRole, text.span, "`role` is empty"));
         return None;
     }
-    let known = |id: RoleId| Role::Known {
-        id,
-        name: roles::by_id(id).map(|role| role.name.to_owned()),
-    };
+    let known =
+        |id: RoleId| Role::Known { id, name: roles::by_id(id).map(|role| role.name.to_owned()) };
     if let Ok(id) = written.parse::<RoleId>() {
         return Some((known(id), false));
     }
@@ -213,7 +215,8 @@ fn definition(id: &ArmId) -> Result<ArmId, String> {
             Err(format!("`{}` is not the GUID of a role definition", id.name()))
         }
         Some("microsoft.documentdb/databaseaccounts/sqlroledefinitions") => {
-            Err("it is a role of Cosmos DB's own, which ARM role assignments do not take".to_owned())
+            Err("it is a role of Cosmos DB's own, which ARM role assignments do not take"
+                .to_owned())
         }
         _ => Err("it is not the id of a role definition".to_owned()),
     }
@@ -259,8 +262,9 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
         (None, Some((service, instead))) => Some(Misfit::NotByRoles { service, instead }),
         (None, None) if cosmos => {
             problems.push(
-                problem(format!("`{role}` is a role of Cosmos DB's own, not one of ARM"))
-                    .help("write `grants = []` and make it with `az cosmosdb sql role assignment create`"),
+                problem(format!("`{role}` is a role of Cosmos DB's own, not one of ARM")).help(
+                    "write `grants = []` and make it with `az cosmosdb sql role assignment create`",
+                ),
             );
             return;
         }
@@ -286,9 +290,7 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
                 return;
             }
             let message = format!("`{role}` manages the resource and does not open its data");
-            problems.push(by_guid(
-                problem(message).help(format!("write {}", either(&instead))),
-            ));
+            problems.push(by_guid(problem(message).help(format!("write {}", either(&instead)))));
         }
         Some(Misfit::OtherService { acts_on, instead }) => {
             let found = scope.resource_type().unwrap_or_default();

@@ -57,10 +57,10 @@ pub(super) fn validate(read: &Read, sources: &Sources, problems: &mut Problems) 
         all().map(|raw| workloads::workload(raw, &surroundings, problems)).collect();
     let whole = Span::new(read.id, 0..0);
     if drafts.is_empty() {
-        problems.push(
-            Diagnostic::at(Code::NoWorkloads, whole, "the file has no workloads")
-                .help("add a [[workloads]] table with namespace, service_account, target and role"),
-        );
+        problems
+            .push(Diagnostic::at(Code::NoWorkloads, whole, "the file has no workloads").help(
+                "add a [[workloads]] table with namespace, service_account, target and role",
+            ));
     } else if clusters.is_empty() {
         problems.push(
             Diagnostic::at(Code::NoClusters, whole, "the file has workloads and no cluster")

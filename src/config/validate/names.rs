@@ -23,8 +23,7 @@ pub(super) fn dns_label(text: &str) -> Result<(), Refused> {
 pub(super) fn dns_subdomain(text: &str) -> Result<(), Refused> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     dns(text, 253, &allowed, "`-` and `.`")?;
-    if text.split('.').any(|part| part.is_empty() || part.starts_with('-') || part.ends_with('-'))
-    {
+    if text.split('.').any(|part| part.is_empty() || part.starts_with('-') || part.ends_with('-')) {
         return refused("has a part that begins or ends with `-`, or is empty", None);
     }
     Ok(())

@@ -83,9 +83,8 @@ fn from_grants(
         key[at..].split('/').next().map(str::to_owned)
     };
     let names: BTreeSet<String> = grants.iter().filter_map(|(_, grant)| name(grant)).collect();
-    let full = |problem: Diagnostic| {
-        problem.help("write `probe = { kind = \"…\", url = \"https://…\" }`")
-    };
+    let full =
+        |problem: Diagnostic| problem.help("write `probe = { kind = \"…\", url = \"https://…\" }`");
     let unclear = |message: String| full(Diagnostic::at(Code::ProbeUnclear, kind.span, message));
     let mut names = names.into_iter();
     let name = match (names.next(), names.next()) {

@@ -260,9 +260,7 @@ fn choice(
             problem = match suggest::similar(&name.value, known.clone()) {
                 Some(word) => problem.help(format!("did you mean `{word}`?")),
                 None if clusters.is_empty() => problem,
-                None => {
-                    problem.help(format!("clusters: {}", known.collect::<Vec<_>>().join(", ")))
-                }
+                None => problem.help(format!("clusters: {}", known.collect::<Vec<_>>().join(", "))),
             };
             problems.push(problem);
         }
@@ -308,8 +306,7 @@ fn identity(
     };
     // Whatever has a slash is meant as an id: no name has one.
     let (id, control) = if text.value.contains('/') {
-        let check =
-            |text: &str| ids::resource(text, IDENTITY_TYPE, "an identity");
+        let check = |text: &str| ids::resource(text, IDENTITY_TYPE, "an identity");
         let id = ids::checked(text, "identity", IDENTITY_ID, check, problems)?;
         if let Err(refused) = names::identity(id.name()) {
             problems.push(Diagnostic::at(
@@ -432,8 +429,7 @@ fn pods(
 }
 
 fn pod_template(entry: &Located<String>) -> Result<String, Diagnostic> {
-    let refuse =
-        |message: String| Diagnostic::at(Code::InvalidPods, entry.span, message);
+    let refuse = |message: String| Diagnostic::at(Code::InvalidPods, entry.span, message);
     let kinds = || KINDS.iter().map(|(kind, _)| *kind);
     let Some((kind, name)) = entry.value.split_once('/') else {
         return Err(refuse(format!("`{}` is not kind/name", entry.value))
@@ -445,7 +441,9 @@ fn pod_template(entry: &Located<String>) -> Result<String, Diagnostic> {
         let problem = refuse(format!("`{kind}` is not a kind whose pod template is written"))
             .label(format!("takes {}", kinds().collect::<Vec<_>>().join(", ")));
         let hint = match lower.as_str() {
-            "job" | "jobs" => Some("a Job's template cannot change: name its CronJob, or recreate it"),
+            "job" | "jobs" => {
+                Some("a Job's template cannot change: name its CronJob, or recreate it")
+            }
             "pod" | "pods" | "po" | "replicaset" | "replicasets" | "rs" => {
                 Some("name what makes it, for example the Deployment")
             }
@@ -456,8 +454,7 @@ fn pod_template(entry: &Located<String>) -> Result<String, Diagnostic> {
             None => problem.suggest(suggest::similar(&lower, kinds())),
         });
     };
-    names::dns_subdomain(name).map_err(|refused| {
-        refuse(format!("the name in `{}` {}", entry.value, refused.reason))
-    })?;
+    names::dns_subdomain(name)
+        .map_err(|refused| refuse(format!("the name in `{}` {}", entry.value, refused.reason)))?;
     Ok(format!("{kind}/{name}"))
 }

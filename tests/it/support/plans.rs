@@ -46,7 +46,12 @@ pub(crate) fn empty() -> Planned {
             taken_at: "2026-11-21T10:14:00.5Z".parse().unwrap(),
             sandbox: false,
         },
-        plan: Plan { changes: vec![], steps: vec![], digest: "wd1:0000".to_owned(), digests: vec![] },
+        plan: Plan {
+            changes: vec![],
+            steps: vec![],
+            digest: "wd1:0000".to_owned(),
+            digests: vec![],
+        },
         report: PlanReport::default(),
     }
 }

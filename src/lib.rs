@@ -77,7 +77,7 @@ pub mod kubernetes;
 pub mod observe;
 pub mod prove;
 
-// Showing.
+// Using and showing.
 pub mod cli;
 pub mod ops;
 pub mod render;

@@ -86,7 +86,7 @@ codes! {
     InvalidIdentityName = "invalid-identity-name", Error,
         "Azure would refuse the name of the identity: 3 to 128 letters, digits, `-` and `_`, the first a letter or digit.";
     InvalidIdentityTemplate = "invalid-identity-template", Error,
-        "identity_name has a placeholder other than {project}, {namespace} and {service_account}.";
+        "`identity_name` has a placeholder other than `{project}`, `{namespace}` and `{service_account}`.";
     InvalidTag = "invalid-tag", Error,
         "Azure would refuse the tag, or it is one of widentity's own.";
     InvalidLocation = "invalid-location", Error,
@@ -104,7 +104,7 @@ codes! {
     InvalidAudience = "invalid-audience", Error,
         "The audience is empty, longer than 600 characters or holds white space.";
     UnusualAudience = "unusual-audience", Warning,
-        "The tokens of the AKS webhook carry api://AzureADTokenExchange in every cloud; credentials for another audience match only where the cluster was set up for it.";
+        "The tokens of the AKS webhook carry `api://AzureADTokenExchange` in every cloud; credentials for another audience match only where the cluster was set up for it.";
     DuplicateCluster = "duplicate-cluster", Error,
         "Two [clusters] entries have the same id; issuer and subject may exist once per identity.";
     ContextWithoutAccess = "context-without-access", Error,

@@ -155,7 +155,11 @@ impl Loader<'_> {
         let shown = path.display().to_string();
         match self.files.read(path, LARGEST) {
             Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => return Some(self.sources.add(shown, text)),
+                Ok(text) => {
+                    // A byte order mark is no part of the text, and would move every column.
+                    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                    return Some(self.sources.add(shown, text));
+                }
                 Err(error) => self.refuse(not_utf8(&shown, &error), by),
             },
             Err(failure) => self.refuse(unreadable(&shown, &failure, by.is_some()), by),
@@ -207,7 +211,7 @@ fn not_utf8(shown: &str, error: &std::string::FromUtf8Error) -> Diagnostic {
     let bytes = error.as_bytes();
     let at = error.utf8_error().valid_up_to();
     let before = &bytes[..at];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     // What stands before the first bad byte is valid.
     let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;

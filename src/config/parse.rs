@@ -96,12 +96,11 @@ const AT_THE_TOP: &[(&str, &str)] = &[
 ];
 
 fn root(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
-    table.require("version", "`version = 1`", problems);
-    table.require("project", "`project = \"…\"`, the owner mark: a-z, 0-9 and `-`", problems);
+    table.require("version", "`version = 1`");
+    table.require("project", "`project = \"…\"`, the owner mark: a-z, 0-9 and `-`");
     table.require(
         "azure",
         "an [azure] table with tenant, subscription, resource_group and location",
-        problems,
     );
     let file = File {
         version: table.integer("version", problems),
@@ -155,14 +154,10 @@ fn included(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
 }
 
 fn azure(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Azure {
-    table.require("tenant", "`tenant = \"<GUID>\"`: az account show --query tenantId", problems);
-    table.require(
-        "subscription",
-        "`subscription = \"<GUID>\"`: az account show --query id",
-        problems,
-    );
-    table.require("resource_group", "`resource_group = \"…\"`; it must exist", problems);
-    table.require("location", "`location = \"…\"`: az account list-locations", problems);
+    table.require("tenant", "`tenant = \"<GUID>\"`: az account show --query tenantId");
+    table.require("subscription", "`subscription = \"<GUID>\"`: az account show --query id");
+    table.require("resource_group", "`resource_group = \"…\"`; it must exist");
+    table.require("location", "`location = \"…\"`: az account list-locations");
     let azure = Azure {
         tenant: table.string("tenant", problems),
         subscription: table.string("subscription", problems),
@@ -185,8 +180,8 @@ fn cloud(value: &Value<'_, '_>, problems: &mut Vec<Diagnostic>) -> Option<Cloud>
     let takes = "a name, or a table with resource_manager and authority";
     let mut table = value.table("cloud", takes, problems)?;
     let example = |key: &str| format!("`{key} = \"https://…\"`");
-    table.require("resource_manager", &example("resource_manager"), problems);
-    table.require("authority", &example("authority"), problems);
+    table.require("resource_manager", &example("resource_manager"));
+    table.require("authority", &example("authority"));
     let cloud = CustomCloud {
         resource_manager: table.string("resource_manager", problems),
         authority: table.string("authority", problems),
@@ -236,7 +231,7 @@ fn clusters(
 }
 
 fn cluster(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Cluster {
-    table.require("id", "`id = \"…\"`: az aks show --query id", problems);
+    table.require("id", "`id = \"…\"`: az aks show --query id");
     let cluster = Cluster {
         span: table.span(),
         id: table.string("id", problems),
@@ -279,8 +274,8 @@ fn workloads(table: &mut Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Vec<W
 }
 
 fn workload(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Workload {
-    table.require("namespace", "`namespace = \"…\"`", problems);
-    table.require("service_account", "`service_account = \"…\"`", problems);
+    table.require("namespace", "`namespace = \"…\"`");
+    table.require("service_account", "`service_account = \"…\"`");
     let workload = Workload {
         span: table.span(),
         namespace: table.string("namespace", problems),
@@ -323,8 +318,8 @@ fn probe(value: &Value<'_, '_>, problems: &mut Vec<Diagnostic>) -> Option<Probe>
     }
     let takes = "\"key-vault\", \"blob\", or a table with kind and url";
     let mut table = value.table("probe", takes, problems)?;
-    table.require("kind", "`kind = \"key-vault\"` or `kind = \"blob\"`", problems);
-    table.require("url", "`url = \"https://…\"`", problems);
+    table.require("kind", "`kind = \"key-vault\"` or `kind = \"blob\"`");
+    table.require("url", "`url = \"https://…\"`");
     let probe = FullProbe {
         span: table.span(),
         kind: table.word("kind", problems),

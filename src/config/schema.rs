@@ -11,6 +11,15 @@ pub fn workloads() -> Value {
     let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<File>();
     without_null(&mut schema);
     schema.insert("title".to_owned(), Value::from("widentity workloads"));
+    // An included file holds workloads and targets only. One schema serves both: what a root file
+    // must have is asked for as soon as it has anything that an included file may not.
+    if let Some(required) = schema.remove("required") {
+        let keys = ["version", "project", "include", "azure", "clusters", "defaults"];
+        let any: Vec<Value> =
+            keys.iter().map(|key| serde_json::json!({ "required": [key] })).collect();
+        schema.insert("if".to_owned(), serde_json::json!({ "anyOf": any }));
+        schema.insert("then".to_owned(), serde_json::json!({ "required": required }));
+    }
     schema.to_value()
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Table<'t, 's> {
     /// What it is called in messages, for example `[azure]`.
     name: String,
     known: Vec<&'static str>,
+    /// Required keys that are not there, with what to add.
+    missing: Vec<(&'static str, String)>,
 }
 
 /// A value of a table that is not of a simple type.
@@ -53,13 +55,11 @@ impl<'t, 's> Value<'t, 's> {
         takes: &str,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Table<'t, 's>> {
-        match self.value {
-            DeValue::Table(entries) => Some(Table::new(entries, self.span, name)),
-            other => {
-                problems.push(wrong_type(name, takes, other, self.span));
-                None
-            }
+        let entries = self.value.as_table();
+        if entries.is_none() {
+            problems.push(wrong_type(name, takes, self.value, self.span));
         }
+        entries.map(|entries| Table::new(entries, self.span, name))
     }
 
     /// The value as a list; anything else is reported.
@@ -68,16 +68,12 @@ impl<'t, 's> Value<'t, 's> {
         name: &str,
         takes: &str,
         problems: &mut Vec<Diagnostic>,
-    ) -> Option<Vec<Value<'t, 's>>> {
-        match self.value {
-            DeValue::Array(items) => {
-                Some(items.iter().map(|item| Value::new(self.span.file, item)).collect())
-            }
-            other => {
-                problems.push(wrong_type(name, takes, other, self.span));
-                None
-            }
+    ) -> Option<Vec<Self>> {
+        let items = self.value.as_array();
+        if items.is_none() {
+            problems.push(wrong_type(name, takes, self.value, self.span));
         }
+        items.map(|items| items.iter().map(|item| Self::new(self.span.file, item)).collect())
     }
 
     pub(super) fn string(
@@ -86,13 +82,11 @@ impl<'t, 's> Value<'t, 's> {
         takes: &str,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Located<String>> {
-        match self.value {
-            DeValue::String(text) => Some(Located { value: text.to_string(), span: self.span }),
-            other => {
-                problems.push(wrong_type(name, takes, other, self.span));
-                None
-            }
+        let text = self.value.as_str();
+        if text.is_none() {
+            problems.push(wrong_type(name, takes, self.value, self.span));
         }
+        text.map(|text| Located { value: text.to_owned(), span: self.span })
     }
 
     pub(super) fn word<W: Word>(
@@ -144,7 +138,14 @@ fn wrong_type(name: &str, takes: &str, found: &DeValue<'_>, span: Span) -> Diagn
 
 impl<'t, 's> Table<'t, 's> {
     pub(super) fn new(entries: &'t DeTable<'s>, at: Span, name: &str) -> Self {
-        Self { entries, file: at.file, at, name: name.to_owned(), known: Vec::new() }
+        Self {
+            entries,
+            file: at.file,
+            at,
+            name: name.to_owned(),
+            known: Vec::new(),
+            missing: Vec::new(),
+        }
     }
 
     /// Where the table's header or inline table is.
@@ -161,13 +162,11 @@ impl<'t, 's> Table<'t, 's> {
             .map(|(_, value)| Value::new(self.file, value))
     }
 
-    /// Reports a key that must be there and is not.
-    pub(super) fn require(&self, key: &str, example: &str, problems: &mut Vec<Diagnostic>) {
+    /// Asks for a key that must be there. [`Self::finish`] reports it if it is not, and no other
+    /// key looks like it misspelt.
+    pub(super) fn require(&mut self, key: &'static str, example: &str) {
         if !self.entries.keys().any(|name| name.get_ref() == key) {
-            problems.push(
-                Diagnostic::at(Code::MissingKey, self.at, format!("{} has no `{key}`", self.name))
-                    .help(format!("add {example}")),
-            );
+            self.missing.push((key, format!("add {example}")));
         }
     }
 
@@ -255,7 +254,7 @@ impl<'t, 's> Table<'t, 's> {
         key: &'static str,
         name: &str,
         problems: &mut Vec<Diagnostic>,
-    ) -> Option<Table<'t, 's>> {
+    ) -> Option<Self> {
         self.value(key)?.table(name, "a table", problems)
     }
 
@@ -274,9 +273,9 @@ impl<'t, 's> Table<'t, 's> {
         all
     }
 
-    /// Reports every key that was not asked for. `elsewhere` are keys that mean something in
+    /// Reports every key that was not asked for, and required ones that are missing. `elsewhere` are keys that mean something in
     /// another place: (key, where).
-    pub(super) fn finish(self, elsewhere: &[(&str, &str)], problems: &mut Vec<Diagnostic>) {
+    pub(super) fn finish(mut self, elsewhere: &[(&str, &str)], problems: &mut Vec<Diagnostic>) {
         for name in self.entries.keys() {
             let key = name.get_ref().as_ref();
             if self.known.contains(&key) {
@@ -292,11 +291,18 @@ impl<'t, 's> Table<'t, 's> {
             problem = match place {
                 Some((_, place)) => problem.help(format!("`{key}` belongs {place}")),
                 None => match suggest::similar(key, self.known.iter().copied()) {
-                    Some(word) => problem.help(format!("did you mean `{word}`?")),
+                    Some(word) => {
+                        self.missing.retain(|(missing, _)| *missing != word);
+                        problem.help(format!("did you mean `{word}`?"))
+                    }
                     None => problem.help(format!("known keys: {}", self.known.join(", "))),
                 },
             };
             problems.push(problem);
+        }
+        for (key, help) in self.missing {
+            let message = format!("{} has no `{key}`", self.name);
+            problems.push(Diagnostic::at(Code::MissingKey, self.at, message).help(help));
         }
     }
 }

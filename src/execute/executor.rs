@@ -133,12 +133,12 @@ pub async fn run(
                     teller.tell(&Event::StepWaiting { id, what });
                 }
                 let breaks = queue.opens_breaker(id, &outcome);
-                let ended = queue.end(id, &outcome);
+                let others = queue.end(id, &outcome);
                 teller.tell(&Event::StepFinished { id, outcome, elapsed });
-                if breaks && ended.iter().any(|(_, outcome)| is_broken_off(outcome)) {
+                if breaks && others.iter().any(|(_, outcome)| is_broken_off(outcome)) {
                     teller.tell(&Event::BreakerOpen { class: "rollouts".to_owned(), because: id });
                 }
-                teller.ended(ended);
+                teller.ended(others);
             }
         }
     }

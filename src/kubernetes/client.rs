@@ -250,6 +250,8 @@ impl Client {
                 // The server says that it did not begin: any request may be repeated.
                 Some(429) => tries < TRIES,
                 Some(503 | 504) => repeatable && tries < TRIES,
+                // The server asks for it: a fresh account's token on old servers, for one.
+                Some(500..) if retry_after.is_some() => repeatable && tries < TRIES,
                 Some(_) => false,
                 None => {
                     let unreachable = matches!(error, KubeError::Unreachable { .. });

@@ -251,8 +251,8 @@ pub enum Misfit {
 
 /// Services whose data plane does not ask ARM role assignments, by prefix of the resource type.
 /// Sources: Microsoft documentation, "Use data plane role-based access control with Azure Cosmos
-/// DB for NoSQL", "Microsoft Entra authentication for Azure SQL", the same for PostgreSQL and
-/// MySQL flexible server, "Managed HSM local RBAC built-in roles", and "Use Microsoft Entra for
+/// DB for `NoSQL`", "Microsoft Entra authentication for Azure SQL", the same for `PostgreSQL` and
+/// `MySQL` flexible server, "Managed HSM local RBAC built-in roles", and "Use Microsoft Entra for
 /// cache authentication".
 const NOT_BY_ROLES: &[(&str, &str, &str)] = &[
     (
@@ -341,6 +341,12 @@ fn data_roles(role: &BuiltIn, target: &ArmId) -> Vec<&'static str> {
         _ => (&[], &[]),
     };
     if reads { reader.to_vec() } else { writer.to_vec() }
+}
+
+/// Whether a role opens the data of a target's service.
+pub fn opens(role: &BuiltIn, target: &ArmId) -> bool {
+    role.kind == Kind::DataPlane
+        && role.on.is_none_or(|acts_on| root_type(target).as_deref() == Some(acts_on))
 }
 
 /// Whether a built-in role does nothing for a workload that wants to use the target. `None`: it

@@ -7,7 +7,13 @@
 )]
 
 mod architecture;
+mod azure_client;
+mod azure_clusters;
+mod azure_sandbox;
 mod cli;
+mod config;
+mod executor;
+mod kubernetes_server;
 mod planner;
 mod properties;
 mod render_plan;

@@ -124,8 +124,14 @@ fn credentials(id: &ArmId, drafts: &[&Draft], problems: &mut Problems) {
         Code::TooManyCredentials,
         place(first),
         format!(
-            "the identity `{}` would have {count} federated credentials; Azure allows {MOST_CREDENTIALS}",
-            id.name()
+            "the identity `{}` of {} would have {count} federated credentials; Azure allows \
+             {MOST_CREDENTIALS}",
+            id.name(),
+            if drafts.len() == 1 {
+                "1 workload".to_owned()
+            } else {
+                format!("{} workloads", drafts.len())
+            }
         ),
     )
     .label(label(first));

@@ -1,5 +1,7 @@
 //! Roles on targets, and grants that cannot do what they are there for.
 
+use std::collections::BTreeMap;
+
 use super::{Problems, ids, workloads::Surroundings};
 use crate::{
     config::{
@@ -16,6 +18,14 @@ use crate::{
         suggest,
     },
 };
+
+/// A grant as it is written, in either form.
+struct Written<'a> {
+    span: Span,
+    role: Option<&'a Located<String>>,
+    target: Option<&'a Located<String>>,
+    condition: Option<&'a Located<String>>,
+}
 
 /// A grant with what its checks need.
 struct Candidate<'a> {
@@ -46,18 +56,18 @@ pub(super) fn grants(
             .help("move the pair into the list: { role = \"…\", target = \"…\" }"),
         );
     }
-    let mut written: Vec<(
-        Span,
-        Option<&Located<String>>,
-        Option<&Located<String>>,
-        Option<&Located<String>>,
-    )> = Vec::new();
+    let mut written: Vec<Written<'_>> = Vec::new();
     if short.is_some() {
-        written.push((raw.span, raw.role.as_ref(), raw.target.as_ref(), None));
+        let (role, target) = (raw.role.as_ref(), raw.target.as_ref());
+        written.push(Written { span: raw.span, role, target, condition: None });
     }
     for grant in raw.grants.as_ref().map(|list| list.value.as_slice()).unwrap_or_default() {
-        let condition = grant.condition.as_ref();
-        written.push((grant.span, grant.role.as_ref(), grant.target.as_ref(), condition));
+        written.push(Written {
+            span: grant.span,
+            role: grant.role.as_ref(),
+            target: grant.target.as_ref(),
+            condition: grant.condition.as_ref(),
+        });
     }
     if written.is_empty() && raw.grants.is_none() {
         problems.push(
@@ -69,9 +79,10 @@ pub(super) fn grants(
     }
     let before = problems.len();
     let mut good: Vec<Candidate<'_>> = Vec::new();
-    for (span, role, target, condition) in written {
-        if let Some(candidate) = candidate(span, role, target, condition, around, problems) {
-            if let Some(first) = good.iter().find(|c| c.grant.key() == candidate.grant.key()) {
+    let mut seen: BTreeMap<(String, String), Span> = BTreeMap::new();
+    for grant in written {
+        if let Some(candidate) = candidate(&grant, around, problems) {
+            if let Some(first) = seen.get(&candidate.grant.key()) {
                 problems.push(
                     Diagnostic::at(
                         Code::GrantDuplicate,
@@ -81,10 +92,11 @@ pub(super) fn grants(
                             candidate.role.value, candidate.target.value
                         ),
                     )
-                    .also(first.role.span, "first here"),
+                    .also(*first, "first here"),
                 );
                 continue;
             }
+            seen.insert(candidate.grant.key(), candidate.role.span);
             good.push(candidate);
         }
     }
@@ -96,13 +108,11 @@ pub(super) fn grants(
 }
 
 fn candidate<'a>(
-    span: Span,
-    role: Option<&'a Located<String>>,
-    target: Option<&'a Located<String>>,
-    condition: Option<&Located<String>>,
+    written: &Written<'a>,
     around: &Surroundings<'_>,
     problems: &mut Problems,
 ) -> Option<Candidate<'a>> {
+    let Written { span, role, target, condition } = *written;
     let missing = match (role, target) {
         (Some(_), None) => Some("target"),
         (None, Some(_)) => Some("role"),
@@ -273,7 +283,7 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
     match misfit {
         None => {}
         Some(Misfit::NotByRoles { service, instead }) => {
-            let message = target_is(format!("a role does not open the data of {service}"));
+            let message = target_is(format!("no ARM role opens the data of {service}"));
             problems.push(by_guid(
                 problem(message)
                     .label("would be assigned and give the workload no access to data")
@@ -282,11 +292,12 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
         }
         Some(Misfit::ControlPlaneOnly { instead }) => {
             // Together with a role that opens the data, a management role is an addition.
-            let beside = |other: &&Candidate<'_>| {
-                let data = other.built_in.is_some_and(|role| role.kind == Kind::DataPlane);
-                data && (other.grant.scope.is_within(scope) || scope.is_within(&other.grant.scope))
+            let beside = |other: &Candidate<'_>| {
+                let opens = other.built_in.is_some_and(|role| roles::opens(role, scope));
+                let at = &other.grant.scope;
+                opens && (at.is_within(scope) || scope.is_within(at))
             };
-            if all.iter().find(beside).is_some() {
+            if all.iter().any(beside) {
                 return;
             }
             let message = format!("`{role}` manages the resource and does not open its data");

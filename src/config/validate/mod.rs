@@ -207,18 +207,20 @@ fn path(
 
 /// The members of a list, once each; a second one is reported.
 fn once<'a>(list: &'a [Located<String>], problems: &mut Problems) -> Vec<&'a Located<String>> {
+    let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
     let mut kept: Vec<&Located<String>> = Vec::new();
     for item in list {
-        if let Some(first) = kept.iter().find(|kept| kept.value == item.value) {
+        if let Some(first) = seen.get(item.value.as_str()) {
             problems.push(
                 Diagnostic::at(
                     Code::DuplicateValue,
                     item.span,
                     format!("`{}` is there twice", item.value),
                 )
-                .also(first.span, "first here"),
+                .also(*first, "first here"),
             );
         } else {
+            seen.insert(&item.value, item.span);
             kept.push(item);
         }
     }

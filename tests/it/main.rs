@@ -11,6 +11,7 @@ mod azure_client;
 mod azure_clusters;
 mod azure_sandbox;
 mod cli;
+mod cli_sandbox;
 mod config;
 mod executor;
 mod kubernetes_server;
@@ -21,4 +22,3 @@ mod sandbox_arm;
 mod sandbox_chain;
 mod schema;
 mod support;
-

@@ -160,8 +160,14 @@ impl KubeError {
 
     /// Whether somebody else owns a field, or the object changed or was recreated.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Recreated { .. })
-            || self.status() == Some(409) && !self.is_already_exists()
+        match self {
+            Self::Recreated { .. } => true,
+            // Servers say of another uid in the body either that or that the field is immutable.
+            Self::Status { status: 422, causes, .. } => {
+                causes.iter().any(|cause| cause.field == "metadata.uid")
+            }
+            _ => self.status() == Some(409) && !self.is_already_exists(),
+        }
     }
 
     /// Whether the object to be made exists.
@@ -216,6 +222,7 @@ impl KubeError {
             Self::Unreachable { .. } => FailureKind::Unreachable,
             Self::TimedOut { .. } => FailureKind::TimedOut,
             Self::Recreated { .. } => FailureKind::Conflict,
+            Self::Status { .. } if self.is_conflict() => FailureKind::Conflict,
             Self::Status { status, .. } => match status {
                 401 => FailureKind::Unauthenticated,
                 403 => FailureKind::Denied,

@@ -34,7 +34,11 @@ async fn world(test: &str) -> Option<(&'static ApiServer, Client, Admin, Namespa
 
 #[tokio::test]
 async fn an_account_is_made_bare_and_annotated_with_a_complete_set() {
-    let Some((_, client, _, namespace)) = world("an_account_is_made_bare").await else { return };
+    let Some((_, client, _, namespace)) =
+        world("an_account_is_made_bare_and_annotated_with_a_complete_set").await
+    else {
+        return;
+    };
     let name = AccountName::from("api");
     assert_eq!(client.account(&namespace, &name).await.unwrap(), None);
     let made = client.create_account(&namespace, &name, MANAGER).await.unwrap();
@@ -58,7 +62,9 @@ async fn an_account_is_made_bare_and_annotated_with_a_complete_set() {
 
 #[tokio::test]
 async fn a_conflict_lists_field_and_manager_and_can_be_forced() {
-    let Some((_, client, admin, namespace)) = world("a_conflict_lists_field").await else {
+    let Some((_, client, admin, namespace)) =
+        world("a_conflict_lists_field_and_manager_and_can_be_forced").await
+    else {
         return;
     };
     let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -84,7 +90,9 @@ async fn a_conflict_lists_field_and_manager_and_can_be_forced() {
 
 #[tokio::test]
 async fn a_recreated_or_absent_object_is_not_written() {
-    let Some((_, client, admin, namespace)) = world("a_recreated_or_absent_object").await else {
+    let Some((_, client, admin, namespace)) =
+        world("a_recreated_or_absent_object_is_not_written").await
+    else {
         return;
     };
     let name = AccountName::from("api");
@@ -144,7 +152,9 @@ async fn cron_version(admin: &Admin) -> &'static str {
 
 #[tokio::test]
 async fn templates_of_every_kind_are_read_and_written_where_they_stand() {
-    let Some((_, client, admin, namespace)) = world("templates_of_every_kind").await else {
+    let Some((_, client, admin, namespace)) =
+        world("templates_of_every_kind_are_read_and_written_where_they_stand").await
+    else {
         return;
     };
     make_workloads(&client, &admin, &namespace).await;
@@ -197,7 +207,11 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand() {
 
 #[tokio::test]
 async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
-    let Some((_, client, admin, namespace)) = world("a_rollout_is_complete").await else { return };
+    let Some((_, client, admin, namespace)) =
+        world("a_rollout_is_complete_when_only_new_pods_are_left_and_ready").await
+    else {
+        return;
+    };
     make_workloads(&client, &admin, &namespace).await;
     let kind = TemplateKind::Deployment;
     let read = async || client.template(kind, "apps/v1", &namespace, "web").await.unwrap().unwrap();
@@ -235,7 +249,8 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
 
 #[tokio::test]
 async fn a_token_says_who_issued_it_for_whom() {
-    let Some((server, client, _, namespace)) = world("a_token_says_who_issued_it").await else {
+    let Some((server, client, _, namespace)) = world("a_token_says_who_issued_it_for_whom").await
+    else {
         return;
     };
     let name = AccountName::from("default");
@@ -251,7 +266,11 @@ async fn a_token_says_who_issued_it_for_whom() {
 
 #[tokio::test]
 async fn a_dry_run_shows_that_no_webhook_injects_and_makes_nothing() {
-    let Some((_, client, _, namespace)) = world("a_dry_run_shows").await else { return };
+    let Some((_, client, _, namespace)) =
+        world("a_dry_run_shows_that_no_webhook_injects_and_makes_nothing").await
+    else {
+        return;
+    };
     let account = AccountName::from("default");
     let injected = client.dry_run_pod(&namespace, &account, MANAGER).await.unwrap();
     assert!(!injected.present);
@@ -263,14 +282,16 @@ async fn a_dry_run_shows_that_no_webhook_injects_and_makes_nothing() {
 
 #[tokio::test]
 async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
-    let Some((_, client, admin, namespace)) = world("a_webhook_that_does_not_answer").await else {
+    let Some((_, client, admin, namespace)) =
+        world("a_webhook_that_does_not_answer_is_told_from_one_that_is_absent").await
+    else {
         return;
     };
     let name = namespace.as_str();
     let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
     let label = json!({"metadata": {"labels": {"scope": name}}});
     let merge = "application/merge-patch+json";
-    admin.send(http::Method::PATCH, &format!("/api/v1/namespaces/{name}"), merge, &label).await;
+    admin.send(hyper::Method::PATCH, &format!("/api/v1/namespaces/{name}"), merge, &label).await;
     // Nothing listens on the discard port of loopback.
     let webhook = json!({"apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}, "webhooks": [{
@@ -304,7 +325,9 @@ async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
 
 #[tokio::test]
 async fn long_lists_come_in_pages_and_other_namespaces_only_with_a_mark() {
-    let Some((_, client, admin, namespace)) = world("long_lists_come_in_pages").await else {
+    let Some((_, client, admin, namespace)) =
+        world("long_lists_come_in_pages_and_other_namespaces_only_with_a_mark").await
+    else {
         return;
     };
     let other = Namespace(admin.namespace("other").await);
@@ -332,14 +355,16 @@ async fn long_lists_come_in_pages_and_other_namespaces_only_with_a_mark() {
 
 #[tokio::test]
 async fn who_may_nothing_is_told_so_and_asked_for_nothing_twice() {
-    let Some((server, ..)) = world("who_may_nothing").await else { return };
+    let Some((server, ..)) = world("who_may_nothing_is_told_so_and_asked_for_nothing_twice").await
+    else {
+        return;
+    };
     let client = server.client("nobody").await;
     assert!(client.version().await.unwrap().starts_with('v'));
     let refused: KubeError = client.accounts(None).await.unwrap_err();
     let failure = refused.failure("list service accounts");
     assert_eq!(failure.kind, FailureKind::Denied);
     assert_eq!(failure.status, Some(403));
-    assert!(failure.correlation_id.is_some());
     assert!(failure.message.contains("serviceaccounts is forbidden"), "{failure:?}");
     assert!(client.templates(None).await.unwrap_err().is_denied());
     assert!(client.webhook().await.unwrap_err().is_denied());

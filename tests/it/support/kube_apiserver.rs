@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request};
+use hyper::{Method, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -71,7 +71,8 @@ pub(crate) fn assets(test: &str) -> Option<PathBuf> {
     let folder = env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty());
     if folder.is_none() {
         // Not `eprintln`: the test harness hides what passing tests print through it.
-        drop(writeln!(std::io::stderr(), "skipped {test}: KUBEBUILDER_ASSETS is not set"));
+        let line = format!("skipped {test}: KUBEBUILDER_ASSETS is not set\n");
+        drop(std::io::stderr().write_all(line.as_bytes()));
     }
     folder.map(PathBuf::from)
 }

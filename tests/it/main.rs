@@ -6,6 +6,7 @@ mod azure_clusters;
 mod azure_sandbox;
 mod config;
 mod kubernetes_server;
+mod kubernetes_wire;
 mod planner;
 mod properties;
 mod sandbox_arm;

@@ -7,6 +7,7 @@ mod azure_sandbox;
 mod config;
 mod kubernetes_server;
 mod kubernetes_wire;
+mod observe;
 mod planner;
 mod properties;
 mod sandbox_arm;

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     model::{FailureKind, RemoteFailure},
     plan::PlanReport,
+    prove,
 };
 
 /// The documented exit codes. The order of the variants is not their precedence.
@@ -47,8 +48,8 @@ impl ExitCode {
     }
 }
 
-/// The code of evidence that an API server is not the cluster of ARM's record.
-pub const WRONG_CLUSTER: &str = "cluster-context-mismatch";
+/// The code of evidence that an API server is not the cluster of ARM's record; proofs give it too.
+pub const WRONG_CLUSTER: &str = prove::CONTEXT_MISMATCH;
 
 fn denied(failure: &RemoteFailure) -> bool {
     matches!(failure.kind, FailureKind::Unauthenticated | FailureKind::Denied)

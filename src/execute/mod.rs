@@ -9,10 +9,12 @@ mod operations;
 mod outputs;
 mod queue;
 pub mod remote;
+mod remotes;
 pub mod report;
 
 pub use event::{Event, Outcome};
 pub use executor::{RunOptions, run};
 pub use queue::{BrokenPlan, Limits};
 pub use remote::Remote;
+pub use remotes::{RemoteCluster, Remotes};
 pub use report::ApplyReport;

@@ -1,7 +1,5 @@
 //! Waiting for a controller to replace its pods.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::{
@@ -12,11 +10,6 @@ use crate::{
     },
     plan::step::TemplateRef,
 };
-
-/// The first look comes after this, the following ones after twice the time each.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
-/// Looks are at most this far apart.
-const LOOKS_APART: Duration = Duration::from_secs(2);
 
 /// How a rollout ended well.
 pub(super) enum Rolled {
@@ -57,7 +50,8 @@ pub(super) async fn until_rolled(
 ) -> Result<Rolled, Halt> {
     let limit = context.run.options.rollout_deadline;
     let deadline = Instant::now() + limit;
-    let mut apart = FIRST_LOOK;
+    // A small rollout takes a second, a large one minutes.
+    let mut apart = context.run.options.looks_apart / 8;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
             Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
@@ -102,7 +96,7 @@ pub(super) async fn until_rolled(
             return Err(failed(context, cluster, target, FailureKind::TimedOut, message));
         }
         context.pause(apart).await?;
-        apart = (apart * 2).min(LOOKS_APART);
+        apart = (apart * 2).min(context.run.options.looks_apart);
     }
 }
 
@@ -137,8 +131,7 @@ fn failed(
     kind: FailureKind,
     message: String,
 ) -> Halt {
-    let tried = format!("roll {} {}/{}", target.kind.as_str(), target.namespace, target.name);
-    let failure = RemoteFailure::new(kind, tried, message);
+    let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
     Halt::failed(failure.with_hint(undo(&context.remote().kubectl(cluster), target)))
 }
 

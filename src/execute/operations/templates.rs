@@ -1,6 +1,6 @@
 //! Pod templates: the patch that labels and rolls, and whether live pods carry today's values.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
@@ -37,15 +37,14 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     let Roll { target, account, expect, .. } = roll;
     let remote = context.remote();
     let cluster = context.cluster()?;
-    let name = format!("{} {}/{}", target.kind.as_str(), target.namespace, target.name);
     let Some(seen) = context.read(remote.template(cluster, target)).await? else {
-        return Err(Halt::Stale(format!("{name} does not exist any more")));
+        return Err(Halt::Stale(format!("{target} does not exist any more")));
     };
     if seen.uid != target.uid || seen.meta.deleting {
-        return Err(Halt::Stale(format!("{name} was deleted or recreated")));
+        return Err(Halt::Stale(format!("{target} was deleted or recreated")));
     }
     if seen.account != *account {
-        return Err(Halt::Stale(format!("{name} runs as service account {} now", seen.account)));
+        return Err(Halt::Stale(format!("{target} runs as service account {} now", seen.account)));
     }
     let client = context.resolve(roll.client)?;
     let Roll { tenant, audience, expiration, round, .. } = roll;
@@ -58,12 +57,12 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     if !as_wanted {
         if label.as_deref() != Some("true") && label != expect.0 {
             let label = label.as_deref().unwrap_or("not set");
-            return Err(Halt::Stale(format!("label {} of {name} is {label}", names::USE_LABEL)));
+            return Err(Halt::Stale(format!("label {} of {target} is {label}", names::USE_LABEL)));
         }
         if before.as_deref() != Some(chain.as_str()) && before != expect.1 {
             let before = before.as_deref().unwrap_or("not set");
             return Err(Halt::Stale(format!(
-                "annotation {} of {name} is {before}",
+                "annotation {} of {target} is {before}",
                 names::CHAIN_ANNOTATION
             )));
         }
@@ -84,9 +83,6 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     }
     Ok(if as_wanted { Good::Unchanged { detail } } else { Good::Done { detail, evidence: None } })
 }
-
-/// Looks are this far apart.
-const LOOKS_APART: Duration = Duration::from_secs(1);
 
 pub(super) async fn prove_pods(
     context: &Context<'_>,
@@ -124,7 +120,7 @@ pub(super) async fn prove_pods(
             return Err(Halt::failed(failure.with_hint(hint)));
         }
         context.waiting(&stale.why);
-        context.pause(LOOKS_APART).await?;
+        context.pause(context.run.options.looks_apart).await?;
     }
 }
 

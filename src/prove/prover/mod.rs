@@ -153,7 +153,7 @@ impl Prover {
         source: &K,
         claim: &ResolvedClaim,
         probe: Option<&Probe>,
-        progress: &mut (dyn FnMut(String) + Send),
+        progress: &mut (dyn FnMut(String) + Send + Sync),
         deadline: Instant,
     ) -> Result<Proof, RemoteFailure> {
         let began = Instant::now();
@@ -169,7 +169,7 @@ struct Attempt<'a, W> {
     jitter: &'a Jitter,
     /// On the world's clock.
     deadline: Duration,
-    progress: &'a mut (dyn FnMut(String) + Send),
+    progress: &'a mut (dyn FnMut(String) + Send + Sync),
 }
 
 impl<W: World> Attempt<'_, W> {

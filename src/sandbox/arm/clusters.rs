@@ -338,6 +338,7 @@ fn replaced(old: &Value, body: &Value, location: &str, fresh: bool) -> Result<Va
             restore(&mut properties, had, name);
         }
     }
+    storage(&mut properties, had);
     pools(&mut properties, had);
     issuer(&mut properties, old)?;
     let mut doc = old.clone();
@@ -376,6 +377,17 @@ fn restore(new: &mut Value, old: &Value, name: &str) {
         None => {
             new.as_object_mut().map(|new| new.remove(name));
         }
+    }
+}
+
+/// Storage drivers that the body does not name stay as they are: `az aks update` always sends an
+/// empty `storageProfile`, which does not switch them off.
+fn storage(properties: &mut Value, had: &Value) {
+    let Some(profile) = properties.get_mut("storageProfile").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (name, driver) in had["storageProfile"].as_object().into_iter().flatten() {
+        profile.entry(name.as_str()).or_insert_with(|| driver.clone());
     }
 }
 

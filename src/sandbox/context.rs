@@ -1,7 +1,7 @@
 //! What every emulated service shares: the world, its clock, its settings.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use super::{
     clock::{Clock, Ids},
     endpoints::Endpoints,
     faults::Faults,
+    limits::Buckets,
     store::Store,
     tokens::SigningKey,
 };
@@ -33,6 +34,10 @@ pub struct Context {
     pub faults: Faults,
     /// Parsed signing keys by store key: parsing RSA for each token would dominate a request.
     pub(super) keys: Mutex<BTreeMap<String, Arc<SigningKey>>>,
+    /// Identities under which a federated credential is being written.
+    pub(super) writing: Mutex<BTreeSet<String>>,
+    /// The published throttles.
+    pub(super) buckets: Buckets,
 }
 
 impl Context {
@@ -46,6 +51,8 @@ impl Context {
             endpoints: Endpoints::default(),
             faults: Faults::default(),
             keys: Mutex::new(BTreeMap::new()),
+            writing: Mutex::new(BTreeSet::new()),
+            buckets: Buckets::default(),
         }
     }
 }
@@ -107,6 +114,9 @@ impl Default for Settings {
 pub struct Delays {
     /// Until Entra matches a new or changed federated credential.
     pub fic: Duration,
+    /// How long a write of a federated credential takes; another one on the same identity is
+    /// refused meanwhile.
+    pub fic_write: Duration,
     /// Until a role assignment, or its removal, is honoured.
     pub role: Duration,
     /// Until a cluster update has ended.
@@ -124,6 +134,7 @@ impl Default for Delays {
     fn default() -> Self {
         Self {
             fic: Duration::from_secs(2),
+            fic_write: Duration::from_millis(30),
             role: Duration::from_secs(3),
             cluster_update: Duration::from_secs(3),
             principal: Duration::ZERO,

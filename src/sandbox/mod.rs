@@ -3,12 +3,31 @@
 //! Imports nothing of ours: it shares no request or response code with the clients, or their
 //! mistakes would cancel out.
 
+mod admission;
+pub mod arm;
 pub mod clock;
+pub mod clusters;
 pub mod context;
+mod control;
+pub mod dataplane;
 pub mod endpoints;
+pub mod entra;
+pub mod external;
 pub mod faults;
+pub mod files;
 pub mod kubernetes;
+pub mod limits;
+mod listeners;
+pub mod ready;
+pub mod roles;
+pub mod seed;
+mod server;
+pub mod start;
 pub mod store;
+pub mod tls;
 pub mod tokens;
 
 pub use context::{ClusterRef, Context, Delays, Settings, WebhookLayout};
+pub use ready::Ready;
+pub use seed::{Seed, SeedCluster, SeedDeployment};
+pub use start::{Options, Place, Running, Sandbox, StartError};

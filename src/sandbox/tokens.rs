@@ -17,6 +17,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{context::Context, store::Write};
 
+/// The application id of the "Azure Kubernetes Service AAD Server", for which users of every
+/// Entra-enabled cluster get their tokens.
+pub const AKS_SERVER: &str = "6dae42f8-4368-4678-94ff-3960e28e3630";
+
 /// A signing key could not be made, stored or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {

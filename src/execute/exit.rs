@@ -1,0 +1,326 @@
+//! From what happened to the number that the process ends with. The only place that knows the
+//! precedence of exit codes.
+
+use super::{
+    event::{Cancelled, Outcome, StepClass},
+    report::ApplyReport,
+};
+use crate::{
+    model::{FailureKind, RemoteFailure},
+    plan::PlanReport,
+    prove,
+};
+
+/// The documented exit codes. The order of the variants is not their precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done, or nothing to do.
+    Done = 0,
+    /// Failed, nothing changed; invalid configuration; blocked.
+    Failed = 1,
+    /// Changes are present (`plan --detailed-exitcode`, `audit --fail-on`).
+    Changes = 2,
+    /// Applied in part.
+    Partial = 3,
+    /// The plan, a digest or an object is not what it was.
+    Stale = 4,
+    /// Refused: policy, protection, wrong cluster, another project's object.
+    Refused = 5,
+    /// Authentication or authorisation.
+    Denied = 6,
+    /// Applied but not proved, or a broken chain.
+    NotProved = 7,
+    /// Interrupted, consistent.
+    Interrupted = 8,
+    /// `--timeout`.
+    TimedOut = 9,
+    /// Usage.
+    Usage = 64,
+    /// A defect of this program.
+    Internal = 70,
+}
+
+impl ExitCode {
+    /// The number.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// The code of evidence that an API server is not the cluster of ARM's record; proofs give it too.
+pub const WRONG_CLUSTER: &str = prove::CONTEXT_MISMATCH;
+
+fn denied(failure: &RemoteFailure) -> bool {
+    matches!(failure.kind, FailureKind::Unauthenticated | FailureKind::Denied)
+}
+
+/// What stood in the way of a run, each at most once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent findings")]
+struct Found {
+    refused: bool,
+    stale: bool,
+    denied: bool,
+    not_proved: bool,
+    /// Anything else that failed, was blocked or not seen.
+    other: bool,
+}
+
+impl Found {
+    fn of_plan(plan: &PlanReport) -> Self {
+        let unseen_denied = plan.unknown.iter().any(|unseen| denied(&unseen.failure));
+        Self {
+            refused: !plan.refused.is_empty(),
+            stale: false,
+            denied: unseen_denied,
+            not_proved: !plan.not_proved.is_empty(),
+            other: !plan.blocked.is_empty() || (!plan.unknown.is_empty() && !unseen_denied),
+        }
+    }
+
+    /// The code where nothing was written: the first present of 5, 4, 6, 7, 1.
+    fn code(self) -> ExitCode {
+        match self {
+            Self { refused: true, .. } => ExitCode::Refused,
+            Self { stale: true, .. } => ExitCode::Stale,
+            Self { denied: true, .. } => ExitCode::Denied,
+            Self { not_proved: true, .. } => ExitCode::NotProved,
+            Self { other: true, .. } => ExitCode::Failed,
+            Self { .. } => ExitCode::Done,
+        }
+    }
+}
+
+/// The exit code of `apply`, from what planning found and what the run came to.
+pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
+    match run.stopped {
+        Some(Cancelled::Interrupted) => return ExitCode::Interrupted,
+        Some(Cancelled::TimedOut) => return ExitCode::TimedOut,
+        Some(Cancelled::Breaker | Cancelled::NoRollout) | None => {}
+    }
+    let mut found = Found::of_plan(plan);
+    // Failures of proofs and rollouts leave what was applied whole; all others leave a part out.
+    let mut part_left_out = found.refused || found.denied || found.other;
+    for step in &run.steps {
+        match &step.outcome {
+            Some(Outcome::Stale { .. }) => {
+                found.stale = true;
+                part_left_out = true;
+            }
+            Some(Outcome::Failed { failure, .. }) => {
+                let wrong_cluster = failure.code.as_deref() == Some(WRONG_CLUSTER);
+                let proof = matches!(step.info.class, StepClass::Proof | StepClass::Rollout);
+                found.refused |= wrong_cluster;
+                found.denied |= denied(failure);
+                found.not_proved |= proof;
+                found.other |= !proof;
+                part_left_out |= !proof || wrong_cluster;
+            }
+            // These follow from a step that is counted itself, or are no failure.
+            Some(
+                Outcome::Done { .. }
+                | Outcome::Unchanged { .. }
+                | Outcome::Skipped { .. }
+                | Outcome::Cancelled { .. },
+            )
+            | None => {}
+        }
+    }
+    if !run.written {
+        return found.code();
+    }
+    match (part_left_out, found.not_proved) {
+        (true, _) => ExitCode::Partial,
+        (false, true) => ExitCode::NotProved,
+        (false, false) => ExitCode::Done,
+    }
+}
+
+/// The exit code of `plan`. Pods that are not proved are for `apply` and `verify` to judge.
+pub fn of_plan(plan: &PlanReport, changes: bool, detailed: bool) -> ExitCode {
+    let found = Found { not_proved: false, ..Found::of_plan(plan) };
+    let code = found.code();
+    if code == ExitCode::Done && changes && detailed { ExitCode::Changes } else { code }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        execute::event::{Event, StepInfo},
+        model::{Address, Origin},
+        plan::{
+            StepId,
+            report::{Finding, Unseen},
+        },
+    };
+
+    fn run(steps: &[(StepClass, Outcome)]) -> ApplyReport {
+        let infos = steps.iter().enumerate().map(|(id, (class, _))| StepInfo {
+            id: StepId(id),
+            address: Address::Identity("i".to_owned()),
+            verb: "do".to_owned(),
+            class: *class,
+            exchanges_token: false,
+            change: None,
+            object: None,
+            workloads: Vec::new(),
+        });
+        let mut events = vec![Event::RunStarted { steps: infos.collect() }];
+        events.extend(steps.iter().enumerate().map(|(id, (_, outcome))| Event::StepFinished {
+            id: StepId(id),
+            outcome: outcome.clone(),
+            elapsed: Duration::ZERO,
+        }));
+        ApplyReport::fold(&events)
+    }
+
+    fn origin() -> Origin {
+        Origin { file: "workloads.toml".to_owned(), line: 1, column: 1 }
+    }
+
+    fn finding() -> Vec<Finding> {
+        vec![Finding {
+            address: Address::Identity("i".to_owned()),
+            code: "c".to_owned(),
+            message: "m".to_owned(),
+            hint: None,
+            origin: origin(),
+        }]
+    }
+
+    fn unseen(kind: FailureKind) -> Vec<Unseen> {
+        vec![Unseen {
+            address: Address::Identity("i".to_owned()),
+            failure: RemoteFailure::new(kind, "read", "no"),
+            origin: origin(),
+        }]
+    }
+
+    fn failed(kind: FailureKind, written: bool) -> Outcome {
+        Outcome::Failed { failure: RemoteFailure::new(kind, "try", "no"), written }
+    }
+
+    fn done() -> Outcome {
+        Outcome::Done { detail: None, evidence: None }
+    }
+
+    fn stale() -> Outcome {
+        Outcome::Stale { what: "gone".to_owned() }
+    }
+
+    fn cancelled(why: Cancelled) -> Outcome {
+        Outcome::Cancelled { why, written: false }
+    }
+
+    fn wrong_cluster() -> Outcome {
+        let mut failure = RemoteFailure::new(FailureKind::Refused, "confirm", "differs");
+        failure.code = Some(WRONG_CLUSTER.to_owned());
+        Outcome::Failed { failure, written: false }
+    }
+
+    #[test]
+    fn precedence_of_apply() {
+        use FailureKind::{Denied, NotProved, Refused, TimedOut, Unreachable};
+        use StepClass::{Guard, Proof, Rollout, Write};
+
+        let clear = PlanReport::default();
+        let refused = PlanReport { refused: finding(), ..PlanReport::default() };
+        let blocked = PlanReport { blocked: finding(), ..PlanReport::default() };
+        let not_proved = PlanReport { not_proved: finding(), ..PlanReport::default() };
+        let denied = PlanReport { unknown: unseen(Denied), ..PlanReport::default() };
+        let unreachable = PlanReport { unknown: unseen(Unreachable), ..PlanReport::default() };
+
+        let table: Vec<(&str, &PlanReport, Vec<(StepClass, Outcome)>, u8)> = vec![
+            ("nothing to do", &clear, vec![], 0),
+            ("all done", &clear, vec![(Write, done()), (Proof, done())], 0),
+            ("interrupted", &clear, vec![(Write, cancelled(Cancelled::Interrupted))], 8),
+            ("timed out", &refused, vec![(Write, cancelled(Cancelled::TimedOut))], 9),
+            ("--no-rollout", &clear, vec![(Rollout, cancelled(Cancelled::NoRollout))], 0),
+            // Something was written.
+            ("a write failed", &clear, vec![(Write, done()), (Write, failed(Refused, false))], 3),
+            (
+                "a write was denied",
+                &clear,
+                vec![(Write, done()), (Write, failed(Denied, false))],
+                3,
+            ),
+            ("a doubtful write", &clear, vec![(Write, failed(Unreachable, true))], 3),
+            ("stale", &clear, vec![(Write, done()), (Write, stale())], 3),
+            ("blocked", &blocked, vec![(Write, done())], 3),
+            ("not seen", &unreachable, vec![(Write, done())], 3),
+            ("refused", &refused, vec![(Write, done())], 3),
+            (
+                "roles did not settle",
+                &clear,
+                vec![(Write, done()), (Guard, failed(TimedOut, false))],
+                3,
+            ),
+            ("not proved", &clear, vec![(Write, done()), (Proof, failed(NotProved, false))], 7),
+            ("proof denied", &clear, vec![(Write, done()), (Proof, failed(Denied, false))], 7),
+            ("rollout failed", &clear, vec![(Rollout, failed(TimedOut, true))], 7),
+            ("pods not proved", &not_proved, vec![(Write, done())], 7),
+            (
+                "proof and write",
+                &clear,
+                vec![
+                    (Write, done()),
+                    (Proof, failed(NotProved, false)),
+                    (Write, failed(Refused, false)),
+                ],
+                3,
+            ),
+            (
+                "another cluster elsewhere",
+                &clear,
+                vec![(Write, done()), (Guard, wrong_cluster())],
+                3,
+            ),
+            // Nothing was written: 5, 4, 6, 7, 1.
+            ("another cluster", &clear, vec![(Guard, wrong_cluster()), (Write, stale())], 5),
+            (
+                "refused before all",
+                &refused,
+                vec![(Write, stale()), (Proof, failed(NotProved, false))],
+                5,
+            ),
+            ("stale, nothing written", &denied, vec![(Write, stale())], 4),
+            ("denied", &denied, vec![(Proof, failed(NotProved, false))], 6),
+            ("a proof denied", &clear, vec![(Proof, failed(Denied, false))], 6),
+            ("not proved, nothing written", &blocked, vec![(Proof, failed(NotProved, false))], 7),
+            ("pods not proved, nothing written", &not_proved, vec![], 7),
+            ("unchanged rollout failed", &clear, vec![(Rollout, failed(TimedOut, false))], 7),
+            ("blocked, nothing written", &blocked, vec![], 1),
+            ("not seen, nothing written", &unreachable, vec![], 1),
+            ("failed, nothing written", &clear, vec![(Write, failed(Refused, false))], 1),
+        ];
+        for (name, plan, steps, code) in table {
+            assert_eq!(of_apply(plan, &run(&steps)).code(), code, "{name}");
+        }
+    }
+
+    #[test]
+    fn precedence_of_plan() {
+        let clear = PlanReport::default();
+        let unseen_and_refused = PlanReport {
+            unknown: unseen(FailureKind::Denied),
+            refused: finding(),
+            ..PlanReport::default()
+        };
+        let blocked = PlanReport { blocked: finding(), ..PlanReport::default() };
+        let not_proved = PlanReport { not_proved: finding(), ..PlanReport::default() };
+        for (plan, changes, detailed, code) in [
+            (&clear, false, true, 0),
+            (&clear, true, false, 0),
+            (&clear, true, true, 2),
+            (&blocked, true, true, 1),
+            (&not_proved, false, true, 0),
+            (&unseen_and_refused, true, true, 5),
+        ] {
+            assert_eq!(of_plan(plan, changes, detailed).code(), code);
+        }
+    }
+}

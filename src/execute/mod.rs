@@ -1,0 +1,20 @@
+//! DO: carries out the steps of a plan in their order and tells what happens as events.
+
+mod context;
+pub mod event;
+mod executor;
+pub mod exit;
+pub mod journal;
+mod operations;
+mod outputs;
+mod queue;
+pub mod remote;
+mod remotes;
+pub mod report;
+
+pub use event::{Event, Outcome};
+pub use executor::{RunOptions, run};
+pub use queue::{BrokenPlan, Limits};
+pub use remote::Remote;
+pub use remotes::{RemoteCluster, Remotes};
+pub use report::ApplyReport;

@@ -1,0 +1,157 @@
+//! Waiting for a controller to replace its pods.
+
+use tokio::time::Instant;
+
+use crate::{
+    execute::context::{Context, Good, Halt},
+    model::{
+        ClusterName, FailureKind, RemoteFailure,
+        snapshot::{self, Strategy, TemplateKind},
+    },
+    plan::step::TemplateRef,
+};
+
+/// How a rollout ended well.
+pub(super) enum Rolled {
+    /// Every pod is replaced and available.
+    Complete {
+        /// How many there are.
+        pods: i64,
+    },
+    /// The controller does not replace pods by itself just now.
+    Withheld(&'static str),
+}
+
+impl Rolled {
+    pub(super) fn detail(&self) -> String {
+        match self {
+            Self::Complete { pods: 1 } => "1 pod".to_owned(),
+            Self::Complete { pods } => format!("{pods} pods"),
+            Self::Withheld(why) => format!("pods are not replaced now: {why}"),
+        }
+    }
+}
+
+pub(super) async fn await_rollout(
+    context: &Context<'_>,
+    target: &TemplateRef,
+) -> Result<Good, Halt> {
+    let rolled = until_rolled(context, context.cluster()?, target, 0).await?;
+    Ok(Good::Done { detail: Some(rolled.detail()), evidence: None })
+}
+
+/// Waits until the controller has finished with its template of generation `from` or a later one.
+/// A read that gets no answer is repeated until the deadline: an API server may restart meanwhile.
+pub(super) async fn until_rolled(
+    context: &Context<'_>,
+    cluster: &ClusterName,
+    target: &TemplateRef,
+    from: i64,
+) -> Result<Rolled, Halt> {
+    let limit = context.run.options.rollout_deadline;
+    let deadline = Instant::now() + limit;
+    // A small rollout takes a second, a large one minutes.
+    let mut apart = context.run.options.looks_apart / 8;
+    loop {
+        let state = match context.read(context.remote().template(cluster, target)).await {
+            Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
+                return Err(Halt::Failed(failure));
+            }
+            Err(Halt::Failed(failure)) => {
+                context.waiting(&format!("an answer: {}", failure.message));
+                None
+            }
+            Err(halt) => return Err(halt),
+            Ok(Some(seen)) if seen.uid == target.uid => {
+                let progress = &seen.progress;
+                let observed = progress.observed_generation >= progress.generation
+                    && progress.generation >= from;
+                if let Some(why) = withheld(seen.strategy) {
+                    return Ok(Rolled::Withheld(why));
+                }
+                if observed && let Some(reason) = &progress.failed {
+                    let message = format!("{reason}: {}", in_words(progress));
+                    return Err(failed(context, cluster, target, FailureKind::Refused, message));
+                }
+                if observed && progress.complete() {
+                    return Ok(Rolled::Complete { pods: progress.desired });
+                }
+                Some(if observed {
+                    in_words(progress)
+                } else {
+                    "the controller to see the new template".to_owned()
+                })
+            }
+            Ok(_) => {
+                let message = "it was deleted or recreated meanwhile".to_owned();
+                return Err(failed(context, cluster, target, FailureKind::Refused, message));
+            }
+        };
+        if let Some(state) = &state {
+            context.waiting(state);
+        }
+        if Instant::now() >= deadline {
+            let state = state.unwrap_or_default();
+            let message = format!("not finished after {} s: {state}", limit.as_secs());
+            return Err(failed(context, cluster, target, FailureKind::TimedOut, message));
+        }
+        context.pause(apart).await?;
+        apart = (apart * 2).min(context.run.options.looks_apart);
+    }
+}
+
+fn passes(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut)
+}
+
+fn withheld(strategy: Strategy) -> Option<&'static str> {
+    match strategy {
+        Strategy::RollingUpdate | Strategy::Recreate => None,
+        Strategy::OnDelete => Some("its strategy is OnDelete"),
+        Strategy::Partition(_) => Some("it has a partition"),
+        Strategy::Paused => Some("it is paused"),
+        Strategy::NextRun => Some("they come with its next run"),
+    }
+}
+
+fn in_words(progress: &snapshot::Progress) -> String {
+    let snapshot::Progress { desired, updated, available, total, .. } = progress;
+    let old = total - updated;
+    if old > 0 && updated >= desired {
+        return format!("{old} old pods to end, {available} of {desired} available");
+    }
+    format!("{updated} of {desired} pods to be replaced, {available} available")
+}
+
+/// A failed rollout, with the command that takes it back.
+fn failed(
+    context: &Context<'_>,
+    cluster: &ClusterName,
+    target: &TemplateRef,
+    kind: FailureKind,
+    message: String,
+) -> Halt {
+    let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
+    Halt::failed(failure.with_hint(undo(&context.remote().kubectl(cluster), target)))
+}
+
+/// The command that puts the former pods back.
+fn undo(kubectl: &str, target: &TemplateRef) -> String {
+    let TemplateRef { namespace, name, kind, .. } = target;
+    match kind {
+        TemplateKind::Rollout => {
+            let argo = kubectl.replacen("kubectl", "kubectl argo rollouts", 1);
+            format!("{argo} -n {namespace} undo {name}")
+        }
+        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
+            format!("{kubectl} -n {namespace} rollout undo {}/{name}", kind.as_str())
+        }
+        // These have no revisions to go back to.
+        TemplateKind::CronJob
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => {
+            format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
+        }
+    }
+}

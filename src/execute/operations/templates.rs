@@ -1,0 +1,188 @@
+//! Pod templates: the patch that labels and rolls, and whether live pods carry today's values.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::rollouts;
+use crate::{
+    execute::{
+        context::{Context, Good, Halt},
+        event::Evidence,
+        remote::TemplateFields,
+    },
+    model::{
+        AccountName, Audience, ClientId, FailureKind, Namespace, RemoteFailure, TenantId, names,
+        snapshot::{ObservedPod, ObservedTemplate, Strategy, TemplateKind},
+    },
+    plan::{Value, pods, step::TemplateRef},
+};
+
+/// A template as the plan wants it.
+pub(super) struct Roll<'a> {
+    pub(super) target: &'a TemplateRef,
+    pub(super) account: &'a AccountName,
+    pub(super) client: &'a Value<ClientId>,
+    pub(super) tenant: TenantId,
+    pub(super) audience: &'a Audience,
+    pub(super) expiration: u32,
+    pub(super) round: u32,
+    pub(super) force: bool,
+    pub(super) wait: bool,
+    /// Label and chain annotation when planned.
+    pub(super) expect: &'a (Option<String>, Option<String>),
+}
+
+pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, Halt> {
+    let Roll { target, account, expect, .. } = roll;
+    let remote = context.remote();
+    let cluster = context.cluster()?;
+    let Some(seen) = context.read(remote.template(cluster, target)).await? else {
+        return Err(Halt::Stale(format!("{target} does not exist any more")));
+    };
+    if seen.uid != target.uid || seen.meta.deleting {
+        return Err(Halt::Stale(format!("{target} was deleted or recreated")));
+    }
+    if seen.account != *account {
+        return Err(Halt::Stale(format!("{target} runs as service account {} now", seen.account)));
+    }
+    let client = context.resolve(roll.client)?;
+    let Roll { tenant, audience, expiration, round, .. } = roll;
+    let chain = names::chain_value(client, tenant, audience, expiration, account, round);
+    let have = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned();
+    let label = have(&seen.labels, names::USE_LABEL);
+    let before = have(&seen.annotations, names::CHAIN_ANNOTATION);
+    let mut generation = seen.progress.generation;
+    let as_wanted = label.as_deref() == Some("true") && before.as_deref() == Some(chain.as_str());
+    if !as_wanted {
+        if label.as_deref() != Some("true") && label != expect.0 {
+            let label = label.as_deref().unwrap_or("not set");
+            return Err(Halt::Stale(format!("label {} of {target} is {label}", names::USE_LABEL)));
+        }
+        if before.as_deref() != Some(chain.as_str()) && before != expect.1 {
+            let before = before.as_deref().unwrap_or("not set");
+            return Err(Halt::Stale(format!(
+                "annotation {} of {target} is {before}",
+                names::CHAIN_ANNOTATION
+            )));
+        }
+        let owner = (names::PROJECT_ANNOTATION.to_owned(), remote.project().to_string());
+        let fields = TemplateFields {
+            annotations: &BTreeMap::from([owner]),
+            template_labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
+            template_annotations: &BTreeMap::from([(names::CHAIN_ANNOTATION.to_owned(), chain)]),
+            force: roll.force,
+        };
+        let patched = context.write(remote.apply_template(cluster, target, &fields)).await?;
+        generation = patched.progress.generation;
+    }
+    let mut detail = None;
+    if roll.wait {
+        let rolled = rollouts::until_rolled(context, cluster, target, generation).await?;
+        detail = Some(rolled.detail());
+    }
+    Ok(if as_wanted { Good::Unchanged { detail } } else { Good::Done { detail, evidence: None } })
+}
+
+pub(super) async fn prove_pods(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    account: &AccountName,
+    client: &Value<ClientId>,
+    tenant: TenantId,
+    audience: &Audience,
+    expiration: u32,
+) -> Result<Good, Halt> {
+    let remote = context.remote();
+    let cluster = context.cluster()?;
+    let wanted = pods::Wanted {
+        client: Some(context.resolve(client)?),
+        tenant,
+        audience: audience.clone(),
+        expiration,
+    };
+    let deadline = Instant::now() + context.run.options.pods_deadline;
+    loop {
+        let templates = context.read(remote.templates(cluster, namespace)).await?;
+        let live = context.read(remote.pods(cluster, namespace)).await?;
+        let verdict = judge(&templates, &live, account, &wanted);
+        let Some(stale) = verdict.stale else {
+            let evidence = Some(Evidence::Pods { pods: verdict.proved });
+            let detail = (verdict.waiting > 0)
+                .then(|| format!("{} more wait for their rollout", verdict.waiting));
+            return Ok(Good::Done { detail, evidence });
+        };
+        if Instant::now() >= deadline {
+            let tried = format!("see today's values in the pods of {namespace}/{account}");
+            let failure = RemoteFailure::new(FailureKind::NotProved, tried, stale.why);
+            let kubectl = remote.kubectl(cluster);
+            let hint = format!("{kubectl} -n {namespace} describe pod {}", stale.pod);
+            return Err(Halt::failed(failure.with_hint(hint)));
+        }
+        context.waiting(&stale.why);
+        context.pause(context.run.options.looks_apart).await?;
+    }
+}
+
+struct Stale {
+    pod: String,
+    why: String,
+}
+
+#[derive(Default)]
+struct Verdict {
+    /// Pods that carry today's values.
+    proved: usize,
+    /// Pods that do not and whose controller does not replace them by itself.
+    waiting: usize,
+    /// The first one that should and does not.
+    stale: Option<Stale>,
+}
+
+/// Pods of Jobs, of bare `ReplicaSets` and of nobody are reported by the plan; pods of an older
+/// revision are on their way out.
+fn judge(
+    templates: &[ObservedTemplate],
+    live: &[ObservedPod],
+    account: &AccountName,
+    wanted: &pods::Wanted,
+) -> Verdict {
+    let mut verdict = Verdict::default();
+    let labelled = |template: &ObservedTemplate| {
+        template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true")
+    };
+    let counted = templates.iter().filter(|template| {
+        template.account == *account
+            && labelled(template)
+            && template.kind.writable()
+            && template.kind != TemplateKind::CronJob
+    });
+    for template in counted {
+        // An annotation on the template beats the account's.
+        let own = template.annotations.get(names::EXPIRATION_ANNOTATION);
+        let expiration = own.and_then(|text| text.parse().ok()).unwrap_or(wanted.expiration);
+        let wanted = pods::Wanted { expiration, ..wanted.clone() };
+        let own: Vec<&ObservedPod> = live
+            .iter()
+            .filter(|pod| pod.account == *account && pod.live() && pods::made_by(pod, template))
+            .collect();
+        let newest = own.iter().max_by_key(|pod| (pod.created, &pod.name));
+        let Some(revision) = newest.map(|pod| &pod.revision) else { continue };
+        let replaced = match template.strategy {
+            Strategy::RollingUpdate | Strategy::Recreate => true,
+            Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => {
+                false
+            }
+        };
+        for pod in own.iter().filter(|pod| pod.revision == *revision) {
+            match pods::stale(pod, &wanted) {
+                None => verdict.proved += 1,
+                Some(_) if !replaced => verdict.waiting += 1,
+                Some(why) => {
+                    verdict.stale.get_or_insert(Stale { pod: pod.name.clone(), why });
+                }
+            }
+        }
+    }
+    verdict
+}

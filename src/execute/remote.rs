@@ -1,0 +1,252 @@
+//! What the executor asks of the world, one function an operation. [`super::Remotes`] is the real
+//! one; tests put an in-memory world in its place that fails at any call.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::{
+    model::{
+        AccountName, ArmId, Audience, ClientId, ClusterName, Issuer, Namespace, PrincipalId,
+        Project, RemoteFailure, RoleId, Subject, TenantId,
+        desired::{Feature, Probe},
+        snapshot::{
+            Injected, ObservedAccount, ObservedAssignment, ObservedCluster, ObservedCredential,
+            ObservedIdentity, ObservedPod, ObservedTemplate,
+        },
+    },
+    plan::step::TemplateRef,
+};
+
+/// Called before every wait with what is waited for, as a fragment after "waiting for".
+pub type Notes = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A namespace and an account in a cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountRef<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// The namespace.
+    pub namespace: &'a Namespace,
+    /// The account.
+    pub account: &'a AccountName,
+}
+
+impl fmt::Display for AccountRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, namespace, account } = self;
+        write!(f, "service account {namespace}/{account} in cluster {cluster}")
+    }
+}
+
+/// A role assignment to be put.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment<'a> {
+    /// The scope.
+    pub scope: &'a ArmId,
+    /// The GUID name.
+    pub name: Uuid,
+    /// The principal.
+    pub principal: PrincipalId,
+    /// The role.
+    pub role: RoleId,
+    /// An ABAC condition (version 2.0).
+    pub condition: Option<&'a str>,
+    /// The mark.
+    pub description: &'a str,
+}
+
+/// How putting a role assignment went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assigned {
+    /// It was made or updated.
+    Made,
+    /// The triple is assigned under another name, where Azure says which.
+    Existed(Option<String>),
+}
+
+/// What is to be proved, all values known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proving<'a> {
+    /// The identity, whose credentials are read when Entra refuses.
+    pub identity: &'a ArmId,
+    /// Whose token.
+    pub namespace: &'a Namespace,
+    /// The account.
+    pub account: &'a AccountName,
+    /// The client id that asks.
+    pub client: ClientId,
+    /// Whom the token must be for.
+    pub principal: PrincipalId,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The issuer that the account's token must carry.
+    pub issuer: Issuer,
+    /// The audience to ask for.
+    pub audience: &'a Audience,
+    /// A data-plane request with the exchanged identity.
+    pub probe: Option<&'a Probe>,
+    /// How long may be asked again.
+    pub deadline: Duration,
+}
+
+/// What a proof saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proved {
+    /// The issuer of the account's token.
+    pub issuer: Issuer,
+    /// Its subject.
+    pub subject: Subject,
+    /// Its audience.
+    pub audience: Audience,
+    /// Whom Entra's token is for.
+    pub principal: PrincipalId,
+    /// How often was asked.
+    pub attempts: u32,
+    /// How the account's token was got.
+    pub method: String,
+}
+
+/// The service-account fields of one server-side apply: the complete set this manager owns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountFields<'a> {
+    /// The UID the object must have.
+    pub uid: &'a str,
+    /// Its annotations.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Whether fields of other managers are taken over.
+    pub force: bool,
+}
+
+/// The template fields of one server-side apply: the complete set this manager owns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateFields<'a> {
+    /// Annotations of the controller itself.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Labels of the pod template.
+    pub template_labels: &'a BTreeMap<String, String>,
+    /// Annotations of the pod template.
+    pub template_annotations: &'a BTreeMap<String, String>,
+    /// Whether fields of other managers are taken over.
+    pub force: bool,
+}
+
+/// Azure, Entra and the clusters. A failure of kind `Conflict` means that the world is not as it
+/// was when planned. Reads may be repeated; writes are made once for each call.
+#[async_trait]
+pub trait Remote: Send + Sync {
+    /// The owner mark.
+    fn project(&self) -> &Project;
+    /// The beginning of a kubectl command for a cluster, without the namespace.
+    fn kubectl(&self, cluster: &ClusterName) -> String;
+
+    /// ARM's record of a cluster.
+    async fn cluster(&self, id: &ArmId) -> Result<Option<ObservedCluster>, RemoteFailure>;
+    /// Switches features on and waits for the cluster to finish.
+    async fn enable_features(
+        &self,
+        id: &ArmId,
+        features: &BTreeSet<Feature>,
+        notes: Notes,
+    ) -> Result<ObservedCluster, RemoteFailure>;
+    /// An identity.
+    async fn identity(&self, id: &ArmId) -> Result<Option<ObservedIdentity>, RemoteFailure>;
+    /// Makes an identity.
+    async fn create_identity(
+        &self,
+        id: &ArmId,
+        location: &str,
+        tags: &BTreeMap<String, String>,
+        notes: Notes,
+    ) -> Result<ObservedIdentity, RemoteFailure>;
+    /// Sets the complete map of tags.
+    async fn set_identity_tags(
+        &self,
+        id: &ArmId,
+        tags: &BTreeMap<String, String>,
+        notes: Notes,
+    ) -> Result<(), RemoteFailure>;
+    /// The federated credentials of an identity; none where it does not exist.
+    async fn credentials(
+        &self,
+        identity: &ArmId,
+    ) -> Result<Option<Vec<ObservedCredential>>, RemoteFailure>;
+    /// Makes or replaces a federated credential.
+    async fn put_credential(
+        &self,
+        identity: &ArmId,
+        credential: &ObservedCredential,
+        notes: Notes,
+    ) -> Result<(), RemoteFailure>;
+    /// The role assignments of a principal that a scope shows.
+    async fn assignments(
+        &self,
+        scope: &ArmId,
+        principal: PrincipalId,
+    ) -> Result<Vec<ObservedAssignment>, RemoteFailure>;
+    /// Makes or updates a role assignment.
+    async fn put_assignment(
+        &self,
+        assignment: &Assignment<'_>,
+        notes: Notes,
+    ) -> Result<Assigned, RemoteFailure>;
+
+    /// Exchanges a token of the account for one of the identity, asking again while that promises
+    /// to help.
+    async fn prove(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure>;
+
+    /// The issuer of a token of an account.
+    async fn token_issuer(
+        &self,
+        at: AccountRef<'_>,
+        audience: &Audience,
+    ) -> Result<Issuer, RemoteFailure>;
+    /// A service account.
+    async fn account(&self, at: AccountRef<'_>) -> Result<Option<ObservedAccount>, RemoteFailure>;
+    /// Makes a bare service account.
+    async fn create_account(&self, at: AccountRef<'_>) -> Result<ObservedAccount, RemoteFailure>;
+    /// Sets the fields of a service account.
+    async fn apply_account(
+        &self,
+        at: AccountRef<'_>,
+        fields: &AccountFields<'_>,
+    ) -> Result<(), RemoteFailure>;
+    /// What the API server would make of a labelled pod of the account.
+    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure>;
+    /// A controller and its pod template.
+    async fn template(
+        &self,
+        cluster: &ClusterName,
+        target: &TemplateRef,
+    ) -> Result<Option<ObservedTemplate>, RemoteFailure>;
+    /// Sets the fields of a pod template.
+    async fn apply_template(
+        &self,
+        cluster: &ClusterName,
+        target: &TemplateRef,
+        fields: &TemplateFields<'_>,
+    ) -> Result<ObservedTemplate, RemoteFailure>;
+    /// The controllers of a namespace.
+    async fn templates(
+        &self,
+        cluster: &ClusterName,
+        namespace: &Namespace,
+    ) -> Result<Vec<ObservedTemplate>, RemoteFailure>;
+    /// The live pods of a namespace.
+    async fn pods(
+        &self,
+        cluster: &ClusterName,
+        namespace: &Namespace,
+    ) -> Result<Vec<ObservedPod>, RemoteFailure>;
+}

@@ -1,0 +1,295 @@
+//! How an API server is reached: a context of a kubeconfig, exec plugins included, or a server and
+//! CA that Azure gave with a token of our own.
+
+use std::{fmt, io::IsTerminal as _, path::PathBuf, sync::Arc};
+
+use futures::future::BoxFuture;
+use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use tokio::sync::OnceCell;
+use url::{Host, Url};
+
+use super::{Client, KubeError};
+use crate::model::{RemoteFailure, Token};
+
+/// Gives a bearer token for the API server. Asked before every request: it caches and refreshes.
+pub type TokenSource =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Token, RemoteFailure>> + Send + Sync>;
+
+/// How to reach an API server.
+#[derive(Clone)]
+pub enum Connect {
+    /// By a context of a kubeconfig. Its user may be an exec plugin, as `kubelogin` is.
+    Kubeconfig {
+        /// The file; absent: `KUBECONFIG`, then `~/.kube/config`, as kubectl does.
+        path: Option<PathBuf>,
+        /// The context; absent: the kubeconfig's current one.
+        context: Option<String>,
+    },
+    /// By address and CA, with a token of our own.
+    Direct {
+        /// The server.
+        server: Url,
+        /// Its CA, PEM. Empty: the system's roots.
+        ca_pem: String,
+        /// The token.
+        token: TokenSource,
+    },
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kubeconfig { path, context } => {
+                f.debug_struct("Kubeconfig").field("path", path).field("context", context).finish()
+            }
+            Self::Direct { server, .. } => {
+                f.debug_struct("Direct").field("server", &server.as_str()).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+type Connector = dyn Fn() -> BoxFuture<'static, Result<Client, RemoteFailure>> + Send + Sync;
+
+/// A connection that is made when it is first needed and then shared. A cluster that ARM proves
+/// absent is never asked for, so its exec plugin never runs.
+#[derive(Clone)]
+pub struct Connection {
+    made: Arc<OnceCell<Result<Client, RemoteFailure>>>,
+    connector: Arc<Connector>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("made", &self.made.initialized()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A connection made by `connector` on first use; its failure is kept, too.
+    pub fn lazy(
+        connector: impl Fn() -> BoxFuture<'static, Result<Client, RemoteFailure>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self { made: Arc::default(), connector: Arc::new(connector) }
+    }
+
+    /// A connection as `connect` says. `tried` names the cluster in the failure, for example
+    /// `connect to cluster prod`.
+    pub fn to(connect: Connect, tried: impl Into<String>) -> Self {
+        let tried = tried.into();
+        Self::lazy(move || {
+            let (connect, tried) = (connect.clone(), tried.clone());
+            Box::pin(async move { Client::connect(connect).await.map_err(|e| e.failure(tried)) })
+        })
+    }
+
+    /// A connection that is there already.
+    pub fn ready(client: Client) -> Self {
+        Self::lazy(move || {
+            let client = client.clone();
+            Box::pin(async move { Ok(client) })
+        })
+    }
+
+    /// The client, connecting first if need be.
+    pub async fn client(&self) -> Result<Client, RemoteFailure> {
+        self.made.get_or_init(|| (self.connector)()).await.clone()
+    }
+}
+
+/// Refuses plain http except to loopback: kube itself sends tokens to any http server.
+fn checked_server(server: &str) -> Result<Url, KubeError> {
+    let bad = |message: &str| KubeError::BadServer {
+        server: server.to_owned(),
+        message: message.to_owned(),
+    };
+    let url = Url::parse(server).map_err(|e| bad(&e.to_string()))?;
+    match url.scheme() {
+        "https" if url.has_host() => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(KubeError::PlainHttp { server: server.to_owned() }),
+        _ => Err(bad("neither https nor http")),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// The configuration that kube needs, and what is named when its credential fails.
+pub(super) struct Settings {
+    pub config: kube::Config,
+    pub token: Option<TokenSource>,
+    pub who: String,
+    pub install: Option<String>,
+}
+
+pub(super) async fn settings(connect: Connect) -> Result<Settings, KubeError> {
+    match connect {
+        Connect::Kubeconfig { path, context } => kubeconfig(path, context).await,
+        Connect::Direct { server, ca_pem, token } => {
+            let server = checked_server(server.as_str())?;
+            let bad =
+                |message: String| KubeError::BadServer { server: server.to_string(), message };
+            let mut config =
+                kube::Config::new(server.as_str().parse().map_err(|e| bad(format!("{e}")))?);
+            if !ca_pem.trim().is_empty() {
+                config.root_cert = Some(certificates(&ca_pem).map_err(bad)?);
+            }
+            Ok(Settings {
+                config,
+                token: Some(token),
+                who: "the Azure credential".to_owned(),
+                install: None,
+            })
+        }
+    }
+}
+
+/// The DER bodies of a PEM bundle.
+fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, String> {
+    use base64::Engine as _;
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    let mut found = Vec::new();
+    for part in pem.split(BEGIN).skip(1) {
+        let Some((body, _)) = part.split_once("-----END CERTIFICATE-----") else {
+            return Err("its CA is cut short".to_owned());
+        };
+        let body: String = body.split_whitespace().collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(body);
+        found.push(der.map_err(|e| format!("its CA is not PEM: {e}"))?);
+    }
+    if found.is_empty() { Err("its CA is not PEM".to_owned()) } else { Ok(found) }
+}
+
+async fn kubeconfig(path: Option<PathBuf>, context: Option<String>) -> Result<Settings, KubeError> {
+    let shown = path
+        .as_ref()
+        .map_or_else(|| "(the default one)".to_owned(), |path| path.display().to_string());
+    let file = match &path {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let mut file = file.map_err(|e| kubeconfig_error(&shown, &e))?;
+    let name = context
+        .clone()
+        .or_else(|| file.current_context.clone())
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| KubeError::NoCurrentContext { path: shown.clone() })?;
+    if !file.contexts.iter().any(|known| known.name == name) {
+        let known = file.contexts.into_iter().map(|known| known.name).collect();
+        return Err(KubeError::NoSuchContext { path: shown, context: name, known });
+    }
+    // A plugin must not ask for input where nobody can answer.
+    let interactive = std::io::stdin().is_terminal();
+    for exec in file.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()?.exec.as_mut())
+    {
+        if !interactive && !matches!(exec.interactive_mode, Some(ExecInteractiveMode::Always)) {
+            exec.interactive_mode = Some(ExecInteractiveMode::Never);
+        }
+    }
+    // kube takes `HTTPS_PROXY` where the cluster names no proxy; loopback must not go through it.
+    let own_proxy = |cluster: &kube::config::NamedCluster| {
+        cluster.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some())
+    };
+    let cluster_name = file
+        .contexts
+        .iter()
+        .find(|known| known.name == name)
+        .and_then(|known| known.context.as_ref().map(|context| context.cluster.clone()));
+    let cluster = file.clusters.iter().find(|known| Some(&known.name) == cluster_name.as_ref());
+    let proxied = cluster.is_some_and(own_proxy);
+    let options = KubeConfigOptions { context: Some(name), ..KubeConfigOptions::default() };
+    let mut config = kube::Config::from_custom_kubeconfig(file, &options)
+        .await
+        .map_err(|e| kubeconfig_error(&shown, &e))?;
+    let server = checked_server(&config.cluster_url.to_string())?;
+    if is_loopback(&server) && !proxied {
+        config.proxy_url = None;
+    }
+    let (who, install) = match &config.auth_info.exec {
+        Some(exec) => {
+            let command = exec.command.as_deref().unwrap_or("without a command");
+            (format!("exec plugin `{command}`"), exec.install_hint.clone())
+        }
+        None => ("the kubeconfig's user".to_owned(), None),
+    };
+    Ok(Settings { config, token: None, who, install })
+}
+
+fn kubeconfig_error(shown: &str, error: &KubeconfigError) -> KubeError {
+    if let KubeconfigError::ReadConfig(io, path) = error {
+        return KubeError::KubeconfigUnreadable { path: path.clone(), message: io.to_string() };
+    }
+    // A YAML error may quote the file; its first line names the place and nothing else.
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().to_owned();
+    KubeError::KubeconfigInvalid { path: shown.to_owned(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for good in ["https://aks.example:443", "http://127.0.0.1:8080", "http://[::1]:1"] {
+            assert!(checked_server(good).is_ok(), "{good}");
+        }
+        assert!(checked_server("http://localhost:1").is_ok());
+        for bad in ["http://aks.example", "http://10.0.0.1", "http://localhost.example"] {
+            assert!(matches!(checked_server(bad), Err(KubeError::PlainHttp { .. })), "{bad}");
+        }
+        assert!(matches!(checked_server("ftp://x"), Err(KubeError::BadServer { .. })));
+    }
+
+    #[test]
+    fn a_ca_is_pem_or_refused() {
+        assert_eq!(
+            certificates("-----BEGIN CERTIFICATE-----\nAAE=\n-----END CERTIFICATE-----\n"),
+            Ok(vec![vec![0, 1]])
+        );
+        assert!(certificates("nonsense").is_err());
+        assert!(certificates("-----BEGIN CERTIFICATE-----\nAAE=\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_missing_context_names_the_ones_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        std::fs::write(
+            &path,
+            r#"{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":{"server":"https://c"}}],
+                "contexts":[{"name":"one","context":{"cluster":"c"}}]}"#,
+        )
+        .unwrap();
+        let ask = |context: Option<&str>| {
+            settings(Connect::Kubeconfig {
+                path: Some(path.clone()),
+                context: context.map(str::to_owned),
+            })
+        };
+        let Err(error) = ask(Some("two")).await else { panic!("there is no context two") };
+        assert_eq!(error.failure("t").hint.as_deref(), Some("choose one of: one"));
+        assert!(matches!(ask(None).await, Err(KubeError::NoCurrentContext { .. })));
+        assert!(ask(Some("one")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_kubeconfig_is_named() {
+        let path = PathBuf::from("/nonexistent/kubeconfig");
+        let asked = settings(Connect::Kubeconfig { path: Some(path.clone()), context: None }).await;
+        let Err(KubeError::KubeconfigUnreadable { path: named, .. }) = asked else {
+            panic!("a missing file was read")
+        };
+        assert_eq!(named, path);
+    }
+}

@@ -1,0 +1,107 @@
+//! Which versions a server serves of the kinds that have more than one, or may be absent.
+
+use serde::Deserialize;
+
+use super::{Client, KubeError, client::Ask};
+use crate::model::snapshot::TemplateKind;
+
+/// Versions found by discovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Versions {
+    /// `batch/v1`, or `batch/v1beta1` on servers before 1.21; none where neither is served.
+    pub cron_job: Option<&'static str>,
+    /// `argoproj.io/v1alpha1` where Argo Rollouts is installed.
+    pub rollout: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+struct ResourceList {
+    #[serde(default)]
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    name: String,
+}
+
+impl Versions {
+    pub(super) async fn discover(client: &Client) -> Result<Self, KubeError> {
+        let serves = |version: &'static str, plural: &'static str| async move {
+            let list: Option<ResourceList> = client.find(format!("/apis/{version}")).await?;
+            let there = list.is_some_and(|list| list.resources.iter().any(|r| r.name == plural));
+            Ok::<_, KubeError>(there.then_some(version))
+        };
+        let batch = async {
+            match serves("batch/v1", "cronjobs").await? {
+                None => serves("batch/v1beta1", "cronjobs").await,
+                found => Ok(found),
+            }
+        };
+        let (cron_job, rollout) =
+            futures::try_join!(batch, serves("argoproj.io/v1alpha1", "rollouts"))?;
+        Ok(Self { cron_job, rollout })
+    }
+
+    /// The kinds to list, with the version and plural of each.
+    pub(super) fn kinds(&self) -> Vec<(TemplateKind, &'static str)> {
+        let mut kinds = vec![
+            (TemplateKind::Deployment, "apps/v1"),
+            (TemplateKind::StatefulSet, "apps/v1"),
+            (TemplateKind::DaemonSet, "apps/v1"),
+        ];
+        kinds.extend(self.cron_job.map(|version| (TemplateKind::CronJob, version)));
+        kinds.extend(self.rollout.map(|version| (TemplateKind::Rollout, version)));
+        kinds
+    }
+}
+
+/// The plural of a kind, as it stands in paths.
+pub(super) fn plural(kind: TemplateKind) -> &'static str {
+    match kind {
+        TemplateKind::Deployment => "deployments",
+        TemplateKind::StatefulSet => "statefulsets",
+        TemplateKind::DaemonSet => "daemonsets",
+        TemplateKind::CronJob => "cronjobs",
+        TemplateKind::Rollout => "rollouts",
+        TemplateKind::ReplicaSet => "replicasets",
+        TemplateKind::Job => "jobs",
+        TemplateKind::Pod => "pods",
+    }
+}
+
+/// The kind as manifests write it.
+pub(super) fn kind_name(kind: TemplateKind) -> &'static str {
+    match kind {
+        TemplateKind::Deployment => "Deployment",
+        TemplateKind::StatefulSet => "StatefulSet",
+        TemplateKind::DaemonSet => "DaemonSet",
+        TemplateKind::CronJob => "CronJob",
+        TemplateKind::Rollout => "Rollout",
+        TemplateKind::ReplicaSet => "ReplicaSet",
+        TemplateKind::Job => "Job",
+        TemplateKind::Pod => "Pod",
+    }
+}
+
+/// The path of a collection: `/apis/apps/v1[/namespaces/<ns>]/deployments`. The core group's
+/// version is written `v1`.
+pub(super) fn collection(version: &str, namespace: Option<&str>, plural: &str) -> String {
+    let root = if version.contains('/') { "/apis" } else { "/api" };
+    let namespace =
+        namespace.map(|n| format!("/namespaces/{}", super::client::segment(n))).unwrap_or_default();
+    format!("{root}/{version}{namespace}/{plural}")
+}
+
+impl Client {
+    /// The server's version, for example `v1.33.2`.
+    pub async fn version(&self) -> Result<String, KubeError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Info {
+            git_version: String,
+        }
+        let info: Info = self.ask(&Ask::get("/version")).await?;
+        Ok(info.git_version)
+    }
+}

@@ -1,0 +1,24 @@
+//! WHAT THINGS ARE: the words of the field as types, without IO, time or environment.
+//!
+//! [`desired::DesiredState`] is what the file asks for, [`snapshot::Snapshot`] is what was read.
+//! Everything between them is the business of the stages. Imports nothing of ours.
+
+pub mod address;
+pub mod desired;
+pub mod failure;
+pub mod identifiers;
+pub mod names;
+pub mod origin;
+pub mod roles;
+pub mod secret;
+pub mod snapshot;
+pub mod suggest;
+
+pub use address::Address;
+pub use failure::{FailureKind, RemoteFailure};
+pub use identifiers::{
+    AccountName, ArmId, Audience, ClientId, ClusterName, Issuer, Namespace, PrincipalId, Project,
+    RoleId, Subject, SubscriptionId, TenantId,
+};
+pub use origin::Origin;
+pub use secret::Token;

@@ -1,0 +1,526 @@
+//! What was read from Azure and Kubernetes, and what could not be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
+    PrincipalId, RemoteFailure, RoleId, Subject, TenantId,
+};
+
+/// The outcome of one read. A failed read is [`Observation::Unknown`], never absence: nothing is
+/// created, changed or deleted because of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observation<T> {
+    /// It is there.
+    Present(T),
+    /// It is not there, and whoever said so can know.
+    Absent,
+    /// It could not be seen.
+    Unknown(RemoteFailure),
+}
+
+impl<T> Observation<T> {
+    /// The value, if it was seen.
+    pub fn present(&self) -> Option<&T> {
+        match self {
+            Self::Present(value) => Some(value),
+            Self::Absent | Self::Unknown(_) => None,
+        }
+    }
+
+    /// The failure, if it could not be seen.
+    pub fn failure(&self) -> Option<&RemoteFailure> {
+        match self {
+            Self::Unknown(failure) => Some(failure),
+            Self::Present(_) | Self::Absent => None,
+        }
+    }
+
+    /// Borrows the value.
+    pub fn as_ref(&self) -> Observation<&T> {
+        match self {
+            Self::Present(value) => Observation::Present(value),
+            Self::Absent => Observation::Absent,
+            Self::Unknown(failure) => Observation::Unknown(failure.clone()),
+        }
+    }
+
+    /// Changes the value and keeps absence and failure.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Observation<U> {
+        match self {
+            Self::Present(value) => Observation::Present(f(value)),
+            Self::Absent => Observation::Absent,
+            Self::Unknown(failure) => Observation::Unknown(failure),
+        }
+    }
+}
+
+/// Everything that was read in one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When reading began.
+    pub taken_at: Timestamp,
+    /// The clusters of the file that were read.
+    pub clusters: BTreeMap<ClusterName, ClusterSnapshot>,
+    /// The resource group of [`super::desired::Home`].
+    pub home: Observation<()>,
+    /// The identities of the file, by id.
+    pub identities: BTreeMap<ArmId, Observation<ObservedIdentity>>,
+    /// Identities tagged with the project in its resource group that the file does not name.
+    pub other_identities: Vec<ObservedIdentity>,
+    /// Federated credentials of each identity that exists.
+    pub credentials: BTreeMap<ArmId, Observation<Vec<ObservedCredential>>>,
+    /// Role assignments, with where was looked.
+    pub assignments: Assignments,
+    /// Custom roles that were looked up, by lower-cased name; several definitions may share one.
+    pub roles: BTreeMap<String, Observation<Vec<RoleId>>>,
+    /// Targets whose settings matter, by id, where they were readable.
+    pub targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
+}
+
+/// One cluster: ARM's record and the API server's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterSnapshot {
+    /// What ARM says.
+    pub arm: Observation<ObservedCluster>,
+    /// What the API server says; absent where `access = "none"` or ARM's 404 proves it is gone.
+    pub kubernetes: Observation<KubernetesSnapshot>,
+}
+
+/// ARM's record of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservedCluster {
+    /// Its id as ARM renders it.
+    pub id: ArmId,
+    /// The region.
+    pub location: String,
+    /// `Succeeded`, `Updating`, …
+    pub provisioning_state: String,
+    /// `Running` or `Stopped`, where given.
+    pub power_state: Option<String>,
+    /// The issuer, when the OIDC issuer is enabled.
+    pub issuer: Option<Issuer>,
+    /// Whether the workload identity add-on is on.
+    pub workload_identity: bool,
+    /// The public API server's host name.
+    pub fqdn: Option<String>,
+    /// The private API server's host name.
+    pub private_fqdn: Option<String>,
+    /// The eTag to send with `If-Match`.
+    pub etag: Option<String>,
+    /// The Kubernetes version.
+    pub kubernetes_version: Option<String>,
+    /// Whether the Pod Identity add-on is on.
+    pub pod_identity: Option<PodIdentityProfile>,
+}
+
+/// `podIdentityProfile` of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodIdentityProfile {
+    /// Whether the add-on is enabled.
+    pub enabled: bool,
+    /// `namespace/name` of each identity that ARM keeps in the cluster.
+    pub identities: Vec<String>,
+}
+
+/// A user-assigned identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservedIdentity {
+    /// Its id as ARM renders it.
+    pub id: ArmId,
+    /// The client id.
+    pub client_id: ClientId,
+    /// The principal id.
+    pub principal_id: PrincipalId,
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The region.
+    pub location: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A federated credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedCredential {
+    /// Its name.
+    pub name: String,
+    /// The issuer, byte for byte.
+    pub issuer: Issuer,
+    /// The subject; none for a flexible credential, which has an expression instead.
+    pub subject: Option<Subject>,
+    /// The audiences; Azure allows exactly one.
+    pub audiences: Vec<Audience>,
+}
+
+/// Role assignments and where was looked for them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Assignments {
+    /// Everything seen.
+    pub seen: Vec<ObservedAssignment>,
+    /// The scopes that were listed (each covers what lies below it) and how that went.
+    pub looked: Vec<(ArmId, Observation<()>)>,
+}
+
+/// A role assignment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservedAssignment {
+    /// Its id.
+    pub id: ArmId,
+    /// Its GUID name.
+    pub name: String,
+    /// The principal.
+    pub principal_id: PrincipalId,
+    /// The role.
+    pub role: RoleId,
+    /// The scope.
+    pub scope: ArmId,
+    /// The ABAC condition.
+    pub condition: Option<String>,
+    /// The description.
+    pub description: Option<String>,
+    /// When it was made, as Azure says.
+    pub created_on: Option<Timestamp>,
+}
+
+impl Assignments {
+    /// The assignment of this triple; unknown where the scope was not covered by a good read.
+    pub fn find(
+        &self,
+        principal: PrincipalId,
+        role: RoleId,
+        scope: &ArmId,
+    ) -> Observation<&ObservedAssignment> {
+        let same = |a: &&ObservedAssignment| {
+            a.principal_id == principal && a.role == role && a.scope == *scope
+        };
+        if let Some(found) = self.seen.iter().find(same) {
+            return Observation::Present(found);
+        }
+        let mut failure = None;
+        for (looked, how) in self.looked.iter().filter(|(looked, _)| scope.is_within(looked)) {
+            match how {
+                Observation::Present(()) | Observation::Absent => return Observation::Absent,
+                Observation::Unknown(why) => failure = Some((looked, why)),
+            }
+        }
+        Observation::Unknown(failure.map_or_else(
+            || {
+                RemoteFailure::new(
+                    FailureKind::NotReached,
+                    format!("list role assignments at {scope}"),
+                    "the scope was not listed",
+                )
+            },
+            |(_, why)| why.clone(),
+        ))
+    }
+}
+
+/// What matters of a target resource.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservedTarget {
+    /// For a Key Vault: whether it honours role assignments (`enableRbacAuthorization`).
+    pub rbac: Option<bool>,
+}
+
+/// What the API server of one cluster says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KubernetesSnapshot {
+    /// What tells whether this is the cluster of ARM's record.
+    pub evidence: Evidence,
+    /// The server's version, `v1.33.2`.
+    pub version: String,
+    /// Namespaces of the file that exist. A namespace is looked up by name where listing is denied.
+    pub namespaces: BTreeMap<Namespace, Observation<()>>,
+    /// Service accounts, by namespace.
+    pub accounts: BTreeMap<Namespace, Observation<BTreeMap<AccountName, ObservedAccount>>>,
+    /// Pod templates, by namespace.
+    pub templates: BTreeMap<Namespace, Observation<Vec<ObservedTemplate>>>,
+    /// Live pods, by namespace.
+    pub pods: BTreeMap<Namespace, Observation<Vec<ObservedPod>>>,
+    /// The workload identity webhook.
+    pub webhook: Observation<ObservedWebhook>,
+}
+
+/// What tells one API server from another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The host that is talked to.
+    pub host: String,
+    /// The issuer of the server's discovery document.
+    pub issuer: Observation<Issuer>,
+}
+
+/// The mutating webhook of workload identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedWebhook {
+    /// The configuration objects that send labelled pods to a workload identity webhook; more
+    /// than one is a double installation.
+    pub configurations: Vec<String>,
+    /// The namespace its service lives in: `kube-system` for the add-on.
+    pub service_namespace: Option<String>,
+}
+
+/// A field that widentity may set, for the question who owns it. Written `annotation:<key>`,
+/// `template-label:<key>` or `template-annotation:<key>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum OwnedField {
+    /// An annotation of the object itself.
+    Annotation(String),
+    /// A label of the pod template.
+    TemplateLabel(String),
+    /// An annotation of the pod template.
+    TemplateAnnotation(String),
+}
+
+impl From<OwnedField> for String {
+    fn from(field: OwnedField) -> Self {
+        match field {
+            OwnedField::Annotation(key) => format!("annotation:{key}"),
+            OwnedField::TemplateLabel(key) => format!("template-label:{key}"),
+            OwnedField::TemplateAnnotation(key) => format!("template-annotation:{key}"),
+        }
+    }
+}
+
+impl TryFrom<String> for OwnedField {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("annotation", key)) => Ok(Self::Annotation(key.to_owned())),
+            Some(("template-label", key)) => Ok(Self::TemplateLabel(key.to_owned())),
+            Some(("template-annotation", key)) => Ok(Self::TemplateAnnotation(key.to_owned())),
+            _ => Err(format!("`{text}` is not an owned field")),
+        }
+    }
+}
+
+/// An entry of managed fields.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Manager {
+    /// The manager's name, for example `kubectl-client-side-apply`.
+    pub name: String,
+    /// `Apply` or `Update`.
+    pub operation: String,
+}
+
+/// Owners of the fields that widentity may set.
+pub type FieldOwners = BTreeMap<OwnedField, BTreeSet<Manager>>;
+
+/// Marks of other tools on an object: what its labels, annotations and managed fields say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectMeta {
+    /// Labels of the object.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the object, without the last-applied configuration.
+    pub annotations: BTreeMap<String, String>,
+    /// All its field managers.
+    pub managers: BTreeSet<String>,
+    /// Owners of the fields that widentity may set.
+    pub owners: FieldOwners,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// A service account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedAccount {
+    /// Its UID.
+    pub uid: String,
+    /// Labels, annotations, managers.
+    pub meta: ObjectMeta,
+}
+
+/// What stamps pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateKind {
+    /// apps Deployment.
+    Deployment,
+    /// apps StatefulSet.
+    StatefulSet,
+    /// apps DaemonSet.
+    DaemonSet,
+    /// batch CronJob.
+    CronJob,
+    /// Argo Rollouts' Rollout.
+    Rollout,
+    /// apps ReplicaSet without a Deployment: read only.
+    ReplicaSet,
+    /// batch Job: read only.
+    Job,
+    /// A pod without a controller: read only.
+    Pod,
+}
+
+impl TemplateKind {
+    /// The kind in lower case, as addresses show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment",
+            Self::StatefulSet => "statefulset",
+            Self::DaemonSet => "daemonset",
+            Self::CronJob => "cronjob",
+            Self::Rollout => "rollout",
+            Self::ReplicaSet => "replicaset",
+            Self::Job => "job",
+            Self::Pod => "pod",
+        }
+    }
+
+    /// Whether widentity may write its template. The others must be recreated by their owner.
+    pub fn writable(self) -> bool {
+        match self {
+            Self::Deployment
+            | Self::StatefulSet
+            | Self::DaemonSet
+            | Self::CronJob
+            | Self::Rollout => true,
+            Self::ReplicaSet | Self::Job | Self::Pod => false,
+        }
+    }
+}
+
+/// A pod template and the controller that stamps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservedTemplate {
+    /// The controller's kind.
+    pub kind: TemplateKind,
+    /// The version that the server serves, for example `apps/v1` or `batch/v1beta1`.
+    pub api_version: String,
+    /// The controller's name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Labels, annotations, managers of the controller.
+    pub meta: ObjectMeta,
+    /// The controller that owns it (`kind/name`), if any: then it is not ours to write.
+    pub owned_by: Option<String>,
+    /// The account its pods run as; `default` where the template names none.
+    pub account: AccountName,
+    /// Labels of the pod template.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod template.
+    pub annotations: BTreeMap<String, String>,
+    /// `AZURE_*` variables that the manifest itself sets: container, variable, literal value
+    /// (none for a reference). The webhook never changes these.
+    pub literal_env: Vec<(String, String, Option<String>)>,
+    /// How it replaces pods.
+    pub strategy: Strategy,
+    /// How far its controller has come.
+    pub progress: Progress,
+}
+
+impl ObservedTemplate {
+    /// `kind/name`, as addresses show it.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.kind.as_str(), self.name)
+    }
+}
+
+/// How a controller replaces pods when its template changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// By itself, old pods serving meanwhile.
+    RollingUpdate,
+    /// By itself, after all old pods are gone.
+    Recreate,
+    /// Only when somebody deletes a pod.
+    OnDelete,
+    /// A StatefulSet that updates only ordinals at or above this one.
+    Partition(u32),
+    /// Paused: not before somebody resumes it.
+    Paused,
+    /// New pods at its next run (CronJob), or never (Job, pod).
+    NextRun,
+}
+
+/// How far a controller has come with its present template.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `status.observedGeneration`.
+    pub observed_generation: i64,
+    /// Pods wanted.
+    pub desired: i64,
+    /// Pods of the present template.
+    pub updated: i64,
+    /// Pods of any template.
+    pub total: i64,
+    /// Pods of the present template, or of any where the kind does not say, that are available.
+    pub available: i64,
+    /// The reason of a rollout that gave up, for example `ProgressDeadlineExceeded`.
+    pub failed: Option<String>,
+}
+
+impl Progress {
+    /// Whether the controller has finished with its present template: the generation is observed,
+    /// every pod is updated and available and no older one is left.
+    pub fn complete(&self) -> bool {
+        self.observed_generation >= self.generation
+            && self.updated >= self.desired
+            && self.total <= self.updated
+            && self.available >= self.desired
+    }
+}
+
+/// A live pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservedPod {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The account it runs as.
+    pub account: AccountName,
+    /// The controller as `(kind, name)`, for example `("ReplicaSet", "api-6d4cf56db6")`.
+    pub controller: Option<(String, String)>,
+    /// `pod-template-hash` or `controller-revision-hash`.
+    pub revision: Option<String>,
+    /// Whether it carries the label that the webhook selects by.
+    pub labelled: bool,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`.
+    pub phase: String,
+    /// Whether its Ready condition is true.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// What the webhook put into it.
+    pub injected: Injected,
+}
+
+impl ObservedPod {
+    /// Whether it counts: not finished, not being deleted.
+    pub fn live(&self) -> bool {
+        !self.deleting && self.phase != "Succeeded" && self.phase != "Failed"
+    }
+}
+
+/// The workload identity environment of a pod, found by audience and
+/// `AZURE_FEDERATED_TOKEN_FILE`, never by path: webhook 1.6 moved the path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Injected {
+    /// Whether a container has the variable and a projected token that its mount covers.
+    pub present: bool,
+    /// `AZURE_CLIENT_ID` of the containers: one value, or several that differ.
+    pub client_ids: BTreeSet<String>,
+    /// `AZURE_TENANT_ID` of the containers.
+    pub tenant_ids: BTreeSet<String>,
+    /// `AZURE_AUTHORITY_HOST` of the containers.
+    pub authority_hosts: BTreeSet<String>,
+    /// The audience of the projected token.
+    pub audience: Option<Audience>,
+    /// The lifetime of the projected token in seconds.
+    pub expiration: Option<u32>,
+}

@@ -1,0 +1,82 @@
+//! Whether a live pod carries today's values. Pods, not annotations, decide about rollouts.
+
+use crate::model::{
+    Audience, ClientId, TenantId,
+    snapshot::{ObservedPod, ObservedTemplate, TemplateKind},
+};
+
+/// What the webhook must have put into a pod. A client id that is known only after apply is in no
+/// pod yet.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The client id, where it is known.
+    pub client: Option<ClientId>,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The audience of the projected token.
+    pub audience: Audience,
+    /// Its lifetime in seconds.
+    pub expiration: u32,
+}
+
+/// The first difference between a pod and what it should carry, in words; none if it is up to
+/// date.
+pub fn stale(pod: &ObservedPod, wanted: &Wanted) -> Option<String> {
+    let injected = &pod.injected;
+    if !injected.present {
+        let label = if pod.labelled { "" } else { " and has no label for the webhook" };
+        return Some(format!("pod {} has no injected identity{label}", pod.name));
+    }
+    // GUIDs are compared without case: an estate that works is not rolled for its spelling.
+    let only = |values: &std::collections::BTreeSet<String>, want: &str| {
+        values.len() == 1 && values.iter().all(|value| value.eq_ignore_ascii_case(want))
+    };
+    let shown = |values: &std::collections::BTreeSet<String>| {
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        if values.is_empty() { "nothing".to_owned() } else { values.join(" and ") }
+    };
+    let Some(client) = wanted.client else {
+        return Some(format!(
+            "pod {} has AZURE_CLIENT_ID {}, the identity is new",
+            pod.name,
+            shown(&injected.client_ids)
+        ));
+    };
+    let differs = |what: &str, have: String, want: &str| {
+        Some(format!("pod {} has {what} {have}, wanted {want}", pod.name))
+    };
+    if !only(&injected.client_ids, &client.to_string()) {
+        return differs("AZURE_CLIENT_ID", shown(&injected.client_ids), &client.to_string());
+    }
+    let tenant = wanted.tenant.to_string();
+    if !only(&injected.tenant_ids, &tenant) {
+        return differs("AZURE_TENANT_ID", shown(&injected.tenant_ids), &tenant);
+    }
+    if injected.audience.as_ref() != Some(&wanted.audience) {
+        let have = injected.audience.as_ref().map_or("none", |audience| audience.as_str());
+        return differs("token audience", have.to_owned(), wanted.audience.as_str());
+    }
+    if injected.expiration != Some(wanted.expiration) {
+        let have = injected.expiration.map_or("none".to_owned(), |seconds| seconds.to_string());
+        return differs("token lifetime", have, &wanted.expiration.to_string());
+    }
+    None
+}
+
+/// Whether the controller of `template` made `pod`. A Deployment's pods belong to a ReplicaSet
+/// named after it and a hash, so no list of ReplicaSets is needed; a CronJob's to a Job likewise.
+pub fn made_by(pod: &ObservedPod, template: &ObservedTemplate) -> bool {
+    let Some((kind, name)) = &pod.controller else { return false };
+    let stem = name.rsplit_once('-').map_or(name.as_str(), |(stem, _)| stem);
+    match template.kind {
+        TemplateKind::Deployment | TemplateKind::Rollout => {
+            kind == "ReplicaSet" && stem == template.name
+        }
+        TemplateKind::StatefulSet => kind == "StatefulSet" && *name == template.name,
+        TemplateKind::DaemonSet => kind == "DaemonSet" && *name == template.name,
+        TemplateKind::CronJob => kind == "Job" && stem == template.name,
+        TemplateKind::ReplicaSet => kind == "ReplicaSet" && *name == template.name,
+        TemplateKind::Job => kind == "Job" && *name == template.name,
+        TemplateKind::Pod => false,
+    }
+}

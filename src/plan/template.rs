@@ -1,0 +1,567 @@
+//! Pod templates and rollouts: the label, and the replacement of pods that carry old values.
+
+use std::{cell::Cell, collections::BTreeSet};
+
+use super::{
+    Action, Lock, ObjectKind, Operation, Reason, StepId, Value,
+    account::{self, AccountPlan},
+    draft::{Draft, NewChange, NewStep, differs, finding, invented, known},
+    identity::IdentityState,
+    ownership,
+    planner::{Place, World},
+    pods,
+    report::Pending,
+    step::TemplateRef,
+};
+use crate::model::{
+    address::Part,
+    desired::{ManagedBy, PodSelection, RolloutMode},
+    names,
+    snapshot::{
+        KubernetesSnapshot, Observation, ObservedPod, ObservedTemplate, OwnedField, Strategy,
+        TemplateKind,
+    },
+};
+
+const LABEL_PATH: &str = "spec.template.metadata.labels[\"azure.workload.identity/use\"]";
+const CHAIN_PATH: &str = "spec.template.metadata.annotations[\"widentity.dev/chain\"]";
+
+/// What rolling the templates of one place needs.
+pub(super) struct Rolling<'a, 'p> {
+    pub(super) place: &'p Place<'a>,
+    pub(super) kubernetes: &'a KubernetesSnapshot,
+    pub(super) identity: &'p IdentityState<'a>,
+    pub(super) account: &'p AccountPlan<'a>,
+    /// The step that annotates the account in this run.
+    pub(super) annotated: Option<StepId>,
+    /// Steps before any pod is pointed at the identity.
+    pub(super) needs: Vec<StepId>,
+    /// Whether the account's annotations will be as wanted: otherwise new pods would be no better.
+    pub(super) account_ready: bool,
+    /// The step that checks the webhook, once one was planned.
+    pub(super) injection: Cell<Option<StepId>>,
+}
+
+/// What becomes of one template.
+enum Verdict {
+    /// Nothing to do.
+    Fine,
+    /// The template is written, which rolls its pods.
+    Write { round: u32, stale: Option<(usize, String)> },
+    /// A rollout is under way with the right template: it is waited for.
+    Await,
+}
+
+/// Plans all templates of the account. None: they could not be seen.
+pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '_>) -> Option<()> {
+    let Rolling { place, kubernetes, .. } = rolling;
+    let workload = place.workload;
+    let unseen = |draft: &mut Draft, failure| {
+        draft.unseen(place.address.clone().part(Part::Pods), failure, &workload.origin);
+    };
+    let templates = match kubernetes.templates.get(&workload.namespace) {
+        Some(Observation::Present(templates)) => templates.as_slice(),
+        Some(Observation::Absent) | None => &[],
+        Some(Observation::Unknown(failure)) => {
+            unseen(draft, failure);
+            return None;
+        }
+    };
+    let live = match kubernetes.pods.get(&workload.namespace) {
+        Some(Observation::Present(pods)) => pods.as_slice(),
+        Some(Observation::Absent) | None => &[],
+        Some(Observation::Unknown(failure)) => {
+            unseen(draft, failure);
+            return None;
+        }
+    };
+    let live: Vec<&ObservedPod> =
+        live.iter().filter(|pod| pod.account == workload.account && pod.live()).collect();
+    let mut chosen: Vec<&ObservedTemplate> =
+        templates.iter().filter(|template| template.account == workload.account).collect();
+    chosen.sort_by_key(|template| template.key());
+    if let PodSelection::Named(named) = &workload.pods {
+        for missing in named.iter().filter(|key| !chosen.iter().any(|t| t.key() == **key)) {
+            draft.report.risks.push(finding(
+                place.address.clone(),
+                "template-not-found",
+                format!("`pods` names {missing}, and none such uses the account"),
+                None,
+                &workload.origin,
+            ));
+        }
+        chosen.retain(|template| named.contains(&template.key()));
+    }
+    let mut rolled = Vec::new();
+    let mut awaited = false;
+    for template in &chosen {
+        let own: Vec<&ObservedPod> =
+            live.iter().copied().filter(|pod| pods::made_by(pod, template)).collect();
+        match one(world, draft, rolling, template, &own) {
+            Some(Verdict::Write { round, stale }) => {
+                if let Some(step) = write(world, draft, rolling, template, round, stale, &own) {
+                    rolled.push(step);
+                    awaited |= waits(template);
+                }
+            }
+            Some(Verdict::Await) => {
+                rolled.push(wait(draft, rolling, template));
+                awaited = true;
+            }
+            Some(Verdict::Fine) | None => {}
+        }
+    }
+    let all = workload.pods == PodSelection::All;
+    for pod in live.iter().filter(|pod| all && !chosen.iter().any(|t| pods::made_by(pod, t))) {
+        recreate(world, draft, rolling, pod);
+    }
+    if awaited {
+        prove_pods(world, draft, rolling, rolled);
+    }
+    Some(())
+}
+
+/// Whether the rollout of this template can be waited for.
+fn waits(template: &ObservedTemplate) -> bool {
+    match template.strategy {
+        Strategy::RollingUpdate | Strategy::Recreate => true,
+        Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => false,
+    }
+}
+
+/// Today's values for the pods of a template. An annotation on the template beats the account's.
+fn wanted(
+    world: &World<'_>,
+    rolling: &Rolling<'_, '_>,
+    template: Option<&ObservedTemplate>,
+) -> pods::Wanted {
+    let own = template.and_then(|t| t.annotations.get(names::EXPIRATION_ANNOTATION));
+    let expiration = own
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| account::expiration(world, rolling.place, rolling.account.seen));
+    pods::Wanted {
+        client: match rolling.identity.client {
+            Value::Known(client) => Some(client),
+            Value::AfterApply(_) => None,
+        },
+        tenant: rolling.place.workload.tenant,
+        audience: rolling.place.cluster.cluster.audience.clone(),
+        expiration,
+    }
+}
+
+/// Judges one template; none where it is left alone and the report says why.
+fn one(
+    world: &World<'_>,
+    draft: &mut Draft,
+    rolling: &Rolling<'_, '_>,
+    template: &ObservedTemplate,
+    own: &[&ObservedPod],
+) -> Option<Verdict> {
+    let place = rolling.place;
+    let workload = place.workload;
+    let object = place.object(template.kind.as_str(), &template.name);
+    let labelled = template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true");
+    let wanted = wanted(world, rolling, Some(template));
+    let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
+    if labelled && stale.is_empty() && template.progress.failed.is_none() {
+        let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
+        let git = rolling.account.held || !rolling.account_ready;
+        return Some(if unfinished && !git { Verdict::Await } else { Verdict::Fine });
+    }
+    let first = stale.first().cloned();
+    let pending = |why: &str, lines: Vec<String>| Pending {
+        workload: place.address.clone(),
+        object: object.clone(),
+        why: why.to_owned(),
+        wanted: lines,
+    };
+    let mut lines: Vec<String> = Vec::new();
+    if !labelled {
+        lines.push(format!("{}: \"true\"", label_path(template.kind)));
+    }
+    lines.extend(first.clone());
+    if let Some(owner) = &template.owned_by {
+        draft.report.recreate.push(pending(&format!("owned by {owner}"), lines));
+        return None;
+    }
+    if let Some(other) = ownership::other_project(&template.meta, &world.desired.project) {
+        draft.report.refused.push(finding(
+            place.address.clone().part(Part::PodTemplate(template.key())),
+            "other-project",
+            format!("{} {} belongs to project {other}", template.kind.as_str(), template.name),
+            "take it out of one of the two files".to_owned(),
+            &workload.origin,
+        ));
+        return None;
+    }
+    let engine = match workload.managed_by {
+        ManagedBy::Auto => ownership::gitops(&template.meta),
+        ManagedBy::Git => Some("Git (managed_by)".to_owned()),
+        ManagedBy::Widentity => None,
+    };
+    if let Some(engine) = engine {
+        if labelled {
+            let why = format!("kept by {engine}: its pods are replaced with the next sync");
+            draft.report.pending_rollout.push(pending(&why, lines));
+        } else {
+            draft.report.pending_git.push(pending(&format!("kept by {engine}"), lines));
+        }
+        return None;
+    }
+    if !rolling.account_ready {
+        // New pods would carry the same old values: the account comes first.
+        draft.report.pending_rollout.push(pending("the service account is not as wanted", lines));
+        return None;
+    }
+    if let Some(literal) = literal(template, &wanted) {
+        draft.report.not_proved.push(finding(
+            place.address.clone().part(Part::PodTemplate(template.key())),
+            "literal-environment",
+            literal,
+            "remove the variable from the manifest: the webhook never changes one that is set"
+                .to_owned(),
+            &workload.origin,
+        ));
+        if labelled {
+            return None;
+        }
+    }
+    let withheld = match workload.rollout {
+        _ if world.options.no_rollout => Some("--no-rollout"),
+        RolloutMode::NextDeploy => Some("rollout = \"next-deploy\""),
+        RolloutMode::Never => Some("rollout = \"never\""),
+        RolloutMode::Auto => None,
+    };
+    if let Some(why) = withheld {
+        draft.report.pending_rollout.push(pending(why, lines));
+        return None;
+    }
+    if !labelled {
+        let stale = first.map(|why| (stale.len(), why));
+        return Some(Verdict::Write { round: 0, stale });
+    }
+    judge_stale(draft, rolling, template, &wanted, &stale, pending, lines)
+}
+
+/// A labelled template whose pods are stale, or whose rollout has failed.
+fn judge_stale(
+    draft: &mut Draft,
+    rolling: &Rolling<'_, '_>,
+    template: &ObservedTemplate,
+    wanted: &pods::Wanted,
+    stale: &[String],
+    pending: impl Fn(&str, Vec<String>) -> Pending,
+    lines: Vec<String>,
+) -> Option<Verdict> {
+    let round = rounds(rolling, template, wanted);
+    if let (Some(reason), Some(_)) = (&template.progress.failed, round) {
+        // Our trigger is on it already: rolling again would fail again.
+        draft.report.not_proved.push(finding(
+            rolling.place.address.clone().part(Part::Rollout(template.key())),
+            "rollout-failed",
+            format!("the rollout of {} has failed: {reason}", template.key()),
+            undo(rolling, template),
+            &rolling.place.workload.origin,
+        ));
+        return None;
+    }
+    let Some(first) = stale.first() else { return Some(Verdict::Fine) };
+    match template.strategy {
+        Strategy::OnDelete => {
+            let why = "its strategy is OnDelete: pods are replaced when they are deleted";
+            draft.report.pending_rollout.push(pending(why, lines));
+            return None;
+        }
+        Strategy::Paused => {
+            draft.report.pending_rollout.push(pending("it is paused", lines));
+            return None;
+        }
+        Strategy::NextRun => {
+            let why = "its running Jobs keep their pods: the next run has today's values";
+            draft.report.pending_rollout.push(pending(why, lines));
+            return None;
+        }
+        Strategy::Partition(ordinal) if round.is_some() => {
+            let why = format!("its partition keeps ordinals below {ordinal} as they are");
+            draft.report.pending_rollout.push(pending(&why, lines));
+            return None;
+        }
+        Strategy::Partition(_) | Strategy::RollingUpdate | Strategy::Recreate => {}
+    }
+    let stale = Some((stale.len(), first.clone()));
+    match round {
+        // The template's trigger is another chain, or none: this one is new to it.
+        None => Some(Verdict::Write { round: 0, stale }),
+        Some(_) if !template.progress.complete() => {
+            // Pods of an older revision; the controller is replacing them with this template.
+            if rolling.annotated.is_some() {
+                return Some(Verdict::Write { round: round.map_or(0, |n| n + 1), stale });
+            }
+            Some(Verdict::Await)
+        }
+        Some(n) => Some(Verdict::Write { round: n + 1, stale }),
+    }
+}
+
+/// How often today's chain was put on the template already: none if it never was.
+fn rounds(
+    rolling: &Rolling<'_, '_>,
+    template: &ObservedTemplate,
+    wanted: &pods::Wanted,
+) -> Option<u32> {
+    let chain = template.annotations.get(names::CHAIN_ANNOTATION)?;
+    let account = &rolling.place.workload.account;
+    let base = names::chain_value(
+        wanted.client?,
+        wanted.tenant,
+        &wanted.audience,
+        wanted.expiration,
+        account,
+        0,
+    );
+    let rest = chain.strip_prefix(base.as_str())?;
+    if rest.is_empty() { Some(0) } else { rest.strip_prefix('-')?.parse().ok() }
+}
+
+/// The first `AZURE_*` variable that the manifest sets to something else than the webhook would.
+fn literal(template: &ObservedTemplate, wanted: &pods::Wanted) -> Option<String> {
+    template.literal_env.iter().find_map(|(container, variable, value)| {
+        let want = match variable.as_str() {
+            "AZURE_CLIENT_ID" => wanted.client.map(|client| client.to_string()),
+            "AZURE_TENANT_ID" => Some(wanted.tenant.to_string()),
+            _ => return None,
+        };
+        let same = match (value, &want) {
+            (Some(value), Some(want)) => value.eq_ignore_ascii_case(want),
+            // A reference may hold the right value: live pods decide.
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        (!same).then(|| {
+            let have = value.as_deref().unwrap_or("a reference");
+            format!("container {container} of {} sets {variable} to {have} itself", template.key())
+        })
+    })
+}
+
+fn label_path(kind: TemplateKind) -> String {
+    match kind {
+        TemplateKind::CronJob => LABEL_PATH.replacen("spec.", "spec.jobTemplate.spec.", 1),
+        _ => LABEL_PATH.to_owned(),
+    }
+}
+
+/// The command that takes a failed rollout back.
+fn undo(rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> String {
+    let context = rolling.place.kubectl();
+    format!("{context} rollout undo {}", template.key())
+}
+
+/// Plans the write of one template; none where a foreign manager's field refuses it.
+fn write(
+    world: &World<'_>,
+    draft: &mut Draft,
+    rolling: &Rolling<'_, '_>,
+    template: &ObservedTemplate,
+    round: u32,
+    stale: Option<(usize, String)>,
+    own: &[&ObservedPod],
+) -> Option<StepId> {
+    let place = rolling.place;
+    let workload = place.workload;
+    let label = template.labels.get(names::USE_LABEL).map(String::as_str);
+    let labelled = label == Some("true");
+    let address = if labelled {
+        place.address.clone().part(Part::Rollout(template.key()))
+    } else {
+        place.address.clone().part(Part::PodTemplate(template.key()))
+    };
+    let mut changing = vec![OwnedField::TemplateAnnotation(names::CHAIN_ANNOTATION.to_owned())];
+    if !labelled {
+        changing.push(OwnedField::TemplateLabel(names::USE_LABEL.to_owned()));
+    }
+    let conflicts = ownership::conflicts(&template.meta, &world.desired.project, &changing);
+    let force = world.take_over(draft, place, &address, &conflicts).ok()?;
+    let wanted = wanted(world, rolling, Some(template));
+    let chain = template.annotations.get(names::CHAIN_ANNOTATION).map(String::as_str);
+    let value = match wanted.client {
+        Some(client) => Value::Known(names::chain_value(
+            client,
+            wanted.tenant,
+            &wanted.audience,
+            wanted.expiration,
+            &workload.account,
+            round,
+        )),
+        None => Value::AfterApply(super::identity::address(rolling.identity.identity)),
+    };
+    let mut fields = Vec::new();
+    let mut reasons = Vec::new();
+    if !labelled {
+        let path = label_path(template.kind);
+        reasons.push(differs(&path, label, "true"));
+        fields.push(known(path, label, "true"));
+    }
+    let chain_path = match template.kind {
+        TemplateKind::CronJob => CHAIN_PATH.replacen("spec.", "spec.jobTemplate.spec.", 1),
+        _ => CHAIN_PATH.to_owned(),
+    };
+    let formula = format!("chain of {}", rolling.identity.client_formula());
+    fields.push(invented(chain_path, chain, &value, formula));
+    if let Some((pods, why)) = stale {
+        reasons.push(Reason::PodsStale { pods, why });
+    }
+    if labelled && rolling.annotated.is_some() {
+        let of = place.address.clone().part(Part::ServiceAccount);
+        reasons.push(Reason::Follows { of });
+    }
+    let waits = waits(template);
+    if !own.is_empty() && waits {
+        let how = match template.strategy {
+            Strategy::Recreate => "all at once (strategy Recreate)",
+            _ => "one after the other",
+        };
+        let code = match template.strategy {
+            Strategy::Recreate => "restarts-with-downtime",
+            _ => "restarts-pods",
+        };
+        draft.report.risks.push(finding(
+            address.clone(),
+            code,
+            format!("{} restarts {} pods, {how}", template.key(), own.len()),
+            None,
+            &workload.origin,
+        ));
+    }
+    let change = draft.change(NewChange {
+        address: address.clone(),
+        kind: if labelled {
+            ObjectKind::KubernetesRollout
+        } else {
+            ObjectKind::KubernetesPodTemplate
+        },
+        action: Action::Update,
+        id: place.object(template.kind.as_str(), &template.name),
+        fields,
+        reasons,
+        workloads: vec![place.address.clone()],
+        origin: workload.origin.clone(),
+    });
+    let mut needs = rolling.needs.clone();
+    needs.extend(rolling.annotated);
+    needs.push(injection(draft, rolling));
+    Some(draft.step(NewStep {
+        address,
+        operation: Operation::RollTemplate {
+            target: target(place, template),
+            account: workload.account.clone(),
+            client: rolling.identity.client.clone(),
+            tenant: wanted.tenant,
+            audience: wanted.audience,
+            expiration: wanted.expiration,
+            round,
+            force,
+            wait: waits,
+            expect: (label.map(str::to_owned), chain.map(str::to_owned)),
+        },
+        needs,
+        locks: BTreeSet::from([lock(place, template)]),
+        workloads: vec![place.address.clone()],
+        origin: workload.origin.clone(),
+        change: Some(change),
+    }))
+}
+
+/// The dry run before the first rollout of a place: a webhook that is down stops here, before the
+/// first pod is lost. One a place, not one a namespace: workloads never wait for each other.
+fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>) -> StepId {
+    if let Some(step) = rolling.injection.get() {
+        return step;
+    }
+    let place = rolling.place;
+    let mut needs = place.cluster.confirmed.clone();
+    needs.extend(rolling.account.made);
+    let step = draft.step(NewStep {
+        address: place.address.clone().part(Part::Pods),
+        operation: Operation::CheckInjection {
+            namespace: place.workload.namespace.clone(),
+            account: place.workload.account.clone(),
+            audience: place.cluster.cluster.audience.clone(),
+        },
+        needs,
+        locks: BTreeSet::new(),
+        workloads: vec![place.address.clone()],
+        origin: place.workload.origin.clone(),
+        change: None,
+    });
+    rolling.injection.set(Some(step));
+    step
+}
+
+fn target(place: &Place<'_>, template: &ObservedTemplate) -> TemplateRef {
+    TemplateRef {
+        namespace: place.workload.namespace.clone(),
+        kind: template.kind,
+        api_version: template.api_version.clone(),
+        name: template.name.clone(),
+        uid: template.uid.clone(),
+    }
+}
+
+fn lock(place: &Place<'_>, template: &ObservedTemplate) -> Lock {
+    Lock::Object(
+        place.cluster.cluster.name.clone(),
+        format!("{}/{}/{}", template.kind.as_str(), place.workload.namespace, template.name),
+    )
+}
+
+fn wait(draft: &mut Draft, rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> StepId {
+    let place = rolling.place;
+    draft.step(NewStep {
+        address: place.address.clone().part(Part::Rollout(template.key())),
+        operation: Operation::AwaitRollout { target: target(place, template) },
+        needs: place.cluster.confirmed.clone(),
+        locks: BTreeSet::from([lock(place, template)]),
+        workloads: vec![place.address.clone()],
+        origin: place.workload.origin.clone(),
+        change: None,
+    })
+}
+
+fn prove_pods(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '_>, needs: Vec<StepId>) {
+    let place = rolling.place;
+    let wanted = wanted(world, rolling, None);
+    draft.step(NewStep {
+        address: place.address.clone().part(Part::Pods),
+        operation: Operation::ProvePods {
+            namespace: place.workload.namespace.clone(),
+            account: place.workload.account.clone(),
+            client: rolling.identity.client.clone(),
+            tenant: wanted.tenant,
+            audience: wanted.audience,
+            expiration: wanted.expiration,
+        },
+        needs,
+        locks: BTreeSet::new(),
+        workloads: vec![place.address.clone()],
+        origin: place.workload.origin.clone(),
+        change: None,
+    });
+}
+
+/// A live pod that no template of ours stamps: a bare pod, a Job's, a bare ReplicaSet's.
+fn recreate(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '_>, pod: &ObservedPod) {
+    let Some(why) = pods::stale(pod, &wanted(world, rolling, None)) else { return };
+    let place = rolling.place;
+    let object = match &pod.controller {
+        Some((kind, name)) => place.object(&kind.to_lowercase(), name),
+        None => place.object("pod", &pod.name),
+    };
+    draft.report.recreate.push(Pending {
+        workload: place.address.clone(),
+        object,
+        why: "widentity does not write it; whoever made it must make it again".to_owned(),
+        wanted: vec![format!("{LABEL_PATH}: \"true\"").replace("spec.template.", ""), why],
+    });
+}

@@ -1,0 +1,416 @@
+//! The proof itself: ask, wait for what may be on its way, name the cause of what is not.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    IssuedToken, Method, Proof, ResolvedClaim, TokenSource,
+    cause::{Match, compare},
+    retry::{LIMIT, Outlook, outlook, pause},
+};
+use crate::{
+    azure::{
+        Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, Sleep, TransportError,
+    },
+    model::{
+        FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
+        snapshot::ObservedCredential,
+    },
+};
+
+/// Long enough for every try of one proof, and no longer: seconds.
+const TOKEN_SECONDS: u32 = 600;
+/// A list that lacks the credential is believed after this many tries: one read may be stale.
+const BELIEVE_AFTER: u32 = 2;
+
+/// The code of a proof that met the API server of another cluster.
+pub const CONTEXT_MISMATCH: &str = "cluster-context-mismatch";
+
+/// Makes proofs. Clones share connections.
+#[derive(Clone)]
+pub struct Prover {
+    entra: Entra,
+    prober: Prober,
+    arm: Arm,
+    jitter: Jitter,
+    sleep: Sleep,
+}
+
+/// What a proof needs of the world; tests script it.
+trait World: Sync {
+    fn token(&self) -> impl Future<Output = Result<IssuedToken, RemoteFailure>> + Send;
+    fn exchange(
+        &self,
+        assertion: &Token,
+        scope: &str,
+    ) -> impl Future<Output = Result<Exchanged, ExchangeError>> + Send;
+    fn credentials(
+        &self,
+    ) -> impl Future<Output = Result<Option<Vec<ObservedCredential>>, RemoteFailure>> + Send;
+    fn probe(&self, probe: &Probe, token: &Token) -> impl Future<Output = ProbeOutcome> + Send;
+    /// The time since some moment.
+    fn now(&self) -> Duration;
+    fn sleep(&self, how_long: Duration) -> impl Future<Output = ()> + Send;
+    fn arm_scope(&self) -> String;
+    fn probe_scope(&self, probe: &Probe) -> String;
+}
+
+struct Real<'a, K> {
+    prover: &'a Prover,
+    source: &'a K,
+    claim: &'a ResolvedClaim,
+    began: Instant,
+    slept: Mutex<Duration>,
+}
+
+impl<K: TokenSource> World for Real<'_, K> {
+    async fn token(&self) -> Result<IssuedToken, RemoteFailure> {
+        let claim = self.claim;
+        self.source.token(&claim.namespace, &claim.account, &claim.audience, TOKEN_SECONDS).await
+    }
+
+    async fn exchange(&self, assertion: &Token, scope: &str) -> Result<Exchanged, ExchangeError> {
+        let ResolvedClaim { tenant, client, .. } = self.claim;
+        self.prover.entra.exchange(*tenant, *client, assertion, scope).await
+    }
+
+    async fn credentials(&self) -> Result<Option<Vec<ObservedCredential>>, RemoteFailure> {
+        let identity = &self.claim.identity;
+        let list = self.prover.arm.credentials(identity).await;
+        list.map_err(|error| {
+            error.failure(format!("list federated credentials of identity {}", identity.name()))
+        })
+    }
+
+    async fn probe(&self, probe: &Probe, token: &Token) -> ProbeOutcome {
+        self.prover.prober.probe(probe, token).await
+    }
+
+    fn now(&self) -> Duration {
+        // On a clock of tests, sleeping takes no real time and must count all the same.
+        self.began.elapsed().max(*self.slept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn sleep(&self, how_long: Duration) {
+        (self.prover.sleep)(how_long).await;
+        *self.slept.lock().unwrap_or_else(PoisonError::into_inner) += how_long;
+    }
+
+    fn arm_scope(&self) -> String {
+        self.prover.arm.endpoints().arm_scope.clone()
+    }
+
+    fn probe_scope(&self, probe: &Probe) -> String {
+        self.prover.prober.scope(probe.kind)
+    }
+}
+
+impl fmt::Debug for Prover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prover").field("arm", &self.arm).finish_non_exhaustive()
+    }
+}
+
+impl Prover {
+    /// A prover in the cloud of this client.
+    pub fn new(arm: &Arm) -> Result<Self, TransportError> {
+        let endpoints = arm.endpoints();
+        Ok(Self {
+            entra: Entra::new(endpoints)?,
+            prober: Prober::new(endpoints)?,
+            arm: arm.clone(),
+            jitter: Jitter::random(),
+            sleep: Arc::new(|how_long| Box::pin(tokio::time::sleep(how_long))),
+        })
+    }
+
+    /// The same prover with a repeatable spread of waits.
+    #[must_use]
+    pub fn with_jitter(&self, jitter: Jitter) -> Self {
+        Self { jitter, ..self.clone() }
+    }
+
+    /// The same prover on another clock.
+    #[must_use]
+    pub fn with_sleep(&self, sleep: Sleep) -> Self {
+        Self { sleep, ..self.clone() }
+    }
+
+    /// Proves a claim, asking Entra again until it is proved, until it cannot be, or for five
+    /// minutes, or until `deadline`. `progress` hears what every wait is for, as a fragment after
+    /// "waiting for".
+    ///
+    /// A failure names the first cause: another issuer than ARM's record (code
+    /// [`CONTEXT_MISMATCH`]), a credential that differs or is missing, an identity that answers as
+    /// another, a probe that is refused.
+    pub async fn prove<K: TokenSource>(
+        &self,
+        source: &K,
+        claim: &ResolvedClaim,
+        probe: Option<&Probe>,
+        progress: &mut (dyn FnMut(String) + Send + Sync),
+        deadline: Instant,
+    ) -> Result<Proof, RemoteFailure> {
+        let began = Instant::now();
+        let world = Real { prover: self, source, claim, began, slept: Mutex::default() };
+        let deadline = deadline.saturating_duration_since(began).min(LIMIT);
+        Attempt { world: &world, claim, jitter: &self.jitter, deadline, progress }.run(probe).await
+    }
+}
+
+struct Attempt<'a, W> {
+    world: &'a W,
+    claim: &'a ResolvedClaim,
+    jitter: &'a Jitter,
+    /// On the world's clock.
+    deadline: Duration,
+    progress: &'a mut (dyn FnMut(String) + Send + Sync),
+}
+
+impl<W: World> Attempt<'_, W> {
+    fn tried(&self) -> String {
+        format!("prove {}/{}", self.claim.namespace, self.claim.account)
+    }
+
+    fn not_proved(&self, message: impl Into<String>) -> RemoteFailure {
+        RemoteFailure::new(FailureKind::NotProved, self.tried(), message)
+    }
+
+    /// Entra's refusal as a failure, with the cause that was found, if any.
+    fn refused(&self, error: &ExchangeError, cause: Option<&str>) -> RemoteFailure {
+        let message = match cause {
+            Some(cause) => format!("{cause} ({error})"),
+            None => error.to_string(),
+        };
+        let mut failure = self.not_proved(message);
+        match error {
+            ExchangeError::Refused(refusal) => {
+                failure.status = Some(refusal.status);
+                failure.code = refusal.codes.first().map(|code| format!("AADSTS{code}"));
+                failure.correlation_id =
+                    refusal.correlation_id.clone().or_else(|| refusal.trace_id.clone());
+            }
+            ExchangeError::Unreachable { .. } => failure.kind = FailureKind::Unreachable,
+            ExchangeError::Body { status } => failure.status = Some(*status),
+        }
+        let client = self.claim.client;
+        failure.with_hint(match failure_code(error) {
+            Some(code) => format!("widentity explain AADSTS{code}"),
+            None => format!("az ad sp show --id {client}"),
+        })
+    }
+
+    async fn run(mut self, probe: Option<&Probe>) -> Result<Proof, RemoteFailure> {
+        let began = self.world.now();
+        let mut issued = self.issue().await?;
+        let scope = self.world.arm_scope();
+        let mut attempts = 0;
+        let mut clock_tried = false;
+        let exchanged = loop {
+            attempts += 1;
+            // Entra refuses a token in its last moments; a new one costs little.
+            if attempts > 1 && self.since(began) > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2)
+            {
+                issued = self.issue().await?;
+            }
+            let error = match self.world.exchange(&issued.token, &scope).await {
+                Ok(exchanged) => break exchanged,
+                Err(error) => error,
+            };
+            let what = match outlook(&error) {
+                Outlook::Final => {
+                    let cause = self.cause(&issued).await;
+                    return Err(self.refused(&error, cause.as_deref()));
+                }
+                Outlook::Clock if clock_tried => {
+                    let cause = "the clocks of the cluster and of Entra differ";
+                    return Err(self.refused(&error, Some(cause)));
+                }
+                Outlook::Clock => {
+                    clock_tried = true;
+                    issued = self.issue().await?;
+                    "a token that is valid by Entra's clock".to_owned()
+                }
+                Outlook::Transient => "Entra to answer".to_owned(),
+                Outlook::MayPropagate => match self.compared(&issued).await {
+                    Ok(Some(Match::Fits { name })) => {
+                        format!("Entra to know federated credential {name}")
+                    }
+                    Ok(Some(Match::Misses(miss))) if attempts >= BELIEVE_AFTER => {
+                        return Err(self.refused(&error, Some(&miss.to_string())));
+                    }
+                    Ok(None) if attempts >= BELIEVE_AFTER => {
+                        return Err(self.refused(&error, Some("the identity does not exist")));
+                    }
+                    Ok(_) | Err(_) => "Entra to know the federated credential".to_owned(),
+                },
+            };
+            let pause = pause(attempts, retry_after(&error), self.jitter);
+            if !self.wait(pause, what).await {
+                let seconds = self.since(began).as_secs();
+                let cause = match self.compared(&issued).await {
+                    Ok(Some(Match::Fits { name })) => format!(
+                        "federated credential {name} fits the token, and Entra still refuses it \
+                         after {attempts} tries in {seconds} s"
+                    ),
+                    Ok(_) | Err(_) => {
+                        format!("still refused after {attempts} tries in {seconds} s")
+                    }
+                };
+                return Err(self.refused(&error, Some(&cause)));
+            }
+        };
+        let oid = self
+            .check(&exchanged)
+            .map_err(|message| self.not_proved(message).with_hint("widentity plan"))?;
+        if let Some(probe) = probe {
+            self.probe(probe, &issued).await?;
+        }
+        Ok(Proof {
+            iss: issued.iss,
+            sub: issued.sub,
+            aud: self.claim.audience.clone(),
+            oid,
+            attempts,
+            elapsed: self.since(began),
+            method: Method::Token,
+            probed: probe.is_some(),
+        })
+    }
+
+    /// Requests the account's token and checks what it says before anybody else sees it.
+    async fn issue(&self) -> Result<IssuedToken, RemoteFailure> {
+        let issued = self.world.token().await?;
+        let claim = self.claim;
+        if issued.iss != claim.issuer {
+            let mut failure = self.not_proved(format!(
+                "the API server issues tokens as `{}`, Azure's record of the cluster says `{}`",
+                issued.iss, claim.issuer
+            ));
+            failure.code = Some(CONTEXT_MISMATCH.to_owned());
+            return Err(failure.with_hint("kubectl config get-contexts"));
+        }
+        let subject = claim.subject();
+        if issued.sub != subject {
+            let message = format!("the token's subject is `{}`, not `{subject}`", issued.sub);
+            return Err(self.not_proved(message));
+        }
+        if !issued.aud.contains(&claim.audience) {
+            let message = format!("the token is not for audience `{}`", claim.audience);
+            return Err(self.not_proved(message));
+        }
+        Ok(issued)
+    }
+
+    async fn compared(&self, issued: &IssuedToken) -> Result<Option<Match>, RemoteFailure> {
+        let list = self.world.credentials().await?;
+        let audience = &self.claim.audience;
+        Ok(list.map(|list| compare(&issued.iss, &issued.sub, audience, &list)))
+    }
+
+    /// The first link that does not fit, where the list can be read and says so.
+    async fn cause(&self, issued: &IssuedToken) -> Option<String> {
+        match self.compared(issued).await {
+            Ok(Some(Match::Misses(miss))) => Some(miss.to_string()),
+            Ok(None) => Some("the identity does not exist".to_owned()),
+            Ok(Some(Match::Fits { .. })) | Err(_) => None,
+        }
+    }
+
+    fn since(&self, began: Duration) -> Duration {
+        self.world.now().saturating_sub(began)
+    }
+
+    /// Waits, unless that would pass the deadline.
+    async fn wait(&mut self, pause: Duration, what: String) -> bool {
+        if self.world.now() + pause > self.deadline {
+            return false;
+        }
+        (self.progress)(what);
+        self.world.sleep(pause).await;
+        true
+    }
+
+    /// The principal that Entra says the token is for, if it is the right one.
+    fn check(&self, exchanged: &Exchanged) -> Result<PrincipalId, String> {
+        let claim = self.claim;
+        if let Some(tenant) = exchanged.tenant.filter(|tenant| *tenant != claim.tenant) {
+            return Err(format!("Entra answered in tenant {tenant}, not {}", claim.tenant));
+        }
+        match exchanged.oid {
+            Some(oid) if oid == claim.principal => Ok(oid),
+            Some(oid) => Err(format!(
+                "Entra answered as principal {oid}, the identity's is {}: was it made anew?",
+                claim.principal
+            )),
+            None => Err("Entra's token does not say which principal it is for".to_owned()),
+        }
+    }
+
+    async fn probe(&mut self, probe: &Probe, issued: &IssuedToken) -> Result<(), RemoteFailure> {
+        let scope = self.world.probe_scope(probe);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            // Each time with a new token: some services read memberships out of it.
+            let outcome = match self.world.exchange(&issued.token, &scope).await {
+                Ok(exchanged) => self.world.probe(probe, &exchanged.token).await,
+                Err(error) if outlook(&error) == Outlook::Transient => {
+                    ProbeOutcome::Unreachable { message: error.to_string() }
+                }
+                Err(error) => return Err(self.refused(&error, None)),
+            };
+            let (what, failure) = match outcome {
+                ProbeOutcome::Passed => return Ok(()),
+                ProbeOutcome::Denied { status, message } => {
+                    let text = format!("{} refuses the identity: {message}", probe.url);
+                    let mut failure = self
+                        .not_proved(text)
+                        .with_hint("check the role and its scope; changes take up to 10 minutes");
+                    failure.status = Some(status);
+                    ("the role to take effect".to_owned(), failure)
+                }
+                ProbeOutcome::Unreachable { message } => {
+                    let text = format!("{} is unreachable from here: {message}", probe.url);
+                    let mut failure = self
+                        .not_proved(text)
+                        .with_hint("run where the private endpoint is reachable, or drop `probe`");
+                    failure.kind = FailureKind::Unreachable;
+                    if attempt >= 3 {
+                        return Err(failure);
+                    }
+                    (format!("{} to answer", probe.url), failure)
+                }
+                ProbeOutcome::Unusable { message } => {
+                    return Err(self.not_proved(format!("probe of {}: {message}", probe.url)));
+                }
+            };
+            let pause = pause(attempt, None, self.jitter);
+            if !self.wait(pause, what).await {
+                return Err(failure);
+            }
+        }
+    }
+}
+
+fn failure_code(error: &ExchangeError) -> Option<u32> {
+    match error {
+        ExchangeError::Refused(refusal) => refusal.codes.first().copied(),
+        ExchangeError::Unreachable { .. } | ExchangeError::Body { .. } => None,
+    }
+}
+
+fn retry_after(error: &ExchangeError) -> Option<u64> {
+    match error {
+        ExchangeError::Refused(refusal) => refusal.retry_after,
+        ExchangeError::Unreachable { .. } | ExchangeError::Body { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! What a world begins with. Seeding again adds what is missing and removes nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    arm,
+    clusters::{self, NewCluster},
+    context::{ClusterRef, Context},
+    store::{Guard, Write},
+};
+
+/// Everything that a world should have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Seed {
+    /// Region of groups and targets that name none; `westeurope` if empty.
+    pub location: String,
+    /// Clusters, each with what runs in it.
+    pub clusters: Vec<SeedCluster>,
+    /// Resource groups as ids, `/subscriptions/{s}/resourceGroups/{g}`.
+    pub resource_groups: Vec<String>,
+    /// Ids of the resources that workloads are granted access to.
+    pub targets: Vec<String>,
+}
+
+/// A cluster of the seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedCluster {
+    /// Name and ARM id.
+    #[serde(flatten)]
+    pub cluster: ClusterRef,
+    /// The region; the seed's if empty.
+    #[serde(default)]
+    pub location: String,
+    /// Whether the OIDC issuer is on from the start.
+    #[serde(default)]
+    pub oidc_issuer: bool,
+    /// Whether the workload identity add-on is on from the start; turns the issuer on too.
+    #[serde(default)]
+    pub workload_identity: bool,
+    /// Whether people sign in with Entra.
+    #[serde(default)]
+    pub entra: bool,
+    /// Namespaces.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// Deployments.
+    #[serde(default)]
+    pub deployments: Vec<SeedDeployment>,
+    /// Further Kubernetes objects, complete with `apiVersion`, `kind` and `metadata`.
+    #[serde(default)]
+    pub objects: Vec<Value>,
+}
+
+/// A Deployment of the seed: one container, no identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedDeployment {
+    /// Namespace; made if it is not listed.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The account that its pods run as. It is not made: that is part of the chain.
+    pub service_account: String,
+    /// Pods.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// Labels of Deployment and pods, besides `app`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Seed {
+    /// Adds the Azure side to the world: subscriptions, groups, clusters, targets.
+    pub fn apply(&self, ctx: &Context) -> std::io::Result<()> {
+        let region = if self.location.is_empty() { "westeurope" } else { &self.location };
+        let mut world = ctx.store.lock();
+        let mut adding = Adding { world: &mut world, writes: Vec::new() };
+        adding.subscription(&ctx.settings.subscription.to_string());
+        for cluster in &self.clusters {
+            let location = if cluster.location.is_empty() { region } else { &cluster.location };
+            adding.containers(&cluster.cluster.id, location);
+            let new = NewCluster {
+                cluster: &cluster.cluster,
+                location,
+                oidc_issuer: cluster.oidc_issuer || cluster.workload_identity,
+                workload_identity: cluster.workload_identity,
+                entra: cluster.entra,
+            };
+            let key = format!("arm/{}", cluster.cluster.key());
+            if adding.world.get(&key).is_none() {
+                let record = clusters::record(ctx, &new);
+                adding.writes.push(clusters::issuer_entry(&record));
+                adding.writes.push(Write::put(key, record));
+            }
+        }
+        for id in &self.resource_groups {
+            adding.containers(id, region);
+        }
+        for id in &self.targets {
+            adding.containers(id, region);
+            adding.target(ctx, id, region);
+        }
+        let writes = std::mem::take(&mut adding.writes);
+        if !writes.is_empty() {
+            world.commit(writes)?;
+        }
+        Ok(())
+    }
+}
+
+impl SeedCluster {
+    /// The Kubernetes objects of the seed, in the order in which they can be made.
+    pub fn kubernetes_objects(&self) -> Vec<Value> {
+        let mut namespaces: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
+        namespaces.extend(self.deployments.iter().map(|deployment| deployment.namespace.as_str()));
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        let namespaces = namespaces.into_iter().map(
+            |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
+        );
+        let deployments = self.deployments.iter().map(SeedDeployment::object);
+        namespaces.chain(deployments).chain(self.objects.iter().cloned()).collect()
+    }
+}
+
+impl SeedDeployment {
+    fn object(&self) -> Value {
+        let mut labels = self.labels.clone();
+        labels.insert("app".to_owned(), self.name.clone());
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": self.name, "namespace": self.namespace, "labels": labels },
+            "spec": {
+                "replicas": self.replicas,
+                "selector": { "matchLabels": { "app": self.name } },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": {
+                        "serviceAccountName": self.service_account,
+                        "containers": [{
+                            "name": "app",
+                            "image": format!("registry.example/{}:1.0", self.name),
+                        }],
+                    },
+                },
+            },
+        })
+    }
+}
+
+struct Adding<'a, 'b> {
+    world: &'a mut Guard<'b>,
+    writes: Vec<Write>,
+}
+
+impl Adding<'_, '_> {
+    fn absent(&self, key: &str) -> bool {
+        self.world.get(key).is_none() && !self.writes.iter().any(|write| write.key == key)
+    }
+
+    fn subscription(&mut self, id: &str) {
+        let key = format!("arm/subscriptions/{}", id.to_lowercase());
+        if self.absent(&key) {
+            let name = format!("Sandbox {}", id.get(..8).unwrap_or(id));
+            self.writes.push(Write::put(key, json!({ "id": id, "name": name })));
+        }
+    }
+
+    /// The subscription and resource group in which an id lies.
+    fn containers(&mut self, id: &str, location: &str) {
+        let parts: Vec<&str> = id.trim_matches('/').split('/').collect();
+        if let [kind, subscription, ..] = parts.as_slice()
+            && kind.eq_ignore_ascii_case("subscriptions")
+        {
+            self.subscription(subscription);
+            if let [_, _, groups, group, ..] = parts.as_slice()
+                && groups.eq_ignore_ascii_case("resourceGroups")
+            {
+                let key = format!("arm/{}", parts[..4].join("/").to_lowercase());
+                if self.absent(&key) {
+                    let doc = arm::group_doc(subscription, group, location);
+                    self.writes.push(Write::put(key, doc));
+                }
+            }
+        }
+    }
+
+    /// The resource of an id, or the one around it when the id names a part such as a secret.
+    fn target(&mut self, ctx: &Context, id: &str, location: &str) {
+        let parts: Vec<&str> = id.trim_matches('/').split('/').collect();
+        let [_, _, _, _, providers, namespace, kind, name, ..] = parts.as_slice() else { return };
+        if !providers.eq_ignore_ascii_case("providers") {
+            return;
+        }
+        let key = format!("arm/{}", parts[..8].join("/").to_lowercase());
+        if !self.absent(&key) {
+            return;
+        }
+        let full = format!("{namespace}/{kind}");
+        let mut doc = json!({
+            "id": format!("/{}", parts[..8].join("/")), "name": name, "type": full,
+            "location": location, "tags": {}, "properties": { "provisioningState": "Succeeded" },
+        });
+        match full.to_lowercase().as_str() {
+            "microsoft.keyvault/vaults" => {
+                doc["properties"] = json!({
+                    "provisioningState": "Succeeded", "tenantId": ctx.settings.tenant,
+                    "sku": { "family": "A", "name": "standard" }, "accessPolicies": [],
+                    "enableRbacAuthorization": true, "enableSoftDelete": true,
+                    "softDeleteRetentionInDays": 90, "enablePurgeProtection": true,
+                    "publicNetworkAccess": "Enabled",
+                });
+                doc["secrets"] = json!({ "example": "not a secret: made by the sandbox" });
+            }
+            "microsoft.storage/storageaccounts" => {
+                doc["kind"] = "StorageV2".into();
+                doc["sku"] = json!({ "name": "Standard_LRS", "tier": "Standard" });
+                doc["properties"]["allowSharedKeyAccess"] = false.into();
+                doc["containers"] = json!(["example"]);
+            }
+            _ => {}
+        }
+        self.writes.push(Write::put(key, doc));
+    }
+}

@@ -15,6 +15,8 @@ mod cli_sandbox;
 mod config;
 mod executor;
 mod kubernetes_server;
+mod kubernetes_wire;
+mod observe;
 mod planner;
 mod properties;
 mod render_plan;

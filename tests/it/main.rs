@@ -18,6 +18,7 @@ mod kubernetes_server;
 mod kubernetes_wire;
 mod observe;
 mod planner;
+mod corpus;
 mod properties;
 mod render_plan;
 mod sandbox_arm;

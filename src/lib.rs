@@ -64,23 +64,25 @@
 //! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
 
 // Data.
-pub mod config;
 pub mod model;
 
 // Pure.
+pub mod config;
 pub mod plan;
 
 pub mod diagnose;
 
 // Talking.
-pub mod execute;
-
-pub mod kubernetes;
-
-pub mod sandbox;
-
 pub mod azure;
-
+pub mod execute;
+pub mod kubernetes;
+pub mod observe;
 pub mod prove;
 
-pub mod observe;
+// Using and showing.
+pub mod cli;
+pub mod ops;
+pub mod render;
+
+// Pretending.
+pub mod sandbox;

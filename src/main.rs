@@ -1,1 +1,7 @@
-fn main() {}
+//! The `widentity` program: see the library for everything.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    widentity::cli::main()
+}

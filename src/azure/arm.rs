@@ -25,7 +25,7 @@ use super::{
     endpoints::Endpoints,
     error::{ArmError, ServerError},
     http::{self, TransportError, innermost, is_transport},
-    pace::{Jitter, Pace},
+    pace::{Jitter, Pace, Sleep, real_sleep},
 };
 use crate::model::{ArmId, PrincipalId, Token};
 
@@ -61,6 +61,7 @@ pub struct Arm {
     credential: Arc<dyn TokenCredential>,
     waits: Waits,
     jitter: Jitter,
+    sleep: Sleep,
     made: Arc<Mutex<Made>>,
 }
 
@@ -154,6 +155,7 @@ impl Arm {
             credential,
             waits,
             jitter: Jitter::random(),
+            sleep: real_sleep(),
             made: Arc::default(),
         })
     }
@@ -168,6 +170,12 @@ impl Arm {
     #[must_use]
     pub fn with_jitter(&self, jitter: Jitter) -> Self {
         Self { jitter, ..self.clone() }
+    }
+
+    /// The same client on another clock.
+    #[must_use]
+    pub fn with_sleep(&self, sleep: Sleep) -> Self {
+        Self { sleep, ..self.clone() }
     }
 
     /// The endpoints it talks to.
@@ -210,7 +218,7 @@ impl Arm {
         if !how_long.is_zero() {
             (self.waits)(what);
             tracing::debug!(seconds = how_long.as_secs_f32(), what, "waiting");
-            tokio::time::sleep(how_long).await;
+            (self.sleep)(how_long).await;
         }
     }
 

@@ -20,10 +20,15 @@ use url::Url;
 use super::{
     assertion::Assertion,
     claims::Actor,
+    credential_env::{
+        CERTIFICATE, CLIENT_ID, CLIENT_SECRET, CredentialEnv, GITHUB_TOKEN, GITHUB_URL,
+        PIPELINES_CLIENT, PIPELINES_CONNECTION, PIPELINES_TENANT, PIPELINES_TOKEN, PIPELINES_URL,
+        TENANT_ID, TOKEN_FILE,
+    },
     endpoints::Endpoints,
     http::{self, TransportError, innermost},
 };
-use crate::model::{FailureKind, RemoteFailure, TenantId, Token};
+use crate::model::{FailureKind, RemoteFailure, Token};
 
 /// The kinds of credential, in the order in which they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,85 +85,6 @@ impl FromStr for AuthKind {
         found.ok_or_else(|| {
             format!("`{text}` is none of {}", Self::ALL.map(Self::as_str).join(", "))
         })
-    }
-}
-
-/// The environment variables that credentials are made from, as data.
-#[derive(Clone, Default)]
-pub struct CredentialEnv {
-    /// Variables by name; only those of [`Self::NAMES`] are looked at.
-    pub variables: BTreeMap<String, String>,
-    /// The tenant to ask for, where a login serves several.
-    pub tenant: Option<TenantId>,
-}
-
-impl fmt::Debug for CredentialEnv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CredentialEnv")
-            .field("variables", &self.variables.keys().collect::<Vec<_>>())
-            .field("tenant", &self.tenant)
-            .finish()
-    }
-}
-
-const CLIENT_ID: [&str; 2] = ["AZURE_CLIENT_ID", "ARM_CLIENT_ID"];
-const TENANT_ID: [&str; 2] = ["AZURE_TENANT_ID", "ARM_TENANT_ID"];
-const CLIENT_SECRET: [&str; 2] = ["AZURE_CLIENT_SECRET", "ARM_CLIENT_SECRET"];
-const CERTIFICATE: [&str; 2] = ["AZURE_CLIENT_CERTIFICATE_PATH", "ARM_CLIENT_CERTIFICATE_PATH"];
-const USE_OIDC: [&str; 1] = ["ARM_USE_OIDC"];
-const GITHUB_URL: [&str; 2] = ["ACTIONS_ID_TOKEN_REQUEST_URL", "ARM_OIDC_REQUEST_URL"];
-const GITHUB_TOKEN: [&str; 2] = ["ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ARM_OIDC_REQUEST_TOKEN"];
-const PIPELINES_URL: [&str; 1] = ["SYSTEM_OIDCREQUESTURI"];
-const PIPELINES_TOKEN: [&str; 1] = ["SYSTEM_ACCESSTOKEN"];
-const PIPELINES_CONNECTION: [&str; 3] = [
-    "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID",
-    "ARM_ADO_PIPELINE_SERVICE_CONNECTION_ID",
-    "ARM_OIDC_AZURE_SERVICE_CONNECTION_ID",
-];
-const PIPELINES_CLIENT: [&str; 3] =
-    ["AZURESUBSCRIPTION_CLIENT_ID", "AZURE_CLIENT_ID", "ARM_CLIENT_ID"];
-const PIPELINES_TENANT: [&str; 3] =
-    ["AZURESUBSCRIPTION_TENANT_ID", "AZURE_TENANT_ID", "ARM_TENANT_ID"];
-const TOKEN_FILE: [&str; 1] = ["AZURE_FEDERATED_TOKEN_FILE"];
-
-impl CredentialEnv {
-    /// Every variable that is looked at.
-    pub const NAMES: &[&str] = &[
-        "AZURE_CLIENT_ID",
-        "ARM_CLIENT_ID",
-        "AZURE_TENANT_ID",
-        "ARM_TENANT_ID",
-        "AZURE_CLIENT_SECRET",
-        "ARM_CLIENT_SECRET",
-        "AZURE_CLIENT_CERTIFICATE_PATH",
-        "ARM_CLIENT_CERTIFICATE_PATH",
-        "ARM_USE_OIDC",
-        "ACTIONS_ID_TOKEN_REQUEST_URL",
-        "ARM_OIDC_REQUEST_URL",
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-        "ARM_OIDC_REQUEST_TOKEN",
-        "SYSTEM_OIDCREQUESTURI",
-        "SYSTEM_ACCESSTOKEN",
-        "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID",
-        "ARM_ADO_PIPELINE_SERVICE_CONNECTION_ID",
-        "ARM_OIDC_AZURE_SERVICE_CONNECTION_ID",
-        "AZURESUBSCRIPTION_CLIENT_ID",
-        "AZURESUBSCRIPTION_TENANT_ID",
-        "AZURE_FEDERATED_TOKEN_FILE",
-    ];
-
-    fn get(&self, names: &[&str]) -> Option<&str> {
-        let mut values = names.iter().filter_map(|name| self.variables.get(*name));
-        values.find(|value| !value.trim().is_empty()).map(|value| value.trim())
-    }
-
-    /// The value, or words that name the variables.
-    fn need(&self, names: &[&str]) -> Result<&str, String> {
-        self.get(names).ok_or_else(|| format!("{} is not set", names.join(" or ")))
-    }
-
-    fn wants_oidc(&self) -> bool {
-        self.get(&USE_OIDC).is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -515,29 +441,5 @@ mod tests {
             ("SYSTEM_ACCESSTOKEN", "t"),
         ]);
         assert_eq!(why(AuthKind::AzurePipelines, &env), "applies");
-    }
-
-    #[test]
-    fn every_variable_that_is_looked_at_is_listed_and_shown_by_name_only() {
-        let groups: [&[&str]; 13] = [
-            &CLIENT_ID,
-            &TENANT_ID,
-            &CLIENT_SECRET,
-            &CERTIFICATE,
-            &USE_OIDC,
-            &GITHUB_URL,
-            &GITHUB_TOKEN,
-            &PIPELINES_URL,
-            &PIPELINES_TOKEN,
-            &PIPELINES_CONNECTION,
-            &PIPELINES_CLIENT,
-            &PIPELINES_TENANT,
-            &TOKEN_FILE,
-        ];
-        for name in groups.into_iter().flatten() {
-            assert!(CredentialEnv::NAMES.contains(name), "{name}");
-        }
-        let shown = format!("{:?}", env(&[("AZURE_CLIENT_SECRET", "hunter2")]));
-        assert!(shown.contains("AZURE_CLIENT_SECRET") && !shown.contains("hunter2"), "{shown}");
     }
 }

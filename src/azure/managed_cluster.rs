@@ -251,22 +251,17 @@ mod tests {
 
     /// Every leaf and empty container by its JSON pointer.
     fn leaves(value: &Value, at: &str, out: &mut Vec<(String, Value)>) {
-        match value {
-            Value::Object(members) if !members.is_empty() => {
-                for (name, member) in members {
-                    leaves(
-                        member,
-                        &format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")),
-                        out,
-                    );
-                }
-            }
-            Value::Array(elements) if !elements.is_empty() => {
-                for (index, element) in elements.iter().enumerate() {
-                    leaves(element, &format!("{at}/{index}"), out);
-                }
-            }
-            leaf => out.push((at.to_owned(), leaf.clone())),
+        let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+        let members = value.as_object().into_iter().flatten();
+        let members = members.map(|(name, member)| (escaped(name), member));
+        let elements = value.as_array().into_iter().flatten().enumerate();
+        let elements = elements.map(|(index, element)| (index.to_string(), element));
+        let before = out.len();
+        for (name, child) in members.chain(elements) {
+            leaves(child, &format!("{at}/{name}"), out);
+        }
+        if out.len() == before {
+            out.push((at.to_owned(), value.clone()));
         }
     }
 

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
+
 /// Spreads waits. Clones share one sequence.
 #[derive(Debug, Clone)]
 pub struct Jitter(Arc<AtomicU64>);
@@ -35,6 +37,14 @@ impl Jitter {
         let thousandth = u32::try_from((z ^ (z >> 31)) % 1000).unwrap_or_default();
         low + high.saturating_sub(low) * thousandth / 1000
     }
+}
+
+/// How time passes between two tries: tests put a clock of their own here.
+pub type Sleep = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Real time.
+pub(super) fn real_sleep() -> Sleep {
+    Arc::new(|how_long| Box::pin(tokio::time::sleep(how_long)))
 }
 
 /// The rhythm of asking again.

@@ -86,11 +86,15 @@ impl Prober {
         let mut target = url;
         let query = match probe.kind {
             ProbeKind::KeyVault => {
-                target.set_path("/secrets");
+                if let Ok(mut segments) = target.path_segments_mut() {
+                    segments.pop_if_empty().push("secrets");
+                }
                 format!("api-version={KEY_VAULT_API}&maxresults=1")
             }
             ProbeKind::Blob => {
-                target.set_path("/");
+                if let Ok(mut segments) = target.path_segments_mut() {
+                    segments.pop_if_empty().push("");
+                }
                 "comp=list&maxresults=1".to_owned()
             }
         };

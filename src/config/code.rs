@@ -72,9 +72,9 @@ codes! {
     IncludeEmpty = "include-empty", Warning,
         "A pattern in `include` matches no file.";
     NotInInclude = "not-in-include", Error,
-        "An included file holds something else than [[workloads]] and [targets].";
+        "An included file holds something else than `[[workloads]]` and `[targets]`.";
     DuplicateTarget = "duplicate-target", Error,
-        "Two files give the same key of [targets].";
+        "Two files give the same key of `[targets]`.";
     InvalidProject = "invalid-project", Error,
         "The project is not 1 to 40 of a-z, 0-9 and `-`.";
     InvalidGuid = "invalid-guid", Error,
@@ -86,7 +86,7 @@ codes! {
     InvalidIdentityName = "invalid-identity-name", Error,
         "Azure would refuse the name of the identity: 3 to 128 letters, digits, `-` and `_`, the first a letter or digit.";
     InvalidIdentityTemplate = "invalid-identity-template", Error,
-        "identity_name has a placeholder other than {project}, {namespace} and {service_account}.";
+        "`identity_name` has a placeholder other than `{project}`, `{namespace}` and `{service_account}`.";
     InvalidTag = "invalid-tag", Error,
         "Azure would refuse the tag, or it is one of widentity's own.";
     InvalidLocation = "invalid-location", Error,
@@ -104,9 +104,9 @@ codes! {
     InvalidAudience = "invalid-audience", Error,
         "The audience is empty, longer than 600 characters or holds white space.";
     UnusualAudience = "unusual-audience", Warning,
-        "The tokens of the AKS webhook carry api://AzureADTokenExchange in every cloud; credentials for another audience match only where the cluster was set up for it.";
+        "The tokens of the AKS webhook carry `api://AzureADTokenExchange` in every cloud; credentials for another audience match only where the cluster was set up for it.";
     DuplicateCluster = "duplicate-cluster", Error,
-        "Two [clusters] entries have the same id; issuer and subject may exist once per identity.";
+        "Two `[clusters]` entries have the same id; issuer and subject may exist once per identity.";
     ContextWithoutAccess = "context-without-access", Error,
         "A cluster says access = \"none\" and how to reach it.";
     NoClusters = "no-clusters", Error,
@@ -114,9 +114,9 @@ codes! {
     ClustersNotChosen = "clusters-not-chosen", Error,
         "With more than one cluster, a workload must say in which it runs.";
     UnknownCluster = "unknown-cluster", Error,
-        "The cluster is not in [clusters].";
+        "The cluster is not in `[clusters]`.";
     UnknownTarget = "unknown-target", Error,
-        "The key is not in [targets].";
+        "The key is not in `[targets]`.";
     UnknownRole = "unknown-role", Error,
         "The role is not a built-in one that widentity knows, and so near to one that it is probably misspelt.";
     GrantIncomplete = "grant-incomplete", Error,

@@ -58,10 +58,14 @@ pub struct Disk;
 
 impl ReadFiles for Disk {
     fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ReadFailure> {
-        let failure = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => ReadFailure::NotFound,
-            io::ErrorKind::IsADirectory => ReadFailure::Directory,
-            _ => ReadFailure::Io(error),
+        let failure = |error: io::Error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                ReadFailure::NotFound
+            } else if error.kind() == io::ErrorKind::IsADirectory {
+                ReadFailure::Directory
+            } else {
+                ReadFailure::Io(error)
+            }
         };
         let file = File::open(path).map_err(failure)?;
         if file.metadata().map_err(failure)?.is_dir() {

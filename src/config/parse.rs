@@ -19,7 +19,7 @@ const MOST_SYNTAX_ERRORS: usize = 100;
 pub(super) enum Role {
     /// Everything.
     Root,
-    /// [[workloads]] and [targets].
+    /// `[[workloads]]` and `[targets]`.
     Included,
 }
 
@@ -82,7 +82,7 @@ fn syntax(
     broken
 }
 
-/// Keys of [azure] and of workloads that people look for at the top, and the reverse.
+/// Keys of `[azure]` and of workloads that people look for at the top, and the reverse.
 const AT_THE_TOP: &[(&str, &str)] = &[
     ("tenant", "in [azure]"),
     ("subscription", "in [azure]"),

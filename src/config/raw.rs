@@ -101,7 +101,7 @@ pub struct File {
     /// The owner mark on everything that is made, unique per subscription.
     #[schemars(with = "String", regex(pattern = r"^[a-z0-9-]{1,40}$"))]
     pub project: Option<Located<String>>,
-    /// Files with more [[workloads]] and [targets], relative to this one. `*`, `?` and `**` match.
+    /// Files with more `[[workloads]]` and `[targets]`, relative to this one. `*`, `?` and `**` match.
     #[schemars(with = "Option<Vec<String>>")]
     pub include: Vec<Located<String>>,
     /// Where identities live.
@@ -233,7 +233,7 @@ pub struct Workload {
     pub service_account: Option<Located<String>>,
     /// The clusters; `["*"]` for all. May be left out where the file has one cluster.
     pub clusters: Option<Located<Vec<Located<String>>>>,
-    /// What the role is on: a key of [targets], or an id.
+    /// What the role is on: a key of `[targets]`, or an id.
     pub target: Option<Located<String>>,
     /// The role: a name, a GUID or an id.
     pub role: Option<Located<String>>,
@@ -243,7 +243,7 @@ pub struct Workload {
     pub identity: Option<Located<String>>,
     /// The pod templates to label, as kind/name. Absent: every one that uses the account.
     pub pods: Option<Located<Vec<Located<String>>>>,
-    /// The tenant's GUID, where it is not that of [azure].
+    /// The tenant's GUID, where it is not that of `[azure]`.
     #[schemars(with = "Option<String>", regex(pattern = GUID))]
     pub tenant: Option<Located<String>>,
     /// The lifetime of federated tokens in seconds.
@@ -271,7 +271,7 @@ pub struct Grant {
     /// The role: a name, a GUID or an id.
     #[schemars(with = "String")]
     pub role: Option<Located<String>>,
-    /// What the role is on: a key of [targets], or an id.
+    /// What the role is on: a key of `[targets]`, or an id.
     #[schemars(with = "String")]
     pub target: Option<Located<String>>,
     /// An ABAC condition, version 2.0.

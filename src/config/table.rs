@@ -55,13 +55,11 @@ impl<'t, 's> Value<'t, 's> {
         takes: &str,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Table<'t, 's>> {
-        match self.value {
-            DeValue::Table(entries) => Some(Table::new(entries, self.span, name)),
-            other => {
-                problems.push(wrong_type(name, takes, other, self.span));
-                None
-            }
+        let entries = self.value.as_table();
+        if entries.is_none() {
+            problems.push(wrong_type(name, takes, self.value, self.span));
         }
+        entries.map(|entries| Table::new(entries, self.span, name))
     }
 
     /// The value as a list; anything else is reported.
@@ -70,16 +68,12 @@ impl<'t, 's> Value<'t, 's> {
         name: &str,
         takes: &str,
         problems: &mut Vec<Diagnostic>,
-    ) -> Option<Vec<Value<'t, 's>>> {
-        match self.value {
-            DeValue::Array(items) => {
-                Some(items.iter().map(|item| Value::new(self.span.file, item)).collect())
-            }
-            other => {
-                problems.push(wrong_type(name, takes, other, self.span));
-                None
-            }
+    ) -> Option<Vec<Self>> {
+        let items = self.value.as_array();
+        if items.is_none() {
+            problems.push(wrong_type(name, takes, self.value, self.span));
         }
+        items.map(|items| items.iter().map(|item| Self::new(self.span.file, item)).collect())
     }
 
     pub(super) fn string(
@@ -88,13 +82,11 @@ impl<'t, 's> Value<'t, 's> {
         takes: &str,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Located<String>> {
-        match self.value {
-            DeValue::String(text) => Some(Located { value: text.to_string(), span: self.span }),
-            other => {
-                problems.push(wrong_type(name, takes, other, self.span));
-                None
-            }
+        let text = self.value.as_str();
+        if text.is_none() {
+            problems.push(wrong_type(name, takes, self.value, self.span));
         }
+        text.map(|text| Located { value: text.to_owned(), span: self.span })
     }
 
     pub(super) fn word<W: Word>(
@@ -262,7 +254,7 @@ impl<'t, 's> Table<'t, 's> {
         key: &'static str,
         name: &str,
         problems: &mut Vec<Diagnostic>,
-    ) -> Option<Table<'t, 's>> {
+    ) -> Option<Self> {
         self.value(key)?.table(name, "a table", problems)
     }
 

@@ -19,17 +19,14 @@ use tokio::{
 use super::{
     RunOptions,
     event::{Cancelled, Evidence, Outcome},
+    lanes::cluster_of,
     outputs::{Output, Outputs},
-    queue::cluster_of,
     remote::{Notes, Remote},
 };
 use crate::{
     model::{ClusterName, FailureKind, RemoteFailure},
     plan::{Plan, Step, StepId, Value},
 };
-
-/// After an interrupt a write in flight may take this long to finish.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// What all steps of a run share.
 pub(crate) struct Run<'a> {
@@ -152,7 +149,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// A write: not begun after an interrupt, finished within [`GRACE`] where it has begun.
+    /// A write: not begun after an interrupt, finished within the time of grace where it has begun.
     pub(crate) async fn write<T>(
         &self,
         call: impl Future<Output = Result<T, RemoteFailure>>,
@@ -162,7 +159,7 @@ impl<'a> Context<'a> {
         }
         let given_up = async {
             let why = self.stopped().await;
-            time::sleep(GRACE).await;
+            time::sleep(self.run.options.grace).await;
             why
         };
         let result = tokio::select! {

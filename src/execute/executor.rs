@@ -12,9 +12,10 @@ use tokio::{
 use super::{
     context::{Context, Run},
     event::{Cancelled, Event, Outcome, StepInfo},
+    lanes::{BrokenPlan, Limits},
     operations,
     outputs::Outputs,
-    queue::{BrokenPlan, Limits, Queue},
+    queue::Queue,
     remote::Remote,
     report::ApplyReport,
 };
@@ -40,6 +41,10 @@ pub struct RunOptions {
     pub proof_deadline: Duration,
     /// How long live pods may take to carry today's values after their rollout.
     pub pods_deadline: Duration,
+    /// How far apart the looks at something that is waited for are.
+    pub looks_apart: Duration,
+    /// After an interrupt a write in flight may take this long to finish.
+    pub grace: Duration,
     /// The wall clock at the beginning.
     pub started_at: Timestamp,
 }
@@ -56,6 +61,8 @@ impl RunOptions {
             rollout_deadline: Duration::from_mins(10),
             proof_deadline: Duration::from_mins(5),
             pods_deadline: Duration::from_secs(30),
+            looks_apart: Duration::from_secs(2),
+            grace: Duration::from_secs(5),
             started_at: now,
         }
     }
@@ -127,12 +134,12 @@ pub async fn run(
                     teller.tell(&Event::StepWaiting { id, what });
                 }
                 let breaks = queue.opens_breaker(id, &outcome);
-                let ended = queue.end(id, &outcome);
+                let others = queue.end(id, &outcome);
                 teller.tell(&Event::StepFinished { id, outcome, elapsed });
-                if breaks && ended.iter().any(|(_, outcome)| is_broken_off(outcome)) {
+                if breaks && others.iter().any(|(_, outcome)| is_broken_off(outcome)) {
                     teller.tell(&Event::BreakerOpen { class: "rollouts".to_owned(), because: id });
                 }
-                teller.ended(ended);
+                teller.ended(others);
             }
         }
     }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     model::{FailureKind, RemoteFailure},
     plan::PlanReport,
+    prove,
 };
 
 /// The documented exit codes. The order of the variants is not their precedence.
@@ -47,8 +48,8 @@ impl ExitCode {
     }
 }
 
-/// The code of evidence that an API server is not the cluster of ARM's record.
-pub const WRONG_CLUSTER: &str = "cluster-context-mismatch";
+/// The code of evidence that an API server is not the cluster of ARM's record; proofs give it too.
+pub const WRONG_CLUSTER: &str = prove::CONTEXT_MISMATCH;
 
 fn denied(failure: &RemoteFailure) -> bool {
     matches!(failure.kind, FailureKind::Unauthenticated | FailureKind::Denied)
@@ -221,6 +222,9 @@ mod tests {
         Outcome::Failed { failure, written: false }
     }
 
+    /// What it is, what planning found, how the steps ended, the exit code.
+    type Case<'a> = (&'a str, &'a PlanReport, Vec<(StepClass, Outcome)>, u8);
+
     #[test]
     fn precedence_of_apply() {
         use FailureKind::{Denied, NotProved, Refused, TimedOut, Unreachable};
@@ -233,7 +237,7 @@ mod tests {
         let denied = PlanReport { unknown: unseen(Denied), ..PlanReport::default() };
         let unreachable = PlanReport { unknown: unseen(Unreachable), ..PlanReport::default() };
 
-        let table: Vec<(&str, &PlanReport, Vec<(StepClass, Outcome)>, u8)> = vec![
+        let table: Vec<Case<'_>> = vec![
             ("nothing to do", &clear, vec![], 0),
             ("all done", &clear, vec![(Write, done()), (Proof, done())], 0),
             ("interrupted", &clear, vec![(Write, cancelled(Cancelled::Interrupted))], 8),

@@ -5,14 +5,17 @@ pub mod event;
 mod executor;
 pub mod exit;
 pub mod journal;
+mod lanes;
 mod operations;
 mod outputs;
 mod queue;
 pub mod remote;
+mod remotes;
 pub mod report;
 
 pub use event::{Event, Outcome};
 pub use executor::{RunOptions, run};
-pub use queue::{BrokenPlan, Limits};
+pub use lanes::{BrokenPlan, Limits};
 pub use remote::Remote;
+pub use remotes::{RemoteCluster, Remotes};
 pub use report::ApplyReport;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -35,6 +36,13 @@ pub struct AccountRef<'a> {
     pub namespace: &'a Namespace,
     /// The account.
     pub account: &'a AccountName,
+}
+
+impl fmt::Display for AccountRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, namespace, account } = self;
+        write!(f, "service account {namespace}/{account} in cluster {cluster}")
+    }
 }
 
 /// A role assignment to be put.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, error::Error as _, fmt, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, header};
+use hyper::{Method, Request, Response, header, http};
 use kube::client::{AuthError, Body};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -250,6 +250,8 @@ impl Client {
                 // The server says that it did not begin: any request may be repeated.
                 Some(429) => tries < TRIES,
                 Some(503 | 504) => repeatable && tries < TRIES,
+                // The server asks for it: a fresh account's token on old servers, for one.
+                Some(500..) if retry_after.is_some() => repeatable && tries < TRIES,
                 Some(_) => false,
                 None => {
                     let unreachable = matches!(error, KubeError::Unreachable { .. });
@@ -357,8 +359,8 @@ impl Client {
     }
 }
 
-fn bearer(token: &Token) -> Result<HeaderValue, KubeError> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+fn bearer(token: &Token) -> Result<header::HeaderValue, KubeError> {
+    let mut value = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()))
         .map_err(|_| KubeError::Body { message: "the token is not a header value".to_owned() })?;
     value.set_sensitive(true);
     Ok(value)

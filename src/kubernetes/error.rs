@@ -160,8 +160,11 @@ impl KubeError {
 
     /// Whether somebody else owns a field, or the object changed or was recreated.
     pub fn is_conflict(&self) -> bool {
+        // Servers say of another uid in the body either that or that the field is immutable.
+        let immutable = || self.causes().iter().any(|cause| cause.field == "metadata.uid");
         matches!(self, Self::Recreated { .. })
             || self.status() == Some(409) && !self.is_already_exists()
+            || self.status() == Some(422) && immutable()
     }
 
     /// Whether the object to be made exists.
@@ -216,6 +219,7 @@ impl KubeError {
             Self::Unreachable { .. } => FailureKind::Unreachable,
             Self::TimedOut { .. } => FailureKind::TimedOut,
             Self::Recreated { .. } => FailureKind::Conflict,
+            Self::Status { .. } if self.is_conflict() => FailureKind::Conflict,
             Self::Status { status, .. } => match status {
                 401 => FailureKind::Unauthenticated,
                 403 => FailureKind::Denied,

@@ -1,7 +1,7 @@
 //! Tokens of service accounts, with the claims that decide whether Entra takes them.
 
 use base64::Engine as _;
-use http::Method;
+use hyper::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;

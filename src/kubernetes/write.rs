@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use http::Method;
+use hyper::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 

@@ -251,8 +251,8 @@ pub enum Misfit {
 
 /// Services whose data plane does not ask ARM role assignments, by prefix of the resource type.
 /// Sources: Microsoft documentation, "Use data plane role-based access control with Azure Cosmos
-/// DB for NoSQL", "Microsoft Entra authentication for Azure SQL", the same for PostgreSQL and
-/// MySQL flexible server, "Managed HSM local RBAC built-in roles", and "Use Microsoft Entra for
+/// DB for `NoSQL`", "Microsoft Entra authentication for Azure SQL", the same for `PostgreSQL` and
+/// `MySQL` flexible server, "Managed HSM local RBAC built-in roles", and "Use Microsoft Entra for
 /// cache authentication".
 const NOT_BY_ROLES: &[(&str, &str, &str)] = &[
     (

@@ -1,7 +1,10 @@
 //! Steps: the plan's work in order. The executor makes no choices; everything it needs stands
 //! here or is an output of an earlier step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -277,6 +280,12 @@ pub struct TemplateRef {
     pub name: String,
     /// The UID.
     pub uid: String,
+}
+
+impl fmt::Display for TemplateRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
 }
 
 impl Operation {

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::{Value, json};
 
-use super::{context::Context, entra::http_get, store::Write};
+use super::{admission::RegistrationError, context::Context, entra::http_get, store::Write};
 
 /// `--cluster NAME=KUBECONFIG`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,9 @@ pub enum ExternalError {
     /// Writing to the world.
     #[error("writing the world")]
     Store(#[from] std::io::Error),
+    /// Its webhook.
+    #[error(transparent)]
+    Webhook(#[from] RegistrationError),
 }
 
 /// What is known of a real cluster.
@@ -55,6 +58,8 @@ pub(super) struct Known {
     pub(super) issuer: String,
     /// A client of its API server.
     pub(super) client: kube::Client,
+    /// Minor version of its API server.
+    pub(super) minor: u32,
 }
 
 impl External {
@@ -76,6 +81,7 @@ impl External {
         let issuer = issuer.ok_or(ExternalError::NoIssuer)?.to_owned();
         let version = get(&client, "/version").await?["gitVersion"].clone();
         let version = version.as_str().unwrap_or_default().trim_start_matches('v').to_owned();
+        let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(33);
         let mut world = ctx.store.lock();
         let (key, record) = world
             .list("arm/subscriptions/")
@@ -96,7 +102,7 @@ impl External {
             properties["currentKubernetesVersion"] = version.into();
         }
         world.commit(vec![Write::put(key, doc)])?;
-        Ok(Known { issuer, client })
+        Ok(Known { issuer, client, minor })
     }
 }
 

@@ -115,6 +115,8 @@ impl Files {
             ready: beside("ready.json"),
             _lock: lock(snapshot, &beside("lock"), &beside("ready.json"))?,
         };
+        // Left by a run that was killed: whoever is refused the lock must not follow it.
+        files.remove_ready();
         let (mut docs, mut revision) = files.read_snapshot()?;
         let torn = files.replay(&mut docs, &mut revision)?;
         files.write_snapshot(&docs, revision)?;
@@ -143,7 +145,6 @@ impl Files {
 
     /// Takes back what [`Files::write_ready`] told.
     pub fn remove_ready(&self) {
-        // Absent is what is wanted, and a stale file is recognised by the free lock.
         drop(std::fs::remove_file(&self.ready));
     }
 

@@ -3,6 +3,7 @@
 //! Imports nothing of ours: it shares no request or response code with the clients, or their
 //! mistakes would cancel out.
 
+mod admission;
 pub mod arm;
 pub mod clock;
 pub mod clusters;
@@ -14,7 +15,9 @@ pub mod entra;
 pub mod external;
 pub mod faults;
 pub mod files;
+pub mod kubernetes;
 pub mod limits;
+mod listeners;
 pub mod ready;
 pub mod roles;
 pub mod seed;

@@ -9,23 +9,23 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio_rustls::TlsAcceptor;
 
 use super::{
+    admission,
     arm::{self, KubeconfigError},
     clock::{Clock, Ids},
     context::{ClusterRef, Context, Settings},
-    control, dataplane, endpoints,
-    entra::{self, Entra, Issuers},
+    endpoints, entra,
     external::{External, ExternalError},
     faults::Rule,
     files::{self, FileError, Files},
+    listeners::{Listeners, Served},
     ready::Ready,
     seed::Seed,
-    server::{Bound, Servers},
+    server::Servers,
     store::{Store, Write},
     tls::{self, TlsError},
-    tokens::{self, KeyError},
+    tokens::KeyError,
 };
 
 /// Where a world lives.
@@ -150,19 +150,24 @@ impl Sandbox {
             let file = OpenOptions::new().create(true).append(true).open(&path);
             ctx.faults.log_to(file.map_err(|source| StartError::Log { path, source })?);
         }
-        let mut issuers = BTreeMap::new();
+        let mut real = Vec::new();
         for external in &options.external {
             let failed = |source| StartError::External { cluster: external.name.clone(), source };
-            let known = external.adopt(&ctx).await.map_err(failed)?;
-            issuers.insert(known.issuer, known.client);
+            real.push((external.name.clone(), external.adopt(&ctx).await.map_err(failed)?));
         }
         let running = Listeners::bind(&ctx, &options.seed, &options.external).await?;
-        let (servers, clusters) = running.serve(&ctx, issuers, &options.seed)?;
+        let Served { servers, clusters, webhooks } = running.serve(&ctx, &real, &options.seed)?;
+        let mut clients = Vec::new();
+        for ((cluster, known), address) in real.into_iter().zip(webhooks) {
+            let registered = admission::register(&ctx, &known.client, address).await;
+            registered.map_err(|error| StartError::External { cluster, source: error.into() })?;
+            clients.push(known.client);
+        }
         let ready = ready(&ctx, &directory, &clusters, &options.external)?;
         if let Some(files) = &files {
             files.write_ready(&ready)?;
         }
-        Ok(Running { ctx, servers, files, ready, torn })
+        Ok(Running { ctx, servers, files, ready, torn, clients })
     }
 }
 
@@ -173,6 +178,8 @@ pub struct Running {
     files: Option<Files>,
     ready: Ready,
     torn: bool,
+    /// Real clusters in which the webhook is registered.
+    clients: Vec<kube::Client>,
 }
 
 impl Running {
@@ -198,6 +205,9 @@ impl Running {
 
     /// Ends the listeners and folds the world into its snapshot.
     pub async fn stop(self) -> Result<(), StartError> {
+        for client in &self.clients {
+            admission::withdraw(client).await;
+        }
         self.servers.stop().await;
         if let Some(files) = self.files {
             files.remove_ready();
@@ -257,130 +267,6 @@ fn operator(ctx: &Context) -> Result<(), StartError> {
     ];
     world.commit(writes).map_err(StartError::Store)?;
     Ok(())
-}
-
-/// Bound sockets: all addresses are known before anything is served.
-struct Listeners {
-    resource_manager: Bound,
-    authority: Bound,
-    graph: Bound,
-    data_plane: Bound,
-    issuers: Bound,
-    clusters: Vec<(ClusterRef, Bound)>,
-}
-
-impl Listeners {
-    async fn bind(ctx: &Context, seed: &Seed, external: &[External]) -> Result<Self, StartError> {
-        let bind = async || Bound::new().await.map_err(StartError::Bind);
-        let mut clusters = Vec::new();
-        for cluster in emulated(ctx, seed, external) {
-            clusters.push((cluster, bind().await?));
-        }
-        let listeners = Self {
-            resource_manager: bind().await?,
-            authority: bind().await?,
-            graph: bind().await?,
-            data_plane: bind().await?,
-            issuers: bind().await?,
-            clusters,
-        };
-        ctx.endpoints.set(endpoints::Bound {
-            resource_manager: listeners.resource_manager.address,
-            authority: listeners.authority.address,
-            graph: listeners.graph.address,
-            data_plane: listeners.data_plane.address,
-            issuers: listeners.issuers.address,
-            clusters: listeners
-                .clusters
-                .iter()
-                .map(|(cluster, bound)| (cluster.name.clone(), bound.address))
-                .collect(),
-        });
-        Ok(listeners)
-    }
-
-    fn serve(
-        self,
-        ctx: &Arc<Context>,
-        external: BTreeMap<String, kube::Client>,
-        seed: &Seed,
-    ) -> Result<(Servers, Vec<ClusterRef>), StartError> {
-        let tls = TlsAcceptor::from(tls::server_config(ctx, &names(ctx))?);
-        // Made before the first request, which would otherwise wait for a key.
-        tokens::entra_key(ctx)?;
-        let entra = Entra::new(Arc::clone(ctx), Issuers::new(ctx, external)?);
-        let mut servers = Servers::new();
-        let mut serve = |bound, service: &str, router| {
-            servers.serve(ctx, bound, &tls, service, router);
-        };
-        serve(
-            self.resource_manager,
-            "arm",
-            arm::router(Arc::clone(ctx)).merge(control::router(Arc::clone(ctx))),
-        );
-        serve(self.authority, "entra", entra.router());
-        serve(self.graph, "graph", entra::graph_router(Arc::clone(ctx)));
-        serve(self.data_plane, "data", dataplane::router(Arc::clone(ctx)));
-        serve(self.issuers, "issuers", entra::issuer_router(Arc::clone(ctx)));
-        let mut clusters = Vec::new();
-        for (cluster, bound) in self.clusters {
-            tokens::signing_key(ctx, &cluster.id)?;
-            let router = api_server(ctx, &cluster, seed);
-            serve(bound, &format!("cluster/{}", cluster.name), router);
-            clusters.push(cluster);
-        }
-        Ok((servers, clusters))
-    }
-}
-
-/// The API server of an emulated cluster, with the seed's objects in it.
-fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router {
-    let _ = (cluster, seed);
-    entra::issuer_router(Arc::clone(ctx))
-}
-
-/// Clusters that this process serves: all of the world but those behind which a real one stands.
-fn emulated(ctx: &Context, seed: &Seed, external: &[External]) -> Vec<ClusterRef> {
-    let mut found: BTreeMap<String, ClusterRef> = BTreeMap::new();
-    for (key, doc) in ctx.store.list("arm/subscriptions/") {
-        let parts: Vec<&str> = key.split('/').collect();
-        if parts.len() == 9 && parts[7] == "managedclusters" && !doc["external"].is_object() {
-            let text = |name: &str| doc[name].as_str().unwrap_or_default().to_owned();
-            found.insert(key, ClusterRef { name: text("cluster"), id: text("id") });
-        }
-    }
-    // The seed's names win: a configuration may rename a cluster.
-    for cluster in &seed.clusters {
-        let key = format!("arm/{}", cluster.cluster.key());
-        if let Some(entry) = found.get_mut(&key) {
-            entry.name.clone_from(&cluster.cluster.name);
-        }
-    }
-    found.into_values().filter(|c| !external.iter().any(|e| e.name == c.name)).collect()
-}
-
-/// Names besides loopback for which the listeners' certificate is good.
-fn names(ctx: &Context) -> Vec<String> {
-    let mut names = vec!["*.vault.azure.net".to_owned(), "*.blob.core.windows.net".to_owned()];
-    for (_, doc) in ctx.store.list("arm/subscriptions/") {
-        if let Some(host) = doc["issuer"]
-            .as_str()
-            .and_then(|issuer| Some(url::Url::parse(issuer).ok()?.host_str()?.to_owned()))
-        {
-            names.push(host);
-        }
-        if let Some(host) = doc["properties"]["fqdn"].as_str().filter(|_| doc["issuer"].is_string())
-        {
-            names.push(host.to_owned());
-        }
-    }
-    // Clusters that clients make later are in regions that are not known yet.
-    for region in ["westeurope", "northeurope", "eastus", "eastus2", "westus2", "uksouth"] {
-        names.push(format!("{region}.oic.prod-aks.azure.com"));
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 fn ready(

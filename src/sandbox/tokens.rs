@@ -130,28 +130,6 @@ pub fn operator_token(ctx: &Context, cluster_id: &str) -> Result<String, KeyErro
     secret(ctx, &format!("keys/operator/{}", normal(cluster_id)))
 }
 
-/// Whom a bearer token shows to the API server of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterUser {
-    /// The user name: `masterclient` for the token of a kubeconfig, an object id for Entra's.
-    pub name: String,
-    /// The groups; the world's operator is in `system:masters`.
-    pub groups: Vec<String>,
-}
-
-/// The user of a bearer token that is the kubeconfig's or one of Entra's; `None` for any other,
-/// such as a service account's.
-pub fn cluster_user(ctx: &Context, cluster_id: &str, bearer: &str) -> Option<ClusterUser> {
-    let masters = vec!["system:masters".to_owned(), "system:authenticated".to_owned()];
-    if operator_token(ctx, cluster_id).is_ok_and(|token| token == bearer) {
-        return Some(ClusterUser { name: "masterclient".to_owned(), groups: masters });
-    }
-    let claims = verify_access_token(ctx, bearer, &[AKS_SERVER]).ok()?;
-    let operator = claims.get("appid")?.as_str()? == ctx.settings.operator.to_string();
-    let groups = if operator { masters } else { vec!["system:authenticated".to_owned()] };
-    Some(ClusterUser { name: claims.get("oid")?.as_str()?.to_owned(), groups })
-}
-
 /// A random secret kept at a store key, made on first use.
 pub(super) fn secret(ctx: &Context, name: &str) -> Result<String, KeyError> {
     let mut world = ctx.store.lock();

@@ -1,14 +1,16 @@
 //! Configuration files: what is taken, what is refused, in which words; and what they compile to.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use insta::{assert_json_snapshot, assert_snapshot};
+use proptest::prelude::*;
 use widentity::{
     config::{
-        Code, Config, Diagnostics, Disk, Selection, SelectionError, compile, load, sample, schema,
+        Code, Config, Diagnostics, Disk, Entry, ReadFailure, ReadFiles, Selection, SelectionError,
+        compile, load, sample, schema,
     },
     model::desired::DesiredState,
 };
@@ -145,9 +147,8 @@ fn a_file_that_is_not_toml_gives_a_bounded_answer() {
 #[test]
 fn many_problems_in_a_long_file_are_all_shown_and_soon() {
     let mut text = String::from_utf8(fs::read(path("valid/minimal.toml")).unwrap()).unwrap();
-    for n in 0..2000 {
-        text.push_str(&format!("[[workloads]]\nnamespace = \"a\"\nservice_account = \"w{n}\"\n"));
-    }
+    let bare = |n| format!("[[workloads]]\nnamespace = \"a\"\nservice_account = \"w{n}\"\n");
+    text.extend((0..2000).map(bare));
     let files = Files::new(&[("w.toml", text.as_bytes())]);
     let found = files.load("w.toml").unwrap_err();
     assert_eq!(found.errors(), 2000);
@@ -187,6 +188,72 @@ fn equal_names_of_assignments_are_told_apart() {
     let addresses: Vec<String> =
         state.assignments.iter().map(|assignment| assignment.address.to_string()).collect();
     assert_snapshot!(addresses.join("\n"));
+}
+
+/// A file that is kept in memory, alone in its directory.
+struct Memory(String);
+
+impl ReadFiles for Memory {
+    fn read(&self, path: &Path, _limit: u64) -> Result<Vec<u8>, ReadFailure> {
+        if path == Path::new("w.toml") {
+            Ok(self.0.clone().into_bytes())
+        } else {
+            Err(ReadFailure::NotFound)
+        }
+    }
+
+    fn list(&self, _directory: &Path) -> io::Result<Vec<Entry>> {
+        Ok(vec![Entry { name: "w.toml".to_owned(), directory: false }])
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    fn in_repository(&self, path: &Path) -> Option<PathBuf> {
+        Some(Path::new("deploy").join(path))
+    }
+}
+
+proptest! {
+    /// Whatever becomes of a good file, the answer is a configuration or problems that can be
+    /// shown: no panic, and every place within the text.
+    #[test]
+    fn no_text_is_too_broken(
+        sample in 0..5_usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..6_usize, 0..12_usize), 0..6),
+    ) {
+        let mut text = match sample {
+            0 => sample::WORKLOADS.to_owned(),
+            n => {
+                let name = ["keys", "ids", "grants", "shared"][n - 1];
+                String::from_utf8(fs::read(path(&format!("invalid/{name}.toml"))).unwrap()).unwrap()
+            }
+        };
+        for (at, removed, added) in edits {
+            let added = [
+                "", "\"", "[", "]", "\n", "=", "ä\u{301}", "\r\n", "{", "\u{0}", "[[workloads]]\n", "''''",
+            ][added];
+            let mut start = at.index(text.len() + 1);
+            while !text.is_char_boundary(start) {
+                start -= 1;
+            }
+            let end = text[start..].char_indices().nth(removed).map_or(text.len(), |(n, _)| start + n);
+            text.replace_range(start..end, added);
+        }
+        match load(Path::new("w.toml"), &Memory(text)) {
+            Ok(config) => {
+                prop_assert_eq!(&config.source, "deploy/w.toml");
+                desired(&config);
+            }
+            Err(found) => {
+                prop_assert!(found.errors() > 0);
+                let shown = found.render(false);
+                prop_assert_eq!(shown.matches("\n\n").count() >= found.list.len(), true);
+                prop_assert_eq!(found.records().len(), found.list.len());
+            }
+        }
+    }
 }
 
 fn select(only: &[&str], namespaces: &[&str], clusters: &[&str]) -> Selection {

@@ -19,6 +19,14 @@ use crate::{
     },
 };
 
+/// A grant as it is written, in either form.
+struct Written<'a> {
+    span: Span,
+    role: Option<&'a Located<String>>,
+    target: Option<&'a Located<String>>,
+    condition: Option<&'a Located<String>>,
+}
+
 /// A grant with what its checks need.
 struct Candidate<'a> {
     span: Span,
@@ -48,18 +56,18 @@ pub(super) fn grants(
             .help("move the pair into the list: { role = \"…\", target = \"…\" }"),
         );
     }
-    let mut written: Vec<(
-        Span,
-        Option<&Located<String>>,
-        Option<&Located<String>>,
-        Option<&Located<String>>,
-    )> = Vec::new();
+    let mut written: Vec<Written<'_>> = Vec::new();
     if short.is_some() {
-        written.push((raw.span, raw.role.as_ref(), raw.target.as_ref(), None));
+        let (role, target) = (raw.role.as_ref(), raw.target.as_ref());
+        written.push(Written { span: raw.span, role, target, condition: None });
     }
     for grant in raw.grants.as_ref().map(|list| list.value.as_slice()).unwrap_or_default() {
-        let condition = grant.condition.as_ref();
-        written.push((grant.span, grant.role.as_ref(), grant.target.as_ref(), condition));
+        written.push(Written {
+            span: grant.span,
+            role: grant.role.as_ref(),
+            target: grant.target.as_ref(),
+            condition: grant.condition.as_ref(),
+        });
     }
     if written.is_empty() && raw.grants.is_none() {
         problems.push(
@@ -72,8 +80,8 @@ pub(super) fn grants(
     let before = problems.len();
     let mut good: Vec<Candidate<'_>> = Vec::new();
     let mut seen: BTreeMap<(String, String), Span> = BTreeMap::new();
-    for (span, role, target, condition) in written {
-        if let Some(candidate) = candidate(span, role, target, condition, around, problems) {
+    for grant in written {
+        if let Some(candidate) = candidate(&grant, around, problems) {
             if let Some(first) = seen.get(&candidate.grant.key()) {
                 problems.push(
                     Diagnostic::at(
@@ -100,13 +108,11 @@ pub(super) fn grants(
 }
 
 fn candidate<'a>(
-    span: Span,
-    role: Option<&'a Located<String>>,
-    target: Option<&'a Located<String>>,
-    condition: Option<&Located<String>>,
+    written: &Written<'a>,
     around: &Surroundings<'_>,
     problems: &mut Problems,
 ) -> Option<Candidate<'a>> {
+    let Written { span, role, target, condition } = *written;
     let missing = match (role, target) {
         (Some(_), None) => Some("target"),
         (None, Some(_)) => Some("role"),

@@ -64,7 +64,7 @@ pub(super) fn scope(text: &str) -> Result<ArmId, String> {
     if text.is_empty() {
         return Err("it is empty".to_owned());
     }
-    if text.chars().any(|c| c.is_control()) || text.trim() != text {
+    if text.chars().any(char::is_control) || text.trim() != text {
         return Err("it has white space or control characters".to_owned());
     }
     if text.contains("://") {

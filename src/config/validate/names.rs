@@ -42,18 +42,17 @@ fn dns(
     if count > longest {
         return refused(format!("has {count} characters; {longest} are allowed"), None);
     }
-    let likely = || {
-        let lower = text.to_ascii_lowercase().replace(['_', ' '], "-");
-        dns(&lower, longest, allowed, marks).is_ok().then_some(lower)
-    };
     if let Some(c) = text.chars().find(|c| !allowed(*c)) {
         let reason = if c.is_ascii_uppercase() {
             "has upper-case letters".to_owned()
         } else {
             format!("has {c:?}; a-z, 0-9, {marks} are allowed")
         };
-        let likely = if text.chars().any(|c| !allowed(c)) { likely() } else { None };
-        return refused(reason, likely);
+        let lower = text.to_ascii_lowercase().replace(['_', ' '], "-");
+        let likely = lower.chars().all(allowed)
+            && lower.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && lower.ends_with(|c: char| c.is_ascii_alphanumeric());
+        return refused(reason, likely.then_some(lower));
     }
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
         || !text.ends_with(|c: char| c.is_ascii_alphanumeric())

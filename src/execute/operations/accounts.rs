@@ -25,10 +25,14 @@ pub(super) async fn create(
         context.outputs(|outputs| outputs.account(&context.step.address, seen.uid.clone()));
     };
     if let Some(seen) = context.read(remote.account(at)).await? {
-        // One that carries nothing is what this step makes, whoever made it. Any other belongs to
-        // somebody who was not there when the plan looked for owners.
-        let bare = seen.meta.annotations.is_empty() && seen.meta.labels.is_empty();
-        if !bare || seen.meta.deleting {
+        // One that carries nothing is what this step makes, whoever made it, and one with our mark
+        // is what an earlier run of this plan made of it. Any other belongs to somebody who was
+        // not there when the plan looked for owners.
+        let meta = &seen.meta;
+        let bare = meta.annotations.is_empty() && meta.labels.is_empty();
+        let mark = meta.annotations.get(names::PROJECT_ANNOTATION);
+        let ours = mark.is_some_and(|mark| *mark == remote.project().0);
+        if !(bare || ours) || meta.deleting {
             return Err(Halt::Stale(format!("service account {namespace}/{account} exists now")));
         }
         keep(&seen);

@@ -88,7 +88,7 @@ pub(super) async fn settle_roles(
 ) -> Result<Good, Halt> {
     let principal = context.resolve(principal)?;
     let deadline = Instant::now() + VISIBLE_WITHIN;
-    let mut apart = Duration::from_secs(2);
+    let mut apart = context.run.options.looks_apart;
     let youngest = loop {
         let (seen, youngest) = look(context, principal, assignments).await?;
         if seen == assignments.len() {
@@ -102,7 +102,7 @@ pub(super) async fn settle_roles(
         }
         context.waiting(&format!("{missing} of {} role assignments to be seen", assignments.len()));
         context.pause(apart).await?;
-        apart = (apart * 2).min(Duration::from_secs(15));
+        apart = (apart * 2).min(context.run.options.looks_apart * 8);
     };
     if probe_has_passed(context) {
         let detail = Some("a probe has passed".to_owned());
@@ -207,6 +207,6 @@ pub(super) async fn check_injection(
             return Err(Halt::failed(failure));
         }
         context.waiting("the workload identity webhook");
-        context.pause(Duration::from_secs(if starts { 5 } else { 2 * u64::from(tries) })).await?;
+        context.pause(context.run.options.looks_apart * tries.min(3)).await?;
     }
 }

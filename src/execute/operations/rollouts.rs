@@ -1,7 +1,5 @@
 //! Waiting for a controller to replace its pods.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::{
@@ -12,11 +10,6 @@ use crate::{
     },
     plan::step::TemplateRef,
 };
-
-/// The first look comes after this, the following ones after twice the time each.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
-/// Looks are at most this far apart.
-const LOOKS_APART: Duration = Duration::from_secs(2);
 
 /// How a rollout ended well.
 pub(super) enum Rolled {
@@ -57,7 +50,8 @@ pub(super) async fn until_rolled(
 ) -> Result<Rolled, Halt> {
     let limit = context.run.options.rollout_deadline;
     let deadline = Instant::now() + limit;
-    let mut apart = FIRST_LOOK;
+    // A small rollout takes a second, a large one minutes.
+    let mut apart = context.run.options.looks_apart / 8;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
             Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
@@ -94,7 +88,7 @@ pub(super) async fn until_rolled(
             }
         };
         if let Some(state) = &state {
-            context.waiting(state);
+            context.waiting(&format!("{target}: {state}"));
         }
         if Instant::now() >= deadline {
             let state = state.unwrap_or_default();
@@ -102,7 +96,7 @@ pub(super) async fn until_rolled(
             return Err(failed(context, cluster, target, FailureKind::TimedOut, message));
         }
         context.pause(apart).await?;
-        apart = (apart * 2).min(LOOKS_APART);
+        apart = (apart * 2).min(context.run.options.looks_apart);
     }
 }
 
@@ -124,9 +118,10 @@ fn in_words(progress: &snapshot::Progress) -> String {
     let snapshot::Progress { desired, updated, available, total, .. } = progress;
     let old = total - updated;
     if old > 0 && updated >= desired {
-        return format!("{old} old pods to end, {available} of {desired} available");
+        let old = if old == 1 { "1 old pod".to_owned() } else { format!("{old} old pods") };
+        return format!("{old} to end, {available} of {desired} available");
     }
-    format!("{updated} of {desired} pods to be replaced, {available} available")
+    format!("{updated} of {desired} pods replaced, {available} available")
 }
 
 /// A failed rollout, with the command that takes it back.
@@ -137,8 +132,7 @@ fn failed(
     kind: FailureKind,
     message: String,
 ) -> Halt {
-    let tried = format!("roll {} {}/{}", target.kind.as_str(), target.namespace, target.name);
-    let failure = RemoteFailure::new(kind, tried, message);
+    let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
     Halt::failed(failure.with_hint(undo(&context.remote().kubectl(cluster), target)))
 }
 
@@ -160,5 +154,43 @@ fn undo(kubectl: &str, target: &TemplateRef) -> String {
         | TemplateKind::Pod => {
             format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_undo_command_fits_the_kind() {
+        let target = |kind| TemplateRef {
+            namespace: "shop".into(),
+            kind,
+            api_version: "v1".to_owned(),
+            name: "cart".to_owned(),
+            uid: "u".to_owned(),
+        };
+        let undo = |kind| undo("kubectl --context east", &target(kind));
+        assert_eq!(
+            undo(TemplateKind::StatefulSet),
+            "kubectl --context east -n shop rollout undo statefulset/cart"
+        );
+        assert_eq!(
+            undo(TemplateKind::Rollout),
+            "kubectl argo rollouts --context east -n shop undo cart"
+        );
+    }
+
+    #[test]
+    fn progress_names_what_is_missing() {
+        let progress = |desired, updated, total, available| snapshot::Progress {
+            desired,
+            updated,
+            total,
+            available,
+            ..snapshot::Progress::default()
+        };
+        assert_eq!(in_words(&progress(3, 1, 4, 3)), "1 of 3 pods replaced, 3 available");
+        assert_eq!(in_words(&progress(3, 3, 4, 3)), "1 old pod to end, 3 of 3 available");
     }
 }

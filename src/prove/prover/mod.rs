@@ -1,6 +1,10 @@
 //! The proof itself: ask, wait for what may be on its way, name the cause of what is not.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -10,7 +14,9 @@ use super::{
     retry::{LIMIT, Outlook, outlook, pause},
 };
 use crate::{
-    azure::{Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, TransportError},
+    azure::{
+        Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, Sleep, TransportError,
+    },
     model::{
         FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
         snapshot::ObservedCredential,
@@ -26,12 +32,13 @@ const BELIEVE_AFTER: u32 = 2;
 pub const CONTEXT_MISMATCH: &str = "cluster-context-mismatch";
 
 /// Makes proofs. Clones share connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Prover {
     entra: Entra,
     prober: Prober,
     arm: Arm,
     jitter: Jitter,
+    sleep: Sleep,
 }
 
 /// What a proof needs of the world; tests script it.
@@ -46,6 +53,9 @@ trait World: Sync {
         &self,
     ) -> impl Future<Output = Result<Option<Vec<ObservedCredential>>, RemoteFailure>> + Send;
     fn probe(&self, probe: &Probe, token: &Token) -> impl Future<Output = ProbeOutcome> + Send;
+    /// The time since some moment.
+    fn now(&self) -> Duration;
+    fn sleep(&self, how_long: Duration) -> impl Future<Output = ()> + Send;
     fn arm_scope(&self) -> String;
     fn probe_scope(&self, probe: &Probe) -> String;
 }
@@ -54,6 +64,8 @@ struct Real<'a, K> {
     prover: &'a Prover,
     source: &'a K,
     claim: &'a ResolvedClaim,
+    began: Instant,
+    slept: Mutex<Duration>,
 }
 
 impl<K: TokenSource> World for Real<'_, K> {
@@ -79,12 +91,28 @@ impl<K: TokenSource> World for Real<'_, K> {
         self.prover.prober.probe(probe, token).await
     }
 
+    fn now(&self) -> Duration {
+        // On a clock of tests, sleeping takes no real time and must count all the same.
+        self.began.elapsed().max(*self.slept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn sleep(&self, how_long: Duration) {
+        (self.prover.sleep)(how_long).await;
+        *self.slept.lock().unwrap_or_else(PoisonError::into_inner) += how_long;
+    }
+
     fn arm_scope(&self) -> String {
         self.prover.arm.endpoints().arm_scope.clone()
     }
 
     fn probe_scope(&self, probe: &Probe) -> String {
         self.prover.prober.scope(probe.kind)
+    }
+}
+
+impl fmt::Debug for Prover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prover").field("arm", &self.arm).finish_non_exhaustive()
     }
 }
 
@@ -97,6 +125,7 @@ impl Prover {
             prober: Prober::new(endpoints)?,
             arm: arm.clone(),
             jitter: Jitter::random(),
+            sleep: Arc::new(|how_long| Box::pin(tokio::time::sleep(how_long))),
         })
     }
 
@@ -104,6 +133,12 @@ impl Prover {
     #[must_use]
     pub fn with_jitter(&self, jitter: Jitter) -> Self {
         Self { jitter, ..self.clone() }
+    }
+
+    /// The same prover on another clock.
+    #[must_use]
+    pub fn with_sleep(&self, sleep: Sleep) -> Self {
+        Self { sleep, ..self.clone() }
     }
 
     /// Proves a claim, asking Entra again until it is proved, until it cannot be, or for five
@@ -118,11 +153,12 @@ impl Prover {
         source: &K,
         claim: &ResolvedClaim,
         probe: Option<&Probe>,
-        progress: &mut (dyn FnMut(String) + Send),
+        progress: &mut (dyn FnMut(String) + Send + Sync),
         deadline: Instant,
     ) -> Result<Proof, RemoteFailure> {
-        let world = Real { prover: self, source, claim };
-        let deadline = deadline.min(Instant::now() + LIMIT);
+        let began = Instant::now();
+        let world = Real { prover: self, source, claim, began, slept: Mutex::default() };
+        let deadline = deadline.saturating_duration_since(began).min(LIMIT);
         Attempt { world: &world, claim, jitter: &self.jitter, deadline, progress }.run(probe).await
     }
 }
@@ -131,8 +167,9 @@ struct Attempt<'a, W> {
     world: &'a W,
     claim: &'a ResolvedClaim,
     jitter: &'a Jitter,
-    deadline: Instant,
-    progress: &'a mut (dyn FnMut(String) + Send),
+    /// On the world's clock.
+    deadline: Duration,
+    progress: &'a mut (dyn FnMut(String) + Send + Sync),
 }
 
 impl<W: World> Attempt<'_, W> {
@@ -169,7 +206,7 @@ impl<W: World> Attempt<'_, W> {
     }
 
     async fn run(mut self, probe: Option<&Probe>) -> Result<Proof, RemoteFailure> {
-        let began = Instant::now();
+        let began = self.world.now();
         let mut issued = self.issue().await?;
         let scope = self.world.arm_scope();
         let mut attempts = 0;
@@ -177,7 +214,8 @@ impl<W: World> Attempt<'_, W> {
         let exchanged = loop {
             attempts += 1;
             // Entra refuses a token in its last moments; a new one costs little.
-            if attempts > 1 && began.elapsed() > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2) {
+            if attempts > 1 && self.since(began) > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2)
+            {
                 issued = self.issue().await?;
             }
             let error = match self.world.exchange(&issued.token, &scope).await {
@@ -214,7 +252,7 @@ impl<W: World> Attempt<'_, W> {
             };
             let pause = pause(attempts, retry_after(&error), self.jitter);
             if !self.wait(pause, what).await {
-                let seconds = began.elapsed().as_secs();
+                let seconds = self.since(began).as_secs();
                 let cause = match self.compared(&issued).await {
                     Ok(Some(Match::Fits { name })) => format!(
                         "federated credential {name} fits the token, and Entra still refuses it \
@@ -239,7 +277,7 @@ impl<W: World> Attempt<'_, W> {
             aud: self.claim.audience.clone(),
             oid,
             attempts,
-            elapsed: began.elapsed(),
+            elapsed: self.since(began),
             method: Method::Token,
             probed: probe.is_some(),
         })
@@ -284,13 +322,17 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
+    fn since(&self, began: Duration) -> Duration {
+        self.world.now().saturating_sub(began)
+    }
+
     /// Waits, unless that would pass the deadline.
     async fn wait(&mut self, pause: Duration, what: String) -> bool {
-        if Instant::now() + pause > self.deadline {
+        if self.world.now() + pause > self.deadline {
             return false;
         }
         (self.progress)(what);
-        tokio::time::sleep(pause).await;
+        self.world.sleep(pause).await;
         true
     }
 

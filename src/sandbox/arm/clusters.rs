@@ -69,21 +69,14 @@ pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
     let now = call.now_ms();
-    let items = call
-        .ctx
-        .store
-        .list(&prefix)
-        .into_iter()
-        .filter(|(key, doc)| {
-            let parts: Vec<&str> = key.split('/').collect();
-            parts.len() == 9
-                && parts[7] == "managedclusters"
-                && group.is_none_or(|group| parts[4] == group)
-                && !clusters::gone(doc, now)
-        })
-        .map(|(key, doc)| (key, render(&doc, now)))
-        .collect();
-    page(call, items, PAGE)
+    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, doc)| {
+        let parts: Vec<&str> = key.split('/').collect();
+        parts.len() == 9
+            && parts[7] == "managedclusters"
+            && group.is_none_or(|group| parts[4] == group)
+            && !clusters::gone(doc, now)
+    });
+    page(call, items, PAGE, |_, doc| render(&doc, now))
 }
 
 /// `POST …/listClusterUserCredential` and `…/listClusterAdminCredential`.
@@ -338,6 +331,7 @@ fn replaced(old: &Value, body: &Value, location: &str, fresh: bool) -> Result<Va
             restore(&mut properties, had, name);
         }
     }
+    storage(&mut properties, had);
     pools(&mut properties, had);
     issuer(&mut properties, old)?;
     let mut doc = old.clone();
@@ -376,6 +370,17 @@ fn restore(new: &mut Value, old: &Value, name: &str) {
         None => {
             new.as_object_mut().map(|new| new.remove(name));
         }
+    }
+}
+
+/// Storage drivers that the body does not name stay as they are: `az aks update` always sends an
+/// empty `storageProfile`, which does not switch them off.
+fn storage(properties: &mut Value, had: &Value) {
+    let Some(profile) = properties.get_mut("storageProfile").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (name, driver) in had["storageProfile"].as_object().into_iter().flatten() {
+        profile.entry(name.as_str()).or_insert_with(|| driver.clone());
     }
 }
 

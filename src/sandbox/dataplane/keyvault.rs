@@ -74,7 +74,8 @@ pub(super) fn answer(call: &Call<'_>, vault: &str, rest: &[&str]) -> Response {
     if let Some(refused) = forbidden(call, &caller, &doc, permission, action, rest) {
         return refused;
     }
-    let base = format!("{}/keyvault/{vault}", call.ctx.endpoints.url(|bound| bound.data_plane));
+    // Ids name the real host: SDKs take them apart and expect nothing before `/secrets`.
+    let base = &own;
     let secrets = doc["secrets"].as_object().cloned().unwrap_or_default();
     let Some(name) = rest.get(1) else {
         let value: Vec<Value> = secrets

@@ -1,3 +1,8 @@
 //! What tests share.
 
+pub(crate) mod cli;
+pub(crate) mod fake;
+pub(crate) mod kube_apiserver;
+pub(crate) mod plans;
+pub(crate) mod scripted;
 pub(crate) mod worlds;

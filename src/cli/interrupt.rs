@@ -1,0 +1,95 @@
+//! Ctrl-C and SIGTERM: the first asks, the second leaves.
+
+use tokio::sync::watch;
+
+use super::output::Output;
+use crate::execute::exit::ExitCode;
+
+/// Whether the run was asked to stop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Interrupt {
+    asked: watch::Receiver<bool>,
+}
+
+impl Interrupt {
+    /// Begins to listen. Must be called inside the runtime.
+    pub(super) fn listen(output: Output) -> Self {
+        let (ask, asked) = watch::channel(false);
+        tokio::spawn(async move {
+            let Some(mut signals) = Signals::listen() else {
+                // Without handlers Ctrl-C ends the process as the system does.
+                return std::future::pending().await;
+            };
+            signals.next().await;
+            ask.send_replace(true);
+            signals.next().await;
+            output.message(
+                "left at once: what was begun may or may not be written; run the same command \
+                 again to see",
+            );
+            leave(ExitCode::Interrupted)
+        });
+        Self { asked }
+    }
+
+    /// The flag itself, for the executor.
+    pub(super) fn receiver(&self) -> watch::Receiver<bool> {
+        self.asked.clone()
+    }
+
+    /// Returns when the first signal comes.
+    pub(super) async fn asked(&self) {
+        let mut asked = self.asked.clone();
+        if asked.wait_for(|asked| *asked).await.is_err() {
+            // The listener ended without a signal: there will be none.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Ends the process at once.
+#[expect(clippy::exit, reason = "the second Ctrl-C does not wait for anything")]
+fn leave(exit: ExitCode) -> ! {
+    std::process::exit(i32::from(exit.code()))
+}
+
+/// The signals that ask a run to stop. The streams are kept: a signal between two waits counts.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Option<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Some(Self {
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            terminate: signal(SignalKind::terminate()).ok()?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Option<Self> {
+        Some(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! TERMINAL: arguments in, words out, an exit code at the end. Everything that touches the
+//! terminal, the environment or the clock stands here; each in one file.
+
+mod apply;
+mod args;
+mod completions;
+mod env;
+mod error;
+mod files;
+mod init;
+mod interrupt;
+mod logging;
+mod main;
+mod output;
+mod plan;
+mod progress;
+mod sandbox;
+mod schema;
+mod seed;
+mod slips;
+mod validate;
+mod verify;
+mod world;
+
+pub use main::main;

@@ -1,0 +1,302 @@
+//! The sandbox from the command line: starting it for one run, attaching to one that is served,
+//! and `sandbox serve`, `reset`, `show`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use url::Url;
+
+use super::{
+    args::{Select, Serve},
+    error::CliError,
+    files,
+    interrupt::Interrupt,
+    main::Context,
+    seed, world,
+};
+use crate::{
+    execute::exit::ExitCode,
+    model::desired::{Access, DesiredState},
+    ops::connect::{AuthKind, CredentialEnv, Endpoints, Target},
+    render::{escape, findings::counted, text::SANDBOX},
+    sandbox::{
+        Options, Place, Ready, Running, Sandbox, Settings, StartError,
+        external::External,
+        files::{FileError, Files},
+    },
+};
+
+/// The sandbox that a run uses.
+pub(super) enum Attached {
+    /// Started by this run, which writes its world down at the end.
+    Own(Box<Running>),
+    /// Served by another process.
+    Served,
+}
+
+impl Attached {
+    /// Ends a sandbox of our own.
+    pub(super) async fn close(self) -> Result<(), CliError> {
+        match self {
+            Self::Own(running) => running.stop().await.map_err(|error| start_error(&error)),
+            Self::Served => Ok(()),
+        }
+    }
+}
+
+/// Where the world's snapshot is: beside the configuration, or as `--sandbox-state` says.
+fn state_file(context: &Context) -> PathBuf {
+    if let Some(path) = &context.global.sandbox_state {
+        return path.clone();
+    }
+    let beside = context.global.config.parent().unwrap_or(Path::new(""));
+    beside.join(".widentity").join("sandbox.json")
+}
+
+fn options(context: &Context, desired: &DesiredState) -> Result<Options, CliError> {
+    let path = state_file(context);
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory).map_err(|error| {
+            CliError::failed(format!("cannot make {}: {error}", directory.display()))
+        })?;
+    }
+    let settings = Settings {
+        tenant: desired.tenant.0,
+        subscription: desired.home.subscription.0,
+        ..Settings::default()
+    };
+    Ok(Options { settings, ..Options::new(Place::File(path), seed::of(desired)) })
+}
+
+/// Starts or finds the sandbox and points every client at it. Nothing outside loopback is used:
+/// no credential, kubeconfig, proxy or `cloud` of the user.
+pub(super) async fn target(
+    context: &Context,
+    desired: &mut DesiredState,
+) -> Result<(Target, Attached), CliError> {
+    let (ready, attached) = match Sandbox::start(options(context, desired)?).await {
+        Ok(running) => {
+            if running.dropped_torn_write() {
+                context.output.message(
+                    "the sandbox's log was cut short: its last line is dropped, run again if \
+                     something is missing",
+                );
+            }
+            (running.ready().clone(), Attached::Own(Box::new(running)))
+        }
+        Err(StartError::Files(FileError::Locked { path: _, ready: Some(ready) })) => {
+            context.output.note("attached to the sandbox that is being served");
+            (*ready, Attached::Served)
+        }
+        Err(error) => return Err(start_error(&error)),
+    };
+    for cluster in desired.clusters.values_mut() {
+        if cluster.access == Access::None {
+            continue;
+        }
+        let Some(kubeconfig) = ready.kubeconfigs.get(cluster.name.as_str()) else {
+            return Err(CliError::failed(format!("the sandbox has no cluster `{}`", cluster.name))
+                .hint("it was served for another file: stop it and serve this one"));
+        };
+        let kubeconfig = Some(kubeconfig.display().to_string());
+        cluster.access = Access::Context { context: None, kubeconfig };
+    }
+    Ok((clients(&ready, desired)?, attached))
+}
+
+fn clients(ready: &Ready, desired: &DesiredState) -> Result<Target, CliError> {
+    let broken = |what: &str| CliError::failed(format!("the sandbox gives no usable {what}"));
+    let url = |text: &str, what| Url::parse(text).map_err(|_| broken(what));
+    let ca_pem = files::read(&ready.ca_file)?;
+    let data_plane = Url::parse(&ready.data_plane).ok().and_then(|url| url.port());
+    let data_plane = data_plane.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let endpoints = Endpoints::sandbox(
+        url(&ready.resource_manager, "Azure Resource Manager")?,
+        url(&ready.authority, "Entra")?,
+        ca_pem,
+        data_plane,
+    );
+    let variables = BTreeMap::from([
+        ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
+        ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
+        ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
+    ]);
+    Ok(Target {
+        endpoints,
+        credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
+        auth: Some(AuthKind::Environment),
+    })
+}
+
+/// An error of the sandbox with what to do; every level of its causes in one line.
+fn start_error(error: &StartError) -> CliError {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        // A transparent level repeats the words of the one below.
+        let words = next.to_string();
+        if !message.ends_with(&words) {
+            // Writing to a string cannot fail.
+            let _ = write!(message, ": {words}");
+        }
+        cause = next.source();
+    }
+    let failed = CliError::failed(message);
+    match error {
+        StartError::Files(FileError::Locked { .. }) => {
+            failed.hint("wait for the other run, or stop it")
+        }
+        StartError::Files(FileError::Damaged { .. }) => {
+            failed.hint("widentity sandbox reset begins a new world")
+        }
+        StartError::OtherTenant { .. } => failed
+            .hint("widentity sandbox reset, or keep several worlds apart with --sandbox-state"),
+        StartError::External { .. } => failed
+            .hint("give --cluster NAME=KUBECONFIG a cluster of the file and a server that is up"),
+        StartError::Files(FileError::Io { .. })
+        | StartError::Bind(_)
+        | StartError::Store(_)
+        | StartError::Log { .. }
+        | StartError::Key(_)
+        | StartError::Tls(_)
+        | StartError::Kubeconfig { .. } => failed,
+    }
+}
+
+/// `sandbox serve`.
+pub(super) async fn serve(
+    context: &Context,
+    args: Serve,
+    interrupt: Interrupt,
+) -> Result<ExitCode, CliError> {
+    let (_, desired) = world::desired(context, &Select::default())?;
+    let external = args.cluster.into_iter();
+    let external = external.map(|(name, path)| External { name, kubeconfig: path.into() });
+    let options = Options { external: external.collect(), ..options(context, &desired)? };
+    let running = Sandbox::start(options).await.map_err(|error| start_error(&error))?;
+    if running.dropped_torn_write() {
+        context.output.message("the sandbox's log was cut short: its last line is dropped");
+    }
+    if let Some(path) = &args.ready_file {
+        running.write_ready_file(path).map_err(|error| start_error(&error.into()))?;
+    }
+    context.output.data(&served(running.ready()));
+    interrupt.asked().await;
+    running.stop().await.map_err(|error| start_error(&error))?;
+    context.output.note("stopped; the world is written down");
+    Ok(ExitCode::Done)
+}
+
+fn served(ready: &Ready) -> String {
+    let mut text = format!("{SANDBOX}\n");
+    let lines = [
+        ("resource manager", ready.resource_manager.clone()),
+        ("authority", ready.authority.clone()),
+        ("graph", ready.graph.clone()),
+        ("ca file", ready.ca_file.display().to_string()),
+        ("tenant", ready.tenant.to_string()),
+        ("subscription", ready.subscription.to_string()),
+        ("client id", ready.client_id.to_string()),
+    ];
+    for (name, value) in lines {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<17} {}", escape::terminal(&value));
+    }
+    for (name, path) in &ready.kubeconfigs {
+        let name = format!("cluster {}", escape::terminal(name));
+        let path = path.display().to_string();
+        let _ = writeln!(text, "  {name:<17} KUBECONFIG={}", escape::terminal(&path));
+    }
+    text.push_str("other runs with --sandbox attach to it; Ctrl-C stops it\n");
+    let _ = writeln!(text, "{SANDBOX}");
+    text
+}
+
+/// `sandbox reset`.
+pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
+    let path = state_file(context);
+    if !path.exists() {
+        context.output.note(&format!("{}: there was no world", path.display()));
+        return Ok(ExitCode::Done);
+    }
+    // Held until the files are gone. A damaged world may be forgotten like any other.
+    let held = match Files::open(&path) {
+        Ok(opened) => Some(opened),
+        Err(FileError::Damaged { .. }) => None,
+        Err(error) => return Err(start_error(&error.into())),
+    };
+    for extension in ["json", "log", "ready.json"] {
+        let file = path.with_extension(extension);
+        match fs::remove_file(&file) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(CliError::failed(format!("cannot remove {}: {error}", file.display())));
+            }
+        }
+    }
+    drop(held);
+    context.output.note(&format!("{}: the world is forgotten", path.display()));
+    Ok(ExitCode::Done)
+}
+
+/// `sandbox show`.
+pub(super) fn show(context: &Context) -> Result<ExitCode, CliError> {
+    let path = state_file(context);
+    if !path.exists() {
+        return Err(CliError::failed(format!("there is no sandbox at {}", path.display()))
+            .hint("widentity --sandbox plan begins one"));
+    }
+    match Files::open(&path) {
+        Ok(opened) => {
+            let mut text =
+                format!("{SANDBOX}\n{}\n", escape::terminal(&path.display().to_string()));
+            let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (key, doc) in opened.store.list("") {
+                let (kind, name) = describe(&key, &doc);
+                kinds.entry(kind).or_default().push(name);
+            }
+            for (kind, names) in kinds.iter().filter(|(kind, _)| !kind.is_empty()) {
+                let _ = writeln!(
+                    text,
+                    "{}: {}",
+                    escape::terminal(kind),
+                    counted(names.len(), "object")
+                );
+                for name in names.iter().take(50) {
+                    let _ = writeln!(text, "  {}", escape::terminal(name));
+                }
+                if names.len() > 50 {
+                    let _ = writeln!(text, "  ... and {} more", names.len() - 50);
+                }
+            }
+            let _ = writeln!(text, "{SANDBOX}");
+            context.output.data(&text);
+            Ok(ExitCode::Done)
+        }
+        Err(FileError::Locked { path: _, ready: Some(ready) }) => {
+            context.output.data(&served(&ready));
+            Ok(ExitCode::Done)
+        }
+        Err(error) => Err(start_error(&error.into())),
+    }
+}
+
+/// What a document of the world is, for people; an empty kind for what is not shown: keys.
+fn describe(key: &str, doc: &serde_json::Value) -> (String, String) {
+    if let Some(id) = key.strip_prefix("arm/") {
+        let shown = doc["id"].as_str().unwrap_or(id).to_owned();
+        let kind = crate::model::ArmId::new(format!("/{}", id.trim_start_matches('/')));
+        let kind = kind.resource_type().unwrap_or_else(|| "subscriptions and groups".to_owned());
+        return (kind, shown);
+    }
+    if let Some(rest) = key.strip_prefix("kubernetes/").or_else(|| key.strip_prefix("k8s/")) {
+        return ("kubernetes".to_owned(), rest.to_owned());
+    }
+    (String::new(), String::new())
+}

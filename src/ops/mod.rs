@@ -1,0 +1,14 @@
+//! USE CASES: one file a verb. Arguments in, outcome out; nothing is printed here, and nothing is
+//! read from the environment.
+
+pub mod apply;
+pub mod approval;
+pub mod connect;
+pub mod plan;
+pub mod planned;
+pub mod verify;
+
+pub use connect::{ConnectError, Connected};
+pub use planned::{Planned, Scope, Tally};
+
+pub use crate::plan::PlanOptions;

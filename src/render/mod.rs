@@ -1,0 +1,19 @@
+//! SHOW: turns plans, reports and findings into text, JSON and Markdown. Pure: every function
+//! takes data and gives a string; nothing is written here.
+//!
+//! Text from the world (names, messages of servers, values of annotations) passes [`escape`]
+//! before it reaches a line.
+
+mod change;
+pub mod difference;
+pub mod escape;
+pub mod findings;
+pub mod json;
+pub mod markdown;
+pub mod report;
+pub mod report_json;
+pub mod schema;
+pub mod style;
+pub mod text;
+
+pub use style::Palette;

@@ -1,0 +1,334 @@
+//! What a run came to, as text: on every path, also where it failed at once.
+
+use std::collections::BTreeMap;
+
+use super::{
+    escape,
+    findings::{self, Section},
+    style::{Palette, Style},
+    text::SANDBOX,
+};
+use crate::{
+    execute::{
+        event::{Cancelled, Evidence, Outcome, StepInfo},
+        exit::ExitCode,
+        report::{ApplyReport, StepReport},
+    },
+    model::{Address, RemoteFailure},
+    ops::Planned,
+};
+
+/// How many steps that went well are listed one by one.
+const DONE_SHOWN: usize = 60;
+
+/// The report of `apply`, which follows the plan's preview. The caller has computed the exit code,
+/// which decides the last line.
+pub fn apply(planned: &Planned, report: &ApplyReport, exit: ExitCode, palette: Palette) -> String {
+    let mut text = String::new();
+    let mut sections = steps(planned, report);
+    sections.extend(findings::sections(&planned.report));
+    sections.extend(proofs(report));
+    push_all(&mut text, &sections, palette);
+    text.push_str(&proof_line(report));
+    text.push('\n');
+    text.push_str(&palette.paint(Style::Heading, apply_last_line(planned, report, exit)));
+    text.push('\n');
+    if planned.scope.sandbox {
+        text.push_str(SANDBOX);
+        text.push('\n');
+    }
+    text
+}
+
+/// The report of `verify`.
+pub fn verify(planned: &Planned, report: &ApplyReport, palette: Palette) -> String {
+    let mut text = String::new();
+    let mut sections = steps(planned, report);
+    sections.retain(|section| section.alarm);
+    sections.extend(findings::sections(&planned.report));
+    sections.extend(proofs(report));
+    if planned.scope.sandbox {
+        text.push_str(SANDBOX);
+        text.push('\n');
+    }
+    push_all(&mut text, &sections, palette);
+    text.push_str(&palette.paint(Style::Heading, proof_line(report)));
+    text.push('\n');
+    if planned.scope.sandbox {
+        text.push_str(SANDBOX);
+        text.push('\n');
+    }
+    text
+}
+
+fn push_all(text: &mut String, sections: &[Section], palette: Palette) {
+    for section in sections {
+        text.push_str(&section.text(palette));
+        text.push('\n');
+    }
+}
+
+/// `Proof: 8 of 8 proved`.
+pub fn proof_line(report: &ApplyReport) -> String {
+    format!("Proof: {} of {} proved", report.proofs.good, report.proofs.of)
+}
+
+/// The frozen last line of an apply.
+pub fn apply_last_line(planned: &Planned, report: &ApplyReport, exit: ExitCode) -> String {
+    let done = exit == ExitCode::Done;
+    if done && planned.matches() {
+        return "No changes. Your infrastructure matches the configuration.".to_owned();
+    }
+    let word = if done { "complete" } else { "incomplete" };
+    let objects = report.objects;
+    format!(
+        "Apply {word}! Resources: {} added, {} changed, 0 destroyed.",
+        objects.added, objects.changed
+    )
+}
+
+/// What an exit code means, in the words of the documentation.
+pub fn exit_words(exit: ExitCode) -> &'static str {
+    match exit {
+        ExitCode::Done => "done",
+        ExitCode::Failed => "failed, nothing was changed",
+        ExitCode::Changes => "changes are present",
+        ExitCode::Partial => "applied in part; run apply again when the cause is gone",
+        ExitCode::Stale => "stale: the world or the plan is not what was expected; plan again",
+        ExitCode::Refused => "refused",
+        ExitCode::Denied => "not signed in, not allowed, or not seen",
+        ExitCode::NotProved => "not proved",
+        ExitCode::Interrupted => "interrupted; what was begun was finished",
+        ExitCode::TimedOut => "timed out",
+        ExitCode::Usage => "usage",
+        ExitCode::Internal => "internal error",
+    }
+}
+
+/// The steps by how they ended; what went well first, what must be read last.
+fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
+    let mut sections = Vec::new();
+    let mut add = |title: String, alarm: bool, lines: Vec<String>| {
+        if !lines.is_empty() {
+            sections.push(Section { title, alarm, lines });
+        }
+    };
+    let mut done: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+    let (mut all_done, mut unchanged) = (0, Vec::new());
+    let (mut skipped, mut withheld, mut cancelled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut stale, mut failed, mut failures) = (Vec::new(), Vec::new(), 0);
+    for step in &report.steps {
+        let name = escape::terminal(&name(&step.info)).into_owned();
+        match &step.outcome {
+            Some(Outcome::Done { detail, evidence: _ }) => {
+                all_done += 1;
+                let detail = detail.as_ref().map(|text| format!(" ({})", escape::terminal(text)));
+                let what = format!("{}{}", step.info.verb, detail.unwrap_or_default());
+                done.entry(whole(&step.info.address)).or_default().push(what);
+            }
+            Some(Outcome::Unchanged { detail }) => {
+                let detail = detail.as_ref().map(|text| format!(": {}", escape::terminal(text)));
+                unchanged.push(format!("  {name}{}", detail.unwrap_or_default()));
+            }
+            Some(Outcome::Skipped { because }) => {
+                let root = report.step(*because);
+                let root = root.map_or_else(|| "another step".to_owned(), cause);
+                skipped.push(format!("  - {name}, because {}", escape::terminal(&root)));
+            }
+            Some(Outcome::Cancelled { why: Cancelled::NoRollout, .. }) => {
+                withheld.push(format!("  - {name}"));
+            }
+            Some(Outcome::Cancelled { why, written }) => {
+                let begun = if *written { " (begun; may have been written)" } else { "" };
+                cancelled.push(format!("  - {name}: {}{begun}", cancelled_words(*why)));
+            }
+            Some(Outcome::Stale { what }) => {
+                stale.push(format!(
+                    "  ! {name}: {} ({})",
+                    escape::terminal(what),
+                    at(planned, step)
+                ));
+                stale.push("      next: widentity plan".to_owned());
+            }
+            Some(Outcome::Failed { failure, written }) => {
+                failures += 1;
+                failed.extend(failed_lines(planned, step, failure, *written));
+            }
+            None => cancelled.push(format!("  - {name}: not begun")),
+        }
+    }
+    let title = |word: &str, count: usize| format!("{word}: {}", findings::counted(count, "step"));
+    let done = done.into_iter().map(|(address, what)| {
+        format!("  {:<40} {}", escape::terminal(&address.to_string()), what.join(", "))
+    });
+    add(title("Done", all_done), false, cut(done.collect()));
+    add(title("Unchanged", unchanged.len()), false, cut(unchanged));
+    let title_withheld = title("Left for a later rollout (--no-rollout)", withheld.len());
+    add(title_withheld, false, cut(withheld));
+    add(title("Not begun", cancelled.len()), true, cancelled);
+    add(title("Skipped", skipped.len()), true, skipped);
+    add(title("Stale", stale.len() / 2), true, stale);
+    add(title("Failed", failures), true, failed);
+    sections
+}
+
+/// The workload in its cluster, or the shared object, that a part belongs to.
+fn whole(address: &Address) -> Address {
+    match address {
+        Address::Workload { namespace, account, cluster, part: _ } => Address::Workload {
+            namespace: namespace.clone(),
+            account: account.clone(),
+            cluster: cluster.clone(),
+            part: None,
+        },
+        Address::Cluster(_) | Address::Identity(_) => address.clone(),
+    }
+}
+
+fn cut(mut lines: Vec<String>) -> Vec<String> {
+    if lines.len() > DONE_SHOWN {
+        let more = lines.len() - DONE_SHOWN;
+        lines.truncate(DONE_SHOWN);
+        lines.push(format!("  ... and {more} more, see -o json"));
+    }
+    lines
+}
+
+fn name(info: &StepInfo) -> String {
+    format!("{} {}", info.verb, info.address)
+}
+
+/// What the step at the root of a skipped one came to.
+fn cause(root: &StepReport) -> String {
+    let word = match &root.outcome {
+        Some(Outcome::Stale { .. }) => "was stale",
+        Some(Outcome::Cancelled { .. }) => "was not begun",
+        Some(
+            Outcome::Failed { .. }
+            | Outcome::Skipped { .. }
+            | Outcome::Done { .. }
+            | Outcome::Unchanged { .. },
+        )
+        | None => "failed",
+    };
+    format!("{} {word}", name(&root.info))
+}
+
+fn cancelled_words(why: Cancelled) -> &'static str {
+    match why {
+        Cancelled::Interrupted => "interrupted",
+        Cancelled::TimedOut => "out of time (--timeout)",
+        Cancelled::Breaker => "a rollout failed before",
+        Cancelled::NoRollout => "--no-rollout",
+    }
+}
+
+/// `workloads.toml:12` of the step.
+fn at(planned: &Planned, step: &StepReport) -> String {
+    match planned.plan.steps.get(step.info.id.0) {
+        Some(planned) => {
+            format!("{}:{}", escape::terminal(&planned.origin.file), planned.origin.line)
+        }
+        None => escape::terminal(&planned.scope.config).into_owned(),
+    }
+}
+
+fn failed_lines(
+    planned: &Planned,
+    step: &StepReport,
+    failure: &RemoteFailure,
+    written: bool,
+) -> Vec<String> {
+    let RemoteFailure { kind: _, tried, message, status: _, code: _, correlation_id: _, hint } =
+        failure;
+    let mut lines =
+        vec![format!("  ! {} failed ({})", escape::terminal(&name(&step.info)), at(planned, step))];
+    let change = step.info.change.and_then(|index| planned.plan.changes.get(index));
+    lines.extend(change.map(|change| format!("      id:    {}", escape::terminal(&change.id))));
+    lines.push(format!("      tried: {}", escape::terminal(tried)));
+    lines.push(format!("      got:   {}", escape::terminal(message)));
+    lines.extend(
+        findings::failure_details(failure).map(|details| format!("             {details}")),
+    );
+    if written {
+        lines.push("      it may have been written all the same".to_owned());
+    }
+    let next = hint.as_deref().unwrap_or("widentity apply, when the cause is gone");
+    for (index, line) in next.lines().enumerate() {
+        let label = if index == 0 { "next: " } else { "      " };
+        lines.push(format!("      {label} {}", escape::terminal(line)));
+    }
+    lines
+}
+
+/// What was proved, a line for each workload in each cluster, and what that does not say.
+fn proofs(report: &ApplyReport) -> Option<Section> {
+    let mut lines: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+    for step in &report.steps {
+        if let Some(word) = proof(step) {
+            lines.entry(whole(&step.info.address)).or_default().push(word);
+        }
+    }
+    if lines.is_empty() {
+        return None;
+    }
+    let lines = lines.into_iter().map(|(address, words)| {
+        format!("  {:<40} {}", escape::terminal(&address.to_string()), words.join("; "))
+    });
+    let mut lines: Vec<String> = lines.collect();
+    lines.push(
+        "  A proof shows issuer, keys, subject, audience, identity and credential, and that pods \
+         carry them;"
+            .to_owned(),
+    );
+    lines.push("  not what the application's SDK does with them.".to_owned());
+    Some(Section { title: "Proofs".to_owned(), alarm: false, lines })
+}
+
+/// What one proof step says; nothing for other steps.
+fn proof(step: &StepReport) -> Option<String> {
+    let word = match &step.outcome {
+        Some(Outcome::Done { evidence: Some(evidence), .. }) => evidence_words(evidence),
+        Some(Outcome::Failed { failure, .. }) if step.info.exchanges_token => {
+            format!("NOT PROVED: {}", escape::terminal(&failure.message))
+        }
+        Some(Outcome::Skipped { .. } | Outcome::Stale { .. } | Outcome::Cancelled { .. })
+        | None
+            if step.info.exchanges_token =>
+        {
+            "not tried".to_owned()
+        }
+        Some(
+            Outcome::Done { .. }
+            | Outcome::Unchanged { .. }
+            | Outcome::Failed { .. }
+            | Outcome::Skipped { .. }
+            | Outcome::Stale { .. }
+            | Outcome::Cancelled { .. },
+        )
+        | None => return None,
+    };
+    Some(word)
+}
+
+/// Issuer, subject and principal are in the JSON; people need to know that it was done, and how.
+fn evidence_words(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Token {
+            issuer: _,
+            subject: _,
+            audience: _,
+            principal: _,
+            attempts,
+            method,
+            probed,
+        } => {
+            let attempts = findings::counted(*attempts as usize, "attempt");
+            let probed = if *probed { ", probe answered" } else { "" };
+            format!("proved by {} ({attempts}{probed})", escape::terminal(method))
+        }
+        Evidence::Pods { pods } => {
+            format!("{} with today's values", findings::counted(*pods, "pod"))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Garbage collection by owner references, finalizers of deletion propagation, definitions.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        delete::Deletion,
+        error::Outcome,
+        objects::meta,
+        storage::{Key, Tx},
+    },
+    rolling::{set_condition, status_manager},
+};
+
+/// Deletes the object if its owners are gone, and finishes a deletion that waits for dependents.
+/// Returns whether nobody needs to look at the object any more.
+pub(super) fn collect(tx: &mut Tx<'_>, key: &Key) -> Outcome<bool> {
+    let Some(object) = tx.get_key(key) else { return Ok(true) };
+    if is_orphaned(tx, key, &object) {
+        let gone = tx.delete(key, &Deletion::default())?.is_none();
+        return Ok(gone);
+    }
+    if object["metadata"]["deletionTimestamp"].is_string() {
+        return finalize(tx, key, &object);
+    }
+    Ok(false)
+}
+
+/// Whether the object had owners and none of them exists.
+fn is_orphaned(tx: &Tx<'_>, key: &Key, object: &Value) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
+    !owners.is_empty()
+        && !object["metadata"]["deletionTimestamp"].is_string()
+        && owners.iter().all(|owner| {
+            let version = owner["apiVersion"].as_str().unwrap_or_default();
+            let Some(kind) = tx.state.kinds.of(version, owner["kind"].as_str().unwrap_or_default())
+            else {
+                // A kind that is not served says nothing about its objects.
+                return false;
+            };
+            let namespace = if kind.namespaced { key.namespace.as_str() } else { "" };
+            let found = tx.get(kind, namespace, owner["name"].as_str().unwrap_or_default());
+            found.is_none_or(|found| found["metadata"]["uid"] != owner["uid"])
+        })
+}
+
+fn finalize(tx: &mut Tx<'_>, key: &Key, object: &Arc<Value>) -> Outcome<bool> {
+    let has = |name: &str| {
+        object["metadata"]["finalizers"].as_array().into_iter().flatten().any(|f| f == name)
+    };
+    let uid = meta(object, "uid").to_owned();
+    if has("orphan") {
+        for dependent in tx.owned_by(&uid) {
+            let Some(mut child) = tx.get_key(&dependent).map(|c| (*c).clone()) else { continue };
+            if let Some(owners) = child["metadata"]["ownerReferences"].as_array_mut() {
+                owners.retain(|o| o["uid"] != uid.as_str());
+                if owners.is_empty()
+                    && let Some(metadata) = child["metadata"].as_object_mut()
+                {
+                    metadata.remove("ownerReferences");
+                }
+            }
+            tx.store(&dependent, child)?;
+        }
+        return drop_finalizer(tx, key, object, "orphan");
+    }
+    if has("foregroundDeletion") {
+        let blocking = tx.owned_by(&uid);
+        if blocking.is_empty() {
+            return drop_finalizer(tx, key, object, "foregroundDeletion");
+        }
+        let foreground = Deletion { propagation: "Foreground".to_owned(), ..Deletion::default() };
+        for dependent in blocking {
+            let dying = tx
+                .get_key(&dependent)
+                .is_none_or(|c| c["metadata"]["deletionTimestamp"].is_string());
+            if !dying {
+                tx.delete(&dependent, &foreground)?;
+            }
+        }
+        // The last dependent rings when it goes; look again then.
+        if tx.owned_by(&uid).is_empty() {
+            tx.enqueue(key.clone());
+        }
+    }
+    Ok(false)
+}
+
+fn drop_finalizer(tx: &mut Tx<'_>, key: &Key, object: &Arc<Value>, name: &str) -> Outcome<bool> {
+    let mut new = (**object).clone();
+    let mut left = 0;
+    if let Some(list) = new["metadata"]["finalizers"].as_array_mut() {
+        list.retain(|f| f != name);
+        left = list.len();
+    }
+    if left == 0 {
+        tx.erase(key)?;
+        return Ok(true);
+    }
+    tx.store(key, new)?;
+    Ok(false)
+}
+
+/// A definition is established as soon as it is stored.
+pub(super) fn definition(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
+    let (Some(object), Some(kind)) = (tx.get_key(key), tx.kind_of(key)) else { return Ok(()) };
+    let now = tx.now;
+    let stored: Vec<Value> = object["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|v| v["storage"] == true)
+        .map(|v| v["name"].clone())
+        .collect();
+    tx.modify(&kind, &object, &status_manager(), |object| {
+        let names = object["spec"]["names"].clone();
+        let status = &mut object["status"];
+        if !status.is_object() {
+            *status = json!({});
+        }
+        status["acceptedNames"] = names;
+        status["storedVersions"] = stored.into();
+        set_condition(status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
+        set_condition(
+            status,
+            "Established",
+            "True",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+            now,
+        );
+        for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+            condition.as_object_mut().map(|c| c.remove("lastUpdateTime"));
+        }
+    })
+    .map(drop)
+}

@@ -1,0 +1,82 @@
+//! The controllers of a cluster, as far as rollouts, tokens and clean-up need them.
+//!
+//! Each looks at one object at a time, from the work queue of [`super::storage::State`]. Nothing runs
+//! in the background: [`Kubernetes::reconcile`] works the queue off, and timers that are due happen at
+//! the time they were due, so that looking rarely or often leads to the same world.
+
+mod add_on;
+mod daemon_set;
+mod deployment;
+mod disruption;
+mod events;
+mod garbage;
+mod job;
+mod namespace;
+mod pods;
+mod replica_set;
+mod revisions;
+mod rolling;
+mod rollout;
+mod stateful_set;
+
+use super::{
+    Kubernetes,
+    error::Outcome,
+    storage::{Key, Tx},
+};
+
+/// More steps than any settled world needs in one go; beyond it the rest waits for the next call.
+const MOST_STEPS: usize = 2_000_000;
+
+impl Kubernetes {
+    /// Runs the controllers until nothing is left to do at the present time.
+    pub fn reconcile(&self) {
+        let now = self.now();
+        let mut at = now;
+        self.install_add_on();
+        for _ in 0..MOST_STEPS {
+            let key = {
+                let mut state = self.lock_state();
+                if let Some(key) = state.queue.pop_front() {
+                    state.queued.remove(&key);
+                    key
+                } else {
+                    match state.timers.first() {
+                        Some((due, _)) if *due <= now => {}
+                        _ => return,
+                    }
+                    let Some((due, key)) = state.timers.pop_first() else { return };
+                    at = due;
+                    key
+                }
+            };
+            let mut tx = self.begin_at(at);
+            // A refused write of a controller is retried when something changes; the reason is
+            // on the object as a condition or an event.
+            drop(sync(&mut tx, &key));
+        }
+    }
+}
+
+fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
+    if garbage::collect(tx, key)? {
+        return Ok(());
+    }
+    match key.stem.as_str() {
+        "core/pods/" => pods::sync(tx, key),
+        "core/namespaces/" => namespace::sync(tx, key),
+        "core/serviceaccounts/" | "core/configmaps/" if !key.namespace.is_empty() => {
+            namespace::ensure_defaults(tx, key)
+        }
+        "core/nodes/" => daemon_set::node_changed(tx),
+        "apps/deployments/" => deployment::sync(tx, key),
+        "apps/replicasets/" => replica_set::sync(tx, key),
+        "apps/statefulsets/" => stateful_set::sync(tx, key),
+        "apps/daemonsets/" => daemon_set::sync(tx, key),
+        "batch/jobs/" => job::sync(tx, key),
+        "policy/poddisruptionbudgets/" => disruption::sync(tx, key),
+        "argoproj.io/rollouts/" => rollout::sync(tx, key),
+        "apiextensions.k8s.io/customresourcedefinitions/" => garbage::definition(tx, key),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,269 @@
+//! Strategic merge patch: a merge patch that knows which lists are merged, and by which key.
+//!
+//! <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md>
+
+use serde_json::{Map, Value};
+
+use super::super::schema::{PatchList, Shape, Type};
+
+/// Applies `patch` to `target`; the error is the server's text.
+pub(in super::super) fn strategic_merge(
+    target: &mut Value,
+    patch: &Value,
+    ty: &Type,
+) -> Result<(), String> {
+    let Value::Object(changes) = patch else {
+        return Err("cannot unmarshal patch into an object".to_owned());
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = target else { return Ok(()) };
+    merge_object(fields, changes, ty)
+}
+
+fn merge_object(
+    fields: &mut Map<String, Value>,
+    changes: &Map<String, Value>,
+    ty: &Type,
+) -> Result<(), String> {
+    match changes.get("$patch").and_then(Value::as_str) {
+        Some("replace") => {
+            *fields = changes.clone();
+            fields.remove("$patch");
+            return Ok(());
+        }
+        Some("delete") => {
+            fields.clear();
+            return Ok(());
+        }
+        Some("merge") | None => {}
+        Some(other) => return Err(format!("Unknown patch type found: {other}")),
+    }
+    if let Some(keep) = changes.get("$retainKeys").and_then(Value::as_array) {
+        fields.retain(|key, _| keep.iter().any(|k| k == key));
+    }
+    for (key, change) in changes {
+        if key == "$patch" || key == "$retainKeys" || key.starts_with("$setElementOrder/") {
+            continue;
+        }
+        if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
+            delete_scalars(fields, list, change);
+            continue;
+        }
+        if change.is_null() {
+            fields.remove(key);
+            continue;
+        }
+        let item_type = ty.field(key).unwrap_or(&Type::Any);
+        merge_value(fields, key, change, item_type)?;
+        order(fields, key, changes, item_type);
+    }
+    // An order may come for a list that the patch does not touch otherwise.
+    for key in changes.keys().filter_map(|k| k.strip_prefix("$setElementOrder/")) {
+        if !changes.contains_key(key) {
+            let item_type = ty.field(key).unwrap_or(&Type::Any);
+            order(fields, key, changes, item_type);
+        }
+    }
+    Ok(())
+}
+
+fn merge_value(
+    fields: &mut Map<String, Value>,
+    key: &str,
+    change: &Value,
+    ty: &Type,
+) -> Result<(), String> {
+    match (change, ty.shape()) {
+        (Value::Object(change), _) => {
+            let place = fields.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+            if !place.is_object() {
+                *place = Value::Object(Map::new());
+            }
+            if let Value::Object(inner) = place {
+                merge_object(inner, change, ty)?;
+            }
+            if change.get("$patch").is_some_and(|p| p == "delete") {
+                fields.remove(key);
+            }
+            Ok(())
+        }
+        (Value::Array(items), Shape::List(list)) => {
+            match &list.patch {
+                PatchList::Replace => {
+                    fields.insert(key.to_owned(), change.clone());
+                }
+                PatchList::Merge => {
+                    let place = array(fields, key);
+                    for item in items {
+                        if !place.contains(item) {
+                            place.push(item.clone());
+                        }
+                    }
+                }
+                PatchList::MergeKey(merge_key) => {
+                    merge_items(array(fields, key), items, merge_key, &list.item)?;
+                }
+            }
+            Ok(())
+        }
+        _ => {
+            fields.insert(key.to_owned(), change.clone());
+            Ok(())
+        }
+    }
+}
+
+fn array<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let place = fields.entry(key.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
+    if !place.is_array() {
+        *place = Value::Array(Vec::new());
+    }
+    match place {
+        Value::Array(items) => items,
+        // Made an array above.
+        _ => unreachable!("a list"),
+    }
+}
+
+fn merge_items(
+    live: &mut Vec<Value>,
+    changes: &[Value],
+    merge_key: &str,
+    ty: &Type,
+) -> Result<(), String> {
+    let replaces = |item: &&Value| {
+        item["$patch"] == "replace" && item.as_object().is_some_and(|o| o.len() == 1)
+    };
+    if changes.iter().any(|item| replaces(&item)) {
+        *live = changes.iter().filter(|item| !replaces(item)).cloned().collect();
+        return Ok(());
+    }
+    for change in changes {
+        let Value::Object(object) = change else {
+            return Err("invalid map in list of maps".to_owned());
+        };
+        let Some(id) = object.get(merge_key) else {
+            return Err(format!("map: {change} does not contain declared merge key: {merge_key}"));
+        };
+        let found = live.iter().position(|item| &item[merge_key] == id);
+        if object.get("$patch").is_some_and(|p| p == "delete") {
+            live.retain(|item| &item[merge_key] != id);
+            continue;
+        }
+        match found {
+            Some(index) => {
+                if let Value::Object(fields) = &mut live[index] {
+                    merge_object(fields, object, ty)?;
+                }
+            }
+            None => {
+                let mut fresh = Map::new();
+                merge_object(&mut fresh, object, ty)?;
+                live.push(Value::Object(fresh));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn delete_scalars(fields: &mut Map<String, Value>, list: &str, gone: &Value) {
+    let gone = gone.as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(Value::Array(items)) = fields.get_mut(list) {
+        items.retain(|item| !gone.contains(item));
+    }
+}
+
+/// Brings a merged list into the order that `$setElementOrder/<list>` gives; items that the order
+/// does not name keep their place relative to their predecessor.
+fn order(fields: &mut Map<String, Value>, key: &str, changes: &Map<String, Value>, ty: &Type) {
+    let Some(wanted) = changes.get(&format!("$setElementOrder/{key}")).and_then(Value::as_array)
+    else {
+        return;
+    };
+    let Shape::List(list) = ty.shape() else { return };
+    let Some(Value::Array(items)) = fields.get_mut(key) else { return };
+    let rank = |item: &Value| match &list.patch {
+        PatchList::MergeKey(k) => wanted.iter().position(|w| w[k.as_str()] == item[k.as_str()]),
+        PatchList::Merge | PatchList::Replace => wanted.iter().position(|w| w == item),
+    };
+    let mut last = 0;
+    let mut ranked: Vec<(usize, usize, Value)> = Vec::new();
+    for (index, item) in items.drain(..).enumerate() {
+        if let Some(at) = rank(&item) {
+            last = at + 1;
+            ranked.push((at + 1, 0, item));
+        } else {
+            ranked.push((last, index + 1, item));
+        }
+    }
+    ranked.sort_by_key(|(at, index, _)| (*at, *index));
+    items.extend(ranked.into_iter().map(|(_, _, item)| item));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(mut target: Value, patch: &Value) -> Value {
+        strategic_merge(&mut target, patch, &Type::named("core/v1.PodSpec")).unwrap();
+        target
+    }
+
+    #[test]
+    fn lists_merge_by_key() {
+        let target = json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]});
+        let patch = json!({"containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]},
+            {"name": "b", "$patch": "delete"}, {"name": "c"}]});
+        assert_eq!(
+            patched(target, &patch),
+            json!({"containers": [{"name": "a", "image": "2", "env": [
+                {"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "c"}]})
+        );
+    }
+
+    #[test]
+    fn directives() {
+        let target = json!({"containers": [{"name": "a"}], "nodeSelector": {"x": "1", "y": "2"},
+            "securityContext": {"runAsUser": 1}});
+        let patch = json!({"containers": [{"$patch": "replace"}, {"name": "z"}],
+            "nodeSelector": {"$patch": "replace", "q": "1"}, "securityContext": {"$patch": "delete"}});
+        assert_eq!(
+            patched(target, &patch),
+            json!({"containers": [{"name": "z"}], "nodeSelector": {"q": "1"}})
+        );
+        let volumes = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
+        let patch = json!({"volumes": [{"name": "v", "$retainKeys": ["name", "secret"], "secret": {"secretName": "s"}}]});
+        assert_eq!(
+            patched(volumes, &patch),
+            json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]})
+        );
+    }
+
+    #[test]
+    fn order_is_obeyed() {
+        let target = json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "side"}]});
+        let patch = json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}],
+            "containers": [{"name": "c"}]});
+        let names: Vec<String> = patched(target, &patch)["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["c", "b", "side", "a"]);
+    }
+
+    #[test]
+    fn a_missing_merge_key_is_refused() {
+        let error = strategic_merge(
+            &mut json!({}),
+            &json!({"containers": [{"image": "x"}]}),
+            &Type::named("core/v1.PodSpec"),
+        );
+        assert!(error.unwrap_err().contains("does not contain declared merge key: name"));
+    }
+}

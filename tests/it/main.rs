@@ -19,7 +19,6 @@ mod kubernetes_wire;
 mod observe;
 mod planner;
 mod corpus;
-mod planner;
 mod properties;
 mod render_plan;
 mod sandbox_arm;

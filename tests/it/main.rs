@@ -20,6 +20,7 @@ mod kubernetes_wire;
 mod observe;
 mod planner;
 mod properties;
+mod real_cluster;
 mod render_plan;
 mod sandbox_arm;
 mod sandbox_chain;

@@ -18,6 +18,7 @@ mod kubernetes_server;
 mod planner;
 mod properties;
 mod render_plan;
+mod render_report;
 mod sandbox_arm;
 mod sandbox_chain;
 mod schema;

@@ -12,7 +12,7 @@ use widentity::{
             CHAIN_ANNOTATION, CLIENT_ID_ANNOTATION, PROJECT_ANNOTATION, TENANT_ID_ANNOTATION,
             USE_LABEL,
         },
-        snapshot::{ObservedTemplate, OwnedField, Strategy, TemplateKind},
+        snapshot::{ObservedPod, ObservedTemplate, OwnedField, Strategy, TemplateKind},
     },
 };
 
@@ -143,7 +143,7 @@ async fn make_cron_job(admin: &Admin, namespace: &Namespace, version: &str) {
     admin.create(&format!("/apis/{version}/namespaces/{namespace}/cronjobs"), &cron).await;
 }
 
-/// The version that the server serves CronJobs at.
+/// The version that the server serves `CronJob` at.
 async fn cron_version(admin: &Admin) -> &'static str {
     let list = admin.get("/apis/batch/v1").await;
     let resources = list["resources"].as_array().unwrap();
@@ -167,7 +167,7 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand() {
     assert_eq!(read[3].api_version, version);
     for template in read {
         assert_eq!(template.account.as_str(), "api");
-        assert!(template.labels.get(USE_LABEL).is_none());
+        assert!(!template.labels.contains_key(USE_LABEL));
         let (label, chain) = (map(&[(USE_LABEL, "true")]), map(&[(CHAIN_ANNOTATION, "x")]));
         let own = map(&[(PROJECT_ANNOTATION, "p")]);
         let written = client
@@ -236,7 +236,7 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
     time::timeout(Duration::from_mins(1), finish()).await.unwrap();
     let revisions = async || {
         let pods = client.pods(Some(&namespace)).await.unwrap().remove(&namespace).unwrap();
-        let live = pods.into_iter().filter(|pod| pod.live());
+        let live = pods.into_iter().filter(ObservedPod::live);
         live.map(|pod| (pod.revision.unwrap(), pod.controller.unwrap().1)).collect::<Vec<_>>()
     };
     let after = revisions().await;
@@ -258,7 +258,7 @@ async fn a_token_says_who_issued_it_for_whom() {
     let issued = client.token(&namespace, &name, &audience, 600).await.unwrap();
     assert_eq!(issued.iss, Issuer::from(server.issuer.as_str()));
     assert_eq!(issued.sub, Subject::of(&namespace, &name));
-    assert_eq!(issued.aud, [audience.clone()]);
+    assert_eq!(issued.aud, std::slice::from_ref(&audience));
     assert_eq!(client.discovery_issuer().await.unwrap(), issued.iss);
     let absent = client.token(&namespace, &AccountName::from("gone"), &audience, 600).await;
     assert!(absent.unwrap_err().is_not_found());

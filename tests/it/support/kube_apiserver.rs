@@ -141,9 +141,8 @@ async fn start_async(assets: &Path, issuer: &str) -> ApiServer {
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    if time::timeout(PATIENCE, ready).await.is_err() {
-        panic!("kube-apiserver is not ready:\n{}", logs(&dir));
-    }
+    let ready = time::timeout(PATIENCE, ready).await;
+    assert!(ready.is_ok(), "kube-apiserver is not ready:\n{}", logs(&dir));
     let mut manager = vec![
         format!("--kubeconfig={}", server.kubeconfig.display()),
         "--bind-address=127.0.0.1".to_owned(),
@@ -165,9 +164,8 @@ async fn start_async(assets: &Path, issuer: &str) -> ApiServer {
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    if time::timeout(PATIENCE, accounts).await.is_err() {
-        panic!("kube-controller-manager makes no accounts:\n{}", logs(&dir));
-    }
+    let accounts = time::timeout(PATIENCE, accounts).await;
+    assert!(accounts.is_ok(), "kube-controller-manager makes no accounts:\n{}", logs(&dir));
     server
 }
 

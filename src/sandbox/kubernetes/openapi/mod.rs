@@ -22,8 +22,6 @@ use super::{
     schema::{self, Field, ListKind, PatchList, Scalar, Shape, Struct, Type},
 };
 
-const PROTO_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-
 /// Answers `/openapi/v2`, `/openapi/v3` and `/openapi/v3/<group version>`.
 pub(super) fn serve(
     kube: &Kubernetes,
@@ -37,7 +35,8 @@ pub(super) fn serve(
         let document = version_2(&kinds, &version);
         if options.accept().contains("proto-openapi.spec.v2") {
             let mut response = Response::new(Body::from(proto::document(&document)));
-            let media = HeaderValue::from_static(PROTO_V2);
+            // The media type itself has a character that Go refuses to parse; older clients parse it.
+            let media = HeaderValue::from_static("application/octet-stream");
             response.headers_mut().insert(header::CONTENT_TYPE, media);
             return Ok(Some(response));
         }

@@ -22,6 +22,7 @@ mod planner;
 mod properties;
 mod real_cluster;
 mod render_plan;
+mod render_report;
 mod sandbox_arm;
 mod sandbox_chain;
 mod schema;

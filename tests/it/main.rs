@@ -23,4 +23,3 @@ mod sandbox_arm;
 mod sandbox_chain;
 mod schema;
 mod support;
-

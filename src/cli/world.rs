@@ -96,7 +96,8 @@ impl World {
         let connected = connect::connect(&desired, target, waits).await;
         let connected = connected.map_err(|error| connect_error(&error))?;
         let actor = connected.actor.to_string();
-        output.note(&format!("acting as {} ({})", escape::terminal(&actor), connected.kind));
+        let kind = if sandbox.is_some() { "sandbox" } else { connected.kind.as_str() };
+        output.note(&format!("acting as {} ({kind})", escape::terminal(&actor)));
         let config = context.global.config.display().to_string();
         Ok(Self { desired, connected, config, sandbox })
     }

@@ -96,7 +96,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
     let mut awaited = false;
     for template in &chosen {
         let own: Vec<&ObservedPod> =
-            live.iter().copied().filter(|pod| pods::made_by(pod, template)).collect();
+            live.iter().copied().filter(|pod| pod.is_made_by(template)).collect();
         match one(world, draft, rolling, template, &own) {
             Some(Verdict::Write { round, stale }) => {
                 if let Some(step) = write(world, draft, rolling, template, round, stale, &own) {
@@ -112,7 +112,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         }
     }
     let all = workload.pods == PodSelection::All;
-    for pod in live.iter().filter(|pod| all && !chosen.iter().any(|t| pods::made_by(pod, t))) {
+    for pod in live.iter().filter(|pod| all && !chosen.iter().any(|t| pod.is_made_by(t))) {
         recreate(world, draft, rolling, pod);
     }
     if awaited {

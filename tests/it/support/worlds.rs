@@ -475,8 +475,8 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
                 let template = template.clone();
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
                 let count =
-                    pods.iter().filter(|p| widentity::plan::pods::made_by(p, &template)).count();
-                pods.retain(|p| !widentity::plan::pods::made_by(p, &template));
+                    pods.iter().filter(|p| p.is_made_by(&template)).count();
+                pods.retain(|p| !p.is_made_by(&template));
                 let injected = inject(&annotations, audience);
                 pods.extend((0..count).map(|n| pod(&template, n, &injected)));
             }

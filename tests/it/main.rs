@@ -19,6 +19,8 @@ mod kubernetes_server;
 mod kubernetes_wire;
 mod observe;
 mod planner;
+mod corpus;
+mod planner;
 mod properties;
 mod real_cluster;
 mod render_plan;

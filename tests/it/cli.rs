@@ -161,12 +161,8 @@ fn schemas_and_completions_are_data() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let desk = Desk::new();
-    let mut child = desk
-        .command("schema plan")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        desk.command("schema plan").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
@@ -177,9 +173,8 @@ fn a_reader_that_goes_away_is_no_error() {
 #[test]
 fn colour_is_asked_for_by_option_and_forbidden_by_environment() {
     let desk = Desk::new();
-    let coloured = |command: &mut std::process::Command| {
-        desk.finish(command).stdout.contains('\u{1b}')
-    };
+    let coloured =
+        |command: &mut std::process::Command| desk.finish(command).stdout.contains('\u{1b}');
     assert!(!coloured(&mut desk.command("--help")));
     assert!(coloured(desk.command("--help").env("CLICOLOR_FORCE", "1")));
     let both = desk.command("--help").env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1").output();

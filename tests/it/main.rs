@@ -19,6 +19,6 @@ mod properties;
 mod render_plan;
 mod sandbox_arm;
 mod sandbox_chain;
+mod sandbox_kubernetes;
 mod schema;
 mod support;
-

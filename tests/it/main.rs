@@ -27,5 +27,6 @@ mod render_plan;
 mod render_report;
 mod sandbox_arm;
 mod sandbox_chain;
+mod sandbox_kubernetes;
 mod schema;
 mod support;

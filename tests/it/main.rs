@@ -19,7 +19,6 @@ mod kubernetes_server;
 mod kubernetes_wire;
 mod observe;
 mod planner;
-mod corpus;
 mod properties;
 mod real_cluster;
 mod render_plan;

@@ -120,6 +120,16 @@ impl Arm {
         Ok(list.map(|list| list.into_iter().map(Into::into).collect()))
     }
 
+    /// Every identity of a subscription.
+    pub async fn identities_in(
+        &self,
+        subscription: SubscriptionId,
+    ) -> Result<Vec<ObservedIdentity>, ArmError> {
+        let url = self.url(&format!("subscriptions/{subscription}/{KIND}"), &[API])?;
+        let list = self.list::<Identity>(url, Context::default()).await?;
+        Ok(list.into_iter().map(Into::into).collect())
+    }
+
     /// One identity; none if it, or its group, is not there.
     pub async fn identity(&self, id: &ArmId) -> Result<Option<ObservedIdentity>, ArmError> {
         let call = Call { context: self.read_of(id), ..Call::get(self.url(id.as_str(), &[API])?) };

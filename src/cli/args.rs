@@ -77,6 +77,12 @@ pub(super) enum Command {
     Apply(Apply),
     /// Prove each workload: its token is exchanged for its identity's
     Verify(Verify),
+    /// Why a pod cannot authenticate: the chain in order, the first broken link, the fix
+    Doctor(Doctor),
+    /// Explain an AADSTS code, a message, a log on standard input, or a code of widentity
+    Explain(Explain),
+    /// What is stale, orphaned, duplicate, too wide or too shared
+    Audit(Audit),
     /// The embedded Azure, Entra and clusters
     #[command(subcommand)]
     Sandbox(Sandbox),
@@ -195,6 +201,77 @@ pub(super) struct Verify {
     /// Give up after this long, for example 10m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<std::time::Duration>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// A service account, controller or pod, for example deploy/payments-api; without one every
+    /// workload of the file
+    #[arg(value_name = "KIND/NAME")]
+    pub(super) object: Option<String>,
+    /// Only workloads whose address matches, for example `payments/*` (repeatable)
+    #[arg(long, value_name = "ADDRESS-GLOB", conflicts_with = "object")]
+    pub(super) only: Vec<String>,
+    /// The namespace of the object, or of the workloads (repeatable)
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(super) namespace: Vec<String>,
+    /// Only this cluster of the file (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Vec<String>,
+    /// Reach the cluster by this kubeconfig context; with a file NAME=CONTEXT (repeatable)
+    #[arg(long, value_name = "CONTEXT")]
+    pub(super) context: Vec<String>,
+    /// The kubeconfig, where there is no configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// The id of the resource that the workload needs, where there is no configuration file
+    #[arg(long, value_name = "ID")]
+    pub(super) target: Option<String>,
+    /// Leave token and exchange out
+    #[arg(long)]
+    pub(super) no_token: bool,
+    /// Use this credential and no other
+    #[arg(long, value_name = "KIND")]
+    pub(super) auth: Option<Auth>,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A code, a message in quotes, or `-` for a log on standard input (the default in a pipe)
+    #[arg(value_name = "CODE", allow_hyphen_values = true)]
+    pub(super) text: Vec<String>,
+    /// Look at the chains of the configuration file, too
+    #[arg(long)]
+    pub(super) with_chain: bool,
+    /// With --with-chain: which workloads
+    #[command(flatten)]
+    pub(super) select: Select,
+}
+
+/// `audit`.
+#[derive(Debug, Args)]
+pub(super) struct Audit {
+    /// Exit 2 if a finding is at least this bad
+    #[arg(long, value_name = "SEVERITY")]
+    pub(super) fail_on: Option<FailOn>,
+    /// Which workloads' clusters.
+    #[command(flatten)]
+    pub(super) select: Select,
+}
+
+/// Severities of `audit --fail-on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FailOn {
+    /// Anything at all.
+    Info,
+    /// Untidy, or worse.
+    Low,
+    /// Something will break or is wider than it needs to be, or worse.
+    Medium,
+    /// Something is broken, or gives away far too much.
+    High,
 }
 
 /// `sandbox`.

@@ -13,6 +13,8 @@ pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
     /// Whether a person can be asked: standard input and standard error are a terminal.
     pub(super) can_ask: bool,
+    /// Whether standard input is a terminal.
+    pub(super) stdin_is_terminal: bool,
     /// Whether standard output is a terminal.
     pub(super) stdout_is_terminal: bool,
     /// Whether standard error is a terminal.
@@ -26,6 +28,7 @@ impl Environment {
         Self {
             variables: std::env::vars_os().collect(),
             can_ask: io::stdin().is_terminal() && stderr_is_terminal,
+            stdin_is_terminal: io::stdin().is_terminal(),
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal,
         }
@@ -37,6 +40,7 @@ impl Environment {
         Self {
             variables: variables.collect(),
             can_ask: false,
+            stdin_is_terminal: true,
             stdout_is_terminal: false,
             stderr_is_terminal: false,
         }

@@ -7,10 +7,10 @@ use clap::{Parser as _, error::ErrorKind};
 use super::{
     apply,
     args::{Cli, Command, Global, Sandbox},
-    completions,
+    audit, completions, doctor,
     env::Environment,
     error::CliError,
-    init,
+    explain, init,
     interrupt::Interrupt,
     logging,
     output::{Color, Output},
@@ -113,6 +113,14 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Verify(args) => {
             block_on(context, |interrupt| verify::run(context, args, interrupt))
         }
+        Command::Doctor(args) => {
+            block_on(context, |interrupt| doctor::run(context, args, interrupt))
+        }
+        Command::Explain(args) if args.with_chain => {
+            block_on(context, |interrupt| explain::with_chain(context, args, interrupt))
+        }
+        Command::Explain(args) => explain::run(context, &args),
+        Command::Audit(args) => block_on(context, |interrupt| audit::run(context, args, interrupt)),
         Command::Sandbox(Sandbox::Serve(args)) => {
             block_on(context, |interrupt| sandbox::serve(context, args, interrupt))
         }

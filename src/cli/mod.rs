@@ -3,9 +3,12 @@
 
 mod apply;
 mod args;
+mod audit;
 mod completions;
+mod doctor;
 mod env;
 mod error;
+mod explain;
 mod files;
 mod init;
 mod interrupt;

@@ -134,15 +134,28 @@ fn real(
             Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem)
         }
     };
-    let variables: BTreeMap<String, String> = CredentialEnv::NAMES
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), context.env.get(name)?.to_owned())))
-        .collect();
     Ok(Target {
         endpoints,
-        credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
+        credentials: CredentialEnv { variables: variables(context), tenant: Some(desired.tenant) },
         auth: select.auth.map(auth_kind),
     })
+}
+
+/// Variables that credentials are made from.
+fn variables(context: &Context) -> BTreeMap<String, String> {
+    CredentialEnv::NAMES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), context.env.get(name)?.to_owned())))
+        .collect()
+}
+
+/// The public cloud without a file.
+pub(super) fn without_file(context: &Context, auth: Option<Auth>) -> Target {
+    Target {
+        endpoints: Endpoints::public(),
+        credentials: CredentialEnv { variables: variables(context), tenant: None },
+        auth: auth.map(auth_kind),
+    }
 }
 
 fn auth_kind(auth: Auth) -> AuthKind {

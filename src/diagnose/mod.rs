@@ -14,8 +14,10 @@ mod fix;
 mod keys;
 pub mod link;
 mod links;
+mod resolve;
 mod selector;
 
 pub use chain::chain;
 pub use evidence::Evidence;
 pub use link::{Break, Checked, Diagnosis, Fix, Link, Note, State, Verdict};
+pub use resolve::{Resolved, resolve};

@@ -8,9 +8,10 @@ use crate::{
     execute::{RemoteCluster, Remotes},
     kubernetes::{Connect, Connection, TokenSource},
     model::{
-        ArmId, ClusterName, TenantId,
+        ArmId, ClusterName, FailureKind, RemoteFailure, TenantId,
         desired::{Access, DesiredCluster, DesiredState},
     },
+    ops::doctor::Reach,
     prove::Prover,
 };
 
@@ -104,6 +105,26 @@ pub async fn connect(
         clusters.filter_map(|cluster| Some((cluster.name.clone(), as_written(&arm, cluster)?)));
     let clusters = clusters.collect();
     Ok(Connected { arm, prover, clusters, actor, kind })
+}
+
+/// Azure without a file: no tenant to check, and a credential only if one applies. Entra and the
+/// issuers can be asked without.
+pub async fn without_file(target: Target, waits: Waits) -> Reach {
+    let Target { endpoints, credentials, auth } = target;
+    let arm = match choose(&credentials, &endpoints, auth).await {
+        Ok(chosen) => Arm::new(&endpoints, chosen.credential, waits).map_err(|error| {
+            RemoteFailure::new(FailureKind::Refused, "reach Azure", error.to_string())
+        }),
+        Err(error) => Err(error.failure()),
+    };
+    Reach { arm, endpoints }
+}
+
+impl Connected {
+    /// Azure as `doctor` takes it.
+    pub fn reach(&self) -> Reach {
+        Reach { arm: Ok(self.arm.clone()), endpoints: self.arm.endpoints().clone() }
+    }
 }
 
 fn tried(cluster: &DesiredCluster) -> String {

@@ -3,7 +3,10 @@
 
 pub mod apply;
 pub mod approval;
+pub mod audit;
 pub mod connect;
+pub mod doctor;
+pub mod explain;
 pub mod plan;
 pub mod planned;
 pub mod verify;

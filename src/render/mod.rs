@@ -4,9 +4,12 @@
 //! Text from the world (names, messages of servers, values of annotations) passes [`escape`]
 //! before it reaches a line.
 
+pub mod audit;
 mod change;
 pub mod difference;
+pub mod doctor;
 pub mod escape;
+pub mod explain;
 pub mod findings;
 pub mod json;
 pub mod markdown;

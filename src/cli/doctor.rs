@@ -1,0 +1,144 @@
+//! `doctor`: why a pod cannot authenticate.
+
+use std::sync::Arc;
+
+use super::{
+    args::{Doctor, Format, Select},
+    error::CliError,
+    interrupt::Interrupt,
+    main::Context,
+    world::{self, World},
+};
+use crate::{
+    execute::exit::ExitCode,
+    model::{ArmId, Namespace},
+    ops::{
+        connect,
+        doctor::{self, Examined, Object, Options, Questions},
+    },
+    render::{doctor as shown, escape, json, text::SANDBOX},
+};
+
+pub(super) async fn run(
+    context: &Context,
+    args: Doctor,
+    interrupt: Interrupt,
+) -> Result<ExitCode, CliError> {
+    if context.global.output == Format::Markdown {
+        return Err(CliError::usage("doctor writes text or json"));
+    }
+    let about = about(&args)?;
+    let options = Options { token: !args.no_token, now: context.env.now() };
+    let with_file = context.global.sandbox || context.global.config.exists();
+    let examined = tokio::select! {
+        examined = examine(context, &args, about, options, with_file) => examined?,
+        () = interrupt.asked() => return Ok(ExitCode::Interrupted),
+    };
+    Ok(show(context, &examined))
+}
+
+/// The object on the command line and its namespace.
+fn about(args: &Doctor) -> Result<Option<(Namespace, Object)>, CliError> {
+    let Some(text) = &args.object else { return Ok(None) };
+    let object = doctor::object(text).ok_or_else(|| {
+        CliError::usage(format!("`{text}` is not KIND/NAME of something that has pods")).hint(
+            "deploy/NAME, sts/NAME, ds/NAME, cronjob/NAME, job/NAME, pod/NAME or \
+             serviceaccount/NAME",
+        )
+    })?;
+    match args.namespace.as_slice() {
+        [namespace] => Ok(Some((Namespace::from(namespace.as_str()), object))),
+        [] => Err(CliError::usage("an object needs its namespace").hint("-n NAMESPACE")),
+        _ => Err(CliError::usage("an object has one namespace")),
+    }
+}
+
+async fn examine(
+    context: &Context,
+    args: &Doctor,
+    about: Option<(Namespace, Object)>,
+    options: Options,
+    with_file: bool,
+) -> Result<Vec<Examined>, CliError> {
+    if with_file {
+        return in_world(context, args, about, options).await;
+    }
+    let Some((namespace, object)) = about else {
+        let file = context.global.config.display().to_string();
+        return Err(CliError::failed(format!("{file} does not exist"))
+            .hint("without a file: widentity doctor deploy/NAME -n NAMESPACE --context CONTEXT"));
+    };
+    let output = context.output;
+    let waits = Arc::new(move |what: &str| {
+        output.note(&format!("waiting for {}", escape::terminal(what)));
+    });
+    let target = world::without_file(context, args.auth);
+    let reach = connect::without_file(target, waits).await;
+    let to = args.context.first().cloned();
+    let wanted = args.target.as_deref().map(ArmId::new);
+    let questions = doctor::bare(namespace, &object, args.kubeconfig.clone(), to, wanted);
+    finish(doctor::doctor(reach, questions, None, options).await)
+}
+
+async fn in_world(
+    context: &Context,
+    args: &Doctor,
+    about: Option<(Namespace, Object)>,
+    options: Options,
+) -> Result<Vec<Examined>, CliError> {
+    let mut pairs = Vec::new();
+    for word in &args.context {
+        let pair = word.split_once('=').ok_or_else(|| {
+            CliError::usage("with a configuration file --context is NAME=CONTEXT")
+        })?;
+        pairs.push((pair.0.to_owned(), pair.1.to_owned()));
+    }
+    // An object may be in a namespace that the file does not name.
+    let namespace = if about.is_some() { Vec::new() } else { args.namespace.clone() };
+    let select = Select {
+        only: args.only.clone(),
+        namespace,
+        cluster: args.cluster.clone(),
+        context: pairs,
+        auth: args.auth,
+    };
+    let world = World::open(context, &select).await?;
+    let questions = questions(&world, about, &args.cluster);
+    let reach = world.connected.reach();
+    let examined = doctor::doctor(reach, questions, Some(&world.desired), options).await;
+    world.close().await?;
+    finish(examined)
+}
+
+/// What is asked about in an open world.
+pub(super) fn questions(
+    world: &World,
+    about: Option<(Namespace, Object)>,
+    clusters: &[String],
+) -> Questions {
+    let mut connections = world.connected.clusters.clone();
+    if !clusters.is_empty() {
+        connections.retain(|name, _| clusters.iter().any(|cluster| cluster == name.as_str()));
+    }
+    doctor::of_file(&world.desired, &connections, about)
+}
+
+fn finish<E: std::fmt::Display>(
+    examined: Result<Vec<Examined>, E>,
+) -> Result<Vec<Examined>, CliError> {
+    examined.map_err(|error| CliError::failed(error.to_string()))
+}
+
+fn show(context: &Context, examined: &[Examined]) -> ExitCode {
+    let diagnoses: Vec<_> = examined.iter().map(|one| one.diagnosis.clone()).collect();
+    let sandbox = context.global.sandbox;
+    let text = match context.global.output {
+        Format::Json => json::to_text(&shown::json(&diagnoses, sandbox)),
+        Format::Text | Format::Markdown => {
+            let text = shown::text(&diagnoses, context.output.out);
+            if sandbox { format!("{SANDBOX}\n\n{text}{SANDBOX}\n") } else { text }
+        }
+    };
+    context.output.data(&text);
+    doctor::exit(examined)
+}

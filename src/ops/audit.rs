@@ -1,0 +1,236 @@
+//! `audit`: reads identities, credentials, role assignments and clusters together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, stream};
+use serde_json::Value;
+
+use super::{Connected, doctor::cluster_facts};
+pub use crate::diagnose::audit::Severity;
+use crate::{
+    azure::{Arm, ArmError},
+    diagnose::{
+        audit::{
+            self, Audit, AuditCluster, AuditIdentity, Estate, KubernetesFacts, PodIdentityObject,
+        },
+        evidence::not_asked,
+    },
+    kubernetes::{Client, KubeError},
+    model::{
+        ArmId, Namespace, SubscriptionId,
+        desired::DesiredState,
+        snapshot::{Assignments, Observation, ObservedCluster},
+    },
+};
+
+/// Identities whose credentials are listed at once.
+const AT_ONCE: usize = 4;
+
+/// Audits what the file's subscriptions and clusters hold.
+pub async fn audit(connected: &Connected, desired: &DesiredState) -> Audit {
+    let arm = &connected.arm;
+    let mut subscriptions = BTreeSet::from([desired.home.subscription]);
+    subscriptions.extend(desired.clusters.values().filter_map(|c| c.id.subscription()));
+    let mut scopes = subscriptions.clone();
+    scopes.extend(desired.assignments.iter().filter_map(|grant| grant.scope.subscription()));
+
+    let mut unseen = Vec::new();
+    let (identities, clusters, assignments) = futures::join!(
+        identities(arm, &subscriptions),
+        clusters(arm, &subscriptions),
+        assignments(arm, &scopes),
+    );
+    let (identities, failed) = identities;
+    unseen.extend(failed);
+    let (records, failed) = clusters;
+    let all_clusters = failed.is_empty();
+    unseen.extend(failed);
+    let (assignments, counted) = assignments;
+    let estate = Estate {
+        project: Some(desired.project.clone()),
+        clusters: joined(connected, desired, records).await,
+        all_clusters,
+        identities,
+        assignments,
+        // Who exists is in Microsoft Graph, which is not asked.
+        gone_principals: Vec::new(),
+        counted,
+    };
+    let mut found = audit::audit(&estate);
+    found.unseen.extend(unseen);
+    found
+}
+
+async fn identities(
+    arm: &Arm,
+    subscriptions: &BTreeSet<SubscriptionId>,
+) -> (Vec<AuditIdentity>, Vec<String>) {
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    for subscription in subscriptions {
+        match arm.identities_in(*subscription).await {
+            Ok(list) => found.extend(list),
+            Err(error) => {
+                let tried = format!("list identities in subscription {subscription}");
+                failed.push(error.failure(tried).to_string());
+            }
+        }
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    let read = found.into_iter().map(|identity| async move {
+        let credentials = match arm.credentials(&identity.id).await {
+            Ok(Some(list)) => Observation::Present(list),
+            Ok(None) => Observation::Absent,
+            Err(error) => Observation::Unknown(error.failure("list federated credentials")),
+        };
+        AuditIdentity { identity, credentials }
+    });
+    (stream::iter(read).buffered(AT_ONCE).collect().await, failed)
+}
+
+async fn clusters(
+    arm: &Arm,
+    subscriptions: &BTreeSet<SubscriptionId>,
+) -> (Vec<ObservedCluster>, Vec<String>) {
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    for subscription in subscriptions {
+        match arm.clusters_in(*subscription).await {
+            Ok(list) => found.extend(list),
+            Err(error) => {
+                let tried = format!("list clusters in subscription {subscription}");
+                failed.push(error.failure(tried).to_string());
+            }
+        }
+    }
+    (found, failed)
+}
+
+async fn assignments(
+    arm: &Arm,
+    subscriptions: &BTreeSet<SubscriptionId>,
+) -> (Assignments, BTreeMap<SubscriptionId, u32>) {
+    let (mut read, mut counted) = (Assignments::default(), BTreeMap::new());
+    for subscription in subscriptions {
+        let scope = ArmId::of_subscription(*subscription);
+        let answer: Result<_, ArmError> = arm.assignments_at(&scope, None).await;
+        let how = match answer {
+            Ok(list) => {
+                let own = list.iter().filter(|held| held.scope.is_within(&scope)).count();
+                counted.insert(*subscription, u32::try_from(own).unwrap_or(u32::MAX));
+                read.seen.extend(list);
+                Observation::Present(())
+            }
+            Err(error) => Observation::Unknown(error.failure("list role assignments")),
+        };
+        read.looked.push((scope, how));
+    }
+    (read, counted)
+}
+
+/// The file's clusters with what their API servers say, and the others of the subscriptions.
+async fn joined(
+    connected: &Connected,
+    desired: &DesiredState,
+    records: Vec<ObservedCluster>,
+) -> Vec<AuditCluster> {
+    let mut found = Vec::new();
+    for cluster in desired.clusters.values() {
+        let record = records.iter().find(|record| record.id == cluster.id);
+        let kubernetes = match connected.clusters.get(&cluster.name) {
+            Some(connection) => match connection.client().await {
+                Ok(client) => match facts(&client).await {
+                    Ok(facts) => Observation::Present(facts),
+                    Err(error) => Observation::Unknown(error.failure("read the cluster")),
+                },
+                Err(failure) => Observation::Unknown(failure),
+            },
+            None => not_asked(),
+        };
+        found.push(AuditCluster {
+            name: cluster.name.to_string(),
+            id: Some(cluster.id.clone()),
+            issuer: record.and_then(|record| record.issuer.clone()),
+            pod_identity_add_on: add_on(record),
+            kubernetes,
+        });
+    }
+    let ours: BTreeSet<&ArmId> = desired.clusters.values().map(|cluster| &cluster.id).collect();
+    found.extend(records.iter().filter(|record| !ours.contains(&record.id)).map(|record| {
+        AuditCluster {
+            name: record.id.name().to_owned(),
+            id: Some(record.id.clone()),
+            issuer: record.issuer.clone(),
+            pod_identity_add_on: add_on(Some(record)),
+            kubernetes: not_asked(),
+        }
+    }));
+    found
+}
+
+fn add_on(record: Option<&ObservedCluster>) -> bool {
+    record.and_then(|record| record.pod_identity.as_ref()).is_some_and(|profile| profile.enabled)
+}
+
+async fn facts(client: &Client) -> Result<KubernetesFacts, KubeError> {
+    let (namespaces, accounts, templates, pods, webhook, others) = futures::join!(
+        client.namespaces(),
+        client.accounts(None),
+        client.templates(None),
+        client.pods(None),
+        cluster_facts::webhook(client),
+        others(client),
+    );
+    let (pod_identity, provider_classes, keda) = others;
+    let templates = templates?.into_iter().map(|(namespace, templates)| {
+        let plain = |template| cluster_facts::with_details(template, None);
+        (namespace, templates.into_iter().map(plain).collect())
+    });
+    Ok(KubernetesFacts {
+        namespaces: namespaces?.into_iter().collect(),
+        accounts: accounts?,
+        templates: templates.collect(),
+        pods: pods?,
+        webhook: webhook.present().cloned(),
+        pod_identity,
+        provider_classes,
+        keda_pod_identity: keda,
+    })
+}
+
+type Others = (
+    Vec<PodIdentityObject>,
+    BTreeMap<String, crate::diagnose::evidence::ProviderClass>,
+    Vec<String>,
+);
+
+/// Objects whose kinds may not be served at all.
+async fn others(client: &Client) -> Others {
+    const KINDS: [(&str, &str); 3] = [
+        ("AzureIdentity", "azureidentities"),
+        ("AzureIdentityBinding", "azureidentitybindings"),
+        ("AzurePodIdentityException", "azurepodidentityexceptions"),
+    ];
+    let word =
+        |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let mut pod_identity = Vec::new();
+    for (kind, plural) in KINDS {
+        let list = client.objects("aadpodidentity.k8s.io/v1", None, plural).await;
+        for object in list.ok().flatten().unwrap_or_default() {
+            pod_identity.push(PodIdentityObject {
+                kind: kind.to_owned(),
+                namespace: Namespace(word(&object, "namespace")),
+                name: word(&object, "name"),
+            });
+        }
+    }
+    let classes = client.objects("secrets-store.csi.x-k8s.io/v1", None, "secretproviderclasses");
+    let classes = classes.await.ok().flatten().unwrap_or_default();
+    let provider_classes = classes.iter().filter_map(|object| {
+        let (name, class) = cluster_facts::provider_class(object)?;
+        Some((format!("{}/{name}", word(object, "namespace")), class))
+    });
+    let triggers = client.objects("keda.sh/v1alpha1", None, "triggerauthentications").await;
+    let triggers = triggers.ok().flatten().unwrap_or_default();
+    let keda = triggers.iter().filter(|t| t["spec"]["podIdentity"]["provider"] == "azure");
+    let keda = keda.map(|t| format!("{}/{}", word(t, "namespace"), word(t, "name")));
+    (pod_identity, provider_classes.collect(), keda.collect())
+}

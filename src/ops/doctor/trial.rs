@@ -1,0 +1,124 @@
+//! What is tried: a dry run, a token, its exchange, a probe. Nothing is kept but claims and
+//! answers.
+
+use super::{Clients, parse};
+use crate::{
+    azure::{ExchangeError, ProbeOutcome},
+    diagnose::{
+        Evidence,
+        evidence::{DryRun, Exchange, ExchangeOutcome, ProbeAnswer},
+        resolve,
+    },
+    kubernetes::{Client, KubeError},
+    model::{FailureKind, RemoteFailure, Token, desired::Probe, snapshot::Observation},
+};
+
+/// The lifetime that is asked for: the shortest that Kubernetes gives.
+const SECONDS: u32 = 600;
+
+/// Whether the API server's refusal is about who asks, not about the pod.
+fn about_us(error: &KubeError) -> bool {
+    match error {
+        KubeError::Status { status, message, .. } => match status {
+            401 => true,
+            403 => message.contains("cannot create resource"),
+            status => *status >= 500 && !message.contains("webhook"),
+        },
+        _ => true,
+    }
+}
+
+/// Asks admission about a labelled pod of the account.
+pub(super) async fn dry_run(client: &Client, evidence: &mut Evidence) {
+    let resolved = resolve(evidence);
+    if !resolved.exists {
+        return;
+    }
+    let namespace = evidence.asked.namespace.clone();
+    let answer = client.dry_run_pod(&namespace, &resolved.account, "widentity").await;
+    evidence.dry_run = match answer {
+        Ok(injected) => Observation::Present(DryRun::Admitted(injected)),
+        Err(error) if about_us(&error) => {
+            Observation::Unknown(error.failure(format!("dry-run a pod in {namespace}")))
+        }
+        Err(error) => Observation::Present(DryRun::Denied(error.to_string())),
+    };
+}
+
+/// Asks for a token of the account, exchanges it, and probes with what comes back.
+pub(super) async fn token(
+    clients: &Clients,
+    client: &Client,
+    probe: Option<&Probe>,
+    evidence: &mut Evidence,
+) {
+    let resolved = resolve(evidence);
+    if !resolved.exists {
+        return;
+    }
+    let namespace = evidence.asked.namespace.clone();
+    let account = &resolved.account;
+    let issued = match client.token(&namespace, account, &resolved.audience, SECONDS).await {
+        Ok(issued) => issued,
+        Err(error) => {
+            let failure = error.failure(format!("request a token of {namespace}/{account}"));
+            let hint = "widentity doctor --no-token does without";
+            evidence.token = Observation::Unknown(failure.with_hint(hint));
+            return;
+        }
+    };
+    let claims = parse::claims(&issued);
+    // A token of another cluster is not shown to Entra.
+    let record = evidence.cluster.present().and_then(|arm| arm.issuer.as_ref());
+    let ours = record.is_none_or(|issuer| *issuer == claims.iss);
+    evidence.token = Observation::Present(claims);
+    let (Some(id), Some(tenant), true) = (resolved.client, resolved.tenant, ours) else { return };
+    let exchange = |scope: String| {
+        let token = &issued.token;
+        async move { clients.entra.exchange(tenant, id, token, &scope).await }
+    };
+    let outcome = match exchange(clients.endpoints.arm_scope.clone()).await {
+        Ok(exchanged) => ExchangeOutcome::Granted { principal: exchanged.oid },
+        Err(ExchangeError::Refused(refusal)) => ExchangeOutcome::Refused {
+            codes: refusal.codes.clone(),
+            description: refusal.description.clone(),
+        },
+        Err(error @ (ExchangeError::Unreachable { .. } | ExchangeError::Body { .. })) => {
+            let kind = FailureKind::Unreachable;
+            let failure = RemoteFailure::new(kind, "exchange the token", error.to_string());
+            evidence.exchange = Observation::Unknown(failure);
+            return;
+        }
+    };
+    let granted = matches!(outcome, ExchangeOutcome::Granted { .. });
+    evidence.exchange = Observation::Present(Exchange { client: id, outcome });
+    if granted && let Some(probe) = probe {
+        match exchange(clients.prober.scope(probe.kind)).await {
+            Ok(exchanged) => evidence.probe = ask(clients, probe, &exchanged.token).await,
+            Err(error) => {
+                let tried = "get a token for the probe";
+                let failure = RemoteFailure::new(FailureKind::NotProved, tried, error.to_string());
+                evidence.probe = Observation::Unknown(failure);
+            }
+        }
+    }
+}
+
+async fn ask(clients: &Clients, probe: &Probe, token: &Token) -> Observation<ProbeAnswer> {
+    let url = probe.url.clone();
+    let unknown = |message: String| {
+        let tried = format!("ask {url}");
+        Observation::Unknown(RemoteFailure::new(FailureKind::Unreachable, tried, message))
+    };
+    match clients.prober.probe(probe, token).await {
+        ProbeOutcome::Passed => {
+            Observation::Present(ProbeAnswer { url, status: 200, message: String::new() })
+        }
+        ProbeOutcome::Denied { status, message } => {
+            Observation::Present(ProbeAnswer { url, status, message })
+        }
+        ProbeOutcome::Unreachable { message } | ProbeOutcome::Unusable { message } => {
+            unknown(message)
+        }
+    }
+}

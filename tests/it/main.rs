@@ -19,8 +19,6 @@ mod kubernetes_server;
 mod kubernetes_wire;
 mod observe;
 mod planner;
-mod corpus;
-mod planner;
 mod properties;
 mod real_cluster;
 mod render_plan;

@@ -144,7 +144,7 @@ impl Scene {
         // On threads of their own: the program blocks one of them.
         std::thread::scope(|scope| {
             let handle = tokio::runtime::Handle::current();
-            let kubelet = scope.spawn(|| handle.block_on(kubelet));
+            let kubelet = scope.spawn(move || handle.block_on(kubelet));
             let ran =
                 tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(program));
             kubelet.join().unwrap();

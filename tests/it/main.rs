@@ -20,6 +20,7 @@ mod observe;
 mod planner;
 mod corpus;
 mod properties;
+mod recordings;
 mod render_plan;
 mod sandbox_arm;
 mod sandbox_chain;

@@ -4,9 +4,11 @@
 //! each whether it holds, is broken, was not reached or could not be seen. [`evidence::Evidence`]
 //! is everything it looks at, as plain data, so that a diagnosis can be repeated from a file.
 
+pub mod audit;
 mod chain;
 pub mod difference;
 pub mod evidence;
+pub mod explain;
 mod facts;
 mod fix;
 mod keys;

@@ -108,7 +108,8 @@ fn found(outcome: &Outcome) -> &str {
 fn wrong(outcome: &Outcome) -> Option<String> {
     let Outcome { name, entry, diagnosis } = outcome;
     let said = verdict(diagnosis);
-    if said != entry.expect.verdict || found(outcome) != entry.expect.code.as_deref().unwrap_or("") {
+    if said != entry.expect.verdict || found(outcome) != entry.expect.code.as_deref().unwrap_or("")
+    {
         let message = diagnosis.headline().map_or("", |(_, found)| found.message.as_str());
         return Some(format!(
             "{name}: {said} {} ({message}), expected {} {}",
@@ -151,7 +152,12 @@ fn the_first_cause_is_named() {
         .filter(|o| o.entry.expect.verdict != "broken" && verdict(&o.diagnosis) == "broken")
         .count();
     assert_eq!(alarms, 0, "false alarms:\n{}", wrong_ones.join("\n"));
-    assert!(wrong_ones.len() * 20 <= broken, "{} wrong:\n{}", wrong_ones.len(), wrong_ones.join("\n"));
+    assert!(
+        wrong_ones.len() * 20 <= broken,
+        "{} wrong:\n{}",
+        wrong_ones.len(),
+        wrong_ones.join("\n")
+    );
 }
 
 /// The table of `docs/corpus.md`.
@@ -175,7 +181,8 @@ fn table() -> String {
             let shown: String = shown.map(|(_, value)| strings(value)).collect();
             shown.trim().replace('\n', "; ").replace('|', "\\|")
         });
-        let code = if fix.is_empty() { String::new() } else { format!("`{}`", fix.replace('`', "'")) };
+        let code =
+            if fix.is_empty() { String::new() } else { format!("`{}`", fix.replace('`', "'")) };
         let result = if wrong(outcome).is_none() { "as expected" } else { "differs" };
         writeln!(
             text,

@@ -164,7 +164,7 @@ fn judge(
         let wanted = pods::Wanted { expiration, ..wanted.clone() };
         let own: Vec<&ObservedPod> = live
             .iter()
-            .filter(|pod| pod.account == *account && pod.live() && pods::made_by(pod, template))
+            .filter(|pod| pod.account == *account && pod.live() && pod.is_made_by(template))
             .collect();
         let newest = own.iter().max_by_key(|pod| (pod.created, &pod.name));
         let Some(revision) = newest.map(|pod| &pod.revision) else { continue };

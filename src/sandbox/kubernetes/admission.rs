@@ -6,7 +6,7 @@ use super::{
     defaults,
     error::{Outcome, Status},
     kinds::Kind,
-    objects::{Writer, meta, suffix},
+    objects::{meta, suffix},
     storage::{Key, Tx},
     webhook::{WEBHOOK_NAME, WebhookConfig, mutate_pod},
 };
@@ -38,13 +38,7 @@ pub(super) fn namespace(tx: &Tx<'_>, kind: &Kind, namespace: &str, name: &str) -
 }
 
 /// Mutating admission of a new object.
-pub(super) fn create(
-    tx: &Tx<'_>,
-    kind: &Kind,
-    namespace: &str,
-    object: &mut Value,
-    writer: &Writer<'_>,
-) -> Outcome<()> {
+pub(super) fn create(tx: &Tx<'_>, kind: &Kind, namespace: &str, object: &mut Value) -> Outcome<()> {
     if !kind.group.is_empty() || kind.plural != "pods" {
         return Ok(());
     }
@@ -58,7 +52,7 @@ pub(super) fn create(
     if spec["preemptionPolicy"].is_null() {
         spec["preemptionPolicy"] = "PreemptLowerPriority".into();
     }
-    workload_identity(tx, namespace, object, writer)?;
+    workload_identity(tx, namespace, object)?;
     defaults::fill(kind, object, tx.facts.minor);
     object["status"] = json!({"phase": "Pending", "qosClass": quality(object)});
     Ok(())
@@ -180,14 +174,8 @@ fn quality(pod: &Value) -> &'static str {
 }
 
 /// The webhook of the add-on: labelled pods only, failure policy Fail.
-fn workload_identity(
-    tx: &Tx<'_>,
-    namespace: &str,
-    pod: &mut Value,
-    writer: &Writer<'_>,
-) -> Outcome<()> {
+fn workload_identity(tx: &Tx<'_>, namespace: &str, pod: &mut Value) -> Outcome<()> {
     // Dry runs are mutated too: the webhook has no side effects.
-    let _ = writer;
     if !tx.facts.workload_identity
         || pod["metadata"]["labels"]["azure.workload.identity/use"] != "true"
     {

@@ -43,7 +43,7 @@ use serde_json::Value;
 
 use super::context::{ClusterRef, Context};
 
-pub use auth::TokenRules;
+pub use auth::{Rule, TokenRules};
 pub use cluster::Options;
 
 /// The API server and controllers of one emulated cluster.

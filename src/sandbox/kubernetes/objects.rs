@@ -27,14 +27,12 @@ pub(super) struct Writer<'a> {
     pub api_version: Option<&'a str>,
     /// Nothing is stored.
     pub dry_run: bool,
-    /// User name, for admission and events.
-    pub user: &'a str,
 }
 
 impl<'a> Writer<'a> {
     /// The server itself or one of its controllers.
     pub(super) fn system(manager: &'a str) -> Self {
-        Self { manager, subresource: "", api_version: None, dry_run: false, user: "system:admin" }
+        Self { manager, subresource: "", api_version: None, dry_run: false }
     }
 
     /// The same writer through a subresource.
@@ -178,7 +176,7 @@ impl Tx<'_> {
         }
         admission::namespace(self, kind, namespace, &name)?;
         defaults::fill(kind, &mut object, self.facts.minor);
-        admission::create(self, kind, namespace, &mut object, writer)?;
+        admission::create(self, kind, namespace, &mut object)?;
         fields::complete(&mut object, kind.ty());
         let errors = validation::create(kind, &object);
         if !errors.is_empty() {

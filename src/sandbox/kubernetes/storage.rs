@@ -144,7 +144,6 @@ impl Kubernetes {
     pub(super) fn load(&self) {
         let minor = self.facts().minor;
         let objects = self.ctx.store.list(&self.prefix);
-        let mut newest = 0;
         let mut state = State::default();
         let mut definitions = Vec::new();
         for (path, object) in &objects {
@@ -152,7 +151,6 @@ impl Kubernetes {
             if key.stem.starts_with('~') {
                 continue;
             }
-            newest = newest.max(revision_of(object));
             for owner in owner_uids(object) {
                 state.owned.entry(owner).or_default().insert(key.clone());
             }
@@ -164,15 +162,11 @@ impl Kubernetes {
             }
         }
         state.kinds = Arc::new(Kinds::new(minor, definitions.iter().map(AsRef::as_ref)));
-        state.revision = newest;
-        state.forgotten = newest;
+        // What was deleted before is not known any more, so the past begins now.
+        state.revision = self.ctx.store.lock().revision();
+        state.forgotten = state.revision;
         *self.lock_state() = state;
     }
-}
-
-/// The resource version of an object.
-pub(super) fn revision_of(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 fn owner_uids(object: &Value) -> Vec<String> {

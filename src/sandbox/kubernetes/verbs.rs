@@ -104,13 +104,7 @@ fn with_warnings(mut response: Response<Body>, warnings: &[String]) -> Response<
 }
 
 fn writer<'a>(call: &'a Call<'_>, manager: &'a str, version: &'a str, dry_run: bool) -> Writer<'a> {
-    Writer {
-        manager,
-        subresource: &call.target.subresource,
-        api_version: Some(version),
-        dry_run,
-        user: &call.user.name,
-    }
+    Writer { manager, subresource: &call.target.subresource, api_version: Some(version), dry_run }
 }
 
 /// Creates an object.

@@ -27,7 +27,6 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use tokio::time;
-use widentity::kubernetes::{Client, Connect};
 
 /// How long a start may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -135,7 +134,7 @@ async fn start_async(assets: &Path, issuer: &str) -> ApiServer {
             format!("--api-audiences={issuer}"),
         ],
     ));
-    let admin = Admin::of(&server).await;
+    let admin = Admin::of(&server.kubeconfig).await;
     let ready = async {
         while admin.text("/readyz").await.as_deref() != Ok("ok") {
             time::sleep(Duration::from_millis(100)).await;
@@ -259,24 +258,15 @@ fn write_files(dir: &Path, port: u16) -> Files {
     Files { kubeconfig: dir.join("kubeconfig") }
 }
 
-impl ApiServer {
-    /// Our client, as one of the two contexts.
-    pub(crate) async fn client(&self, context: &str) -> Client {
-        let path = Some(self.kubeconfig.clone());
-        let context = Some(context.to_owned());
-        Client::connect(Connect::Kubeconfig { path, context }).await.unwrap()
-    }
-}
-
 /// What a test does beside the code under test: raw requests as `admin`.
 pub(crate) struct Admin {
     kube: kube::Client,
 }
 
 impl Admin {
-    /// An administrator of this server, for one test: connections belong to its runtime.
-    pub(crate) async fn of(server: &ApiServer) -> Self {
-        let file = Kubeconfig::read_from(&server.kubeconfig).unwrap();
+    /// The current context of a kubeconfig, for one test: connections belong to its runtime.
+    pub(crate) async fn of(kubeconfig: &Path) -> Self {
+        let file = Kubeconfig::read_from(kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
         let mut config = kube::Config::from_custom_kubeconfig(file, &options).await.unwrap();
         config.proxy_url = None;

@@ -474,8 +474,7 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
             if *wait {
                 let template = template.clone();
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
-                let count =
-                    pods.iter().filter(|p| p.is_made_by(&template)).count();
+                let count = pods.iter().filter(|p| p.is_made_by(&template)).count();
                 pods.retain(|p| !p.is_made_by(&template));
                 let injected = inject(&annotations, audience);
                 pods.extend((0..count).map(|n| pod(&template, n, &injected)));

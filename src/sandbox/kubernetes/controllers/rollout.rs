@@ -30,7 +30,8 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         return Ok(());
     }
     let Some((template, selector, workload)) = source(tx, key, &rollout) else { return Ok(()) };
-    let hash = short_hash(&template);
+    // Hashed otherwise than a Deployment's template: both may have ReplicaSets of one name.
+    let hash = short_hash(&json!({"rollout": template}));
     let name = format!("{}-{hash}", meta(&rollout, "name"));
     let wanted = rollout["spec"]["replicas"].as_i64().unwrap_or(1);
     let paused = rollout["spec"]["paused"] == true;

@@ -21,6 +21,7 @@ mod kubernetes_wire;
 mod observe;
 mod planner;
 mod properties;
+mod recordings;
 mod real_cluster;
 mod render_plan;
 mod render_report;

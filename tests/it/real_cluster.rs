@@ -105,7 +105,7 @@ struct Scene {
 
 impl Scene {
     async fn new(server: &ApiServer, hint: &str) -> Self {
-        let admin = Admin::of(&server.kubeconfig).await;
+        let admin = Admin::of(server).await;
         let namespace = admin.namespace(hint).await;
         let deployments = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
         admin.create(&deployments, &deployment()).await;

@@ -5,11 +5,7 @@
 //! `uri`, `request_body`, `status`, `headers`, `response_body`. A body member `…` stands for what
 //! was left out: in a request for the resource as it is now, in an answer for more members.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use reqwest::{Client, Method, header::HeaderMap};
 use serde_json::Value;
@@ -37,7 +33,10 @@ async fn recorded_exchanges_are_answered_as_azure_answered_them() {
     let folder = std::env::var_os("WIDENTITY_RECORDINGS").filter(|folder| !folder.is_empty());
     let Some(folder) = folder.map(PathBuf::from) else {
         // Past the capture of the test's output, so that a run says what it left out.
-        drop(fs::write("/dev/stderr", format!("skipped {test}: WIDENTITY_RECORDINGS is not set\n")));
+        drop(fs::write(
+            "/dev/stderr",
+            format!("skipped {test}: WIDENTITY_RECORDINGS is not set\n"),
+        ));
         return;
     };
     let mut files: Vec<PathBuf> =
@@ -55,7 +54,12 @@ async fn recorded_exchanges_are_answered_as_azure_answered_them() {
         differences.extend(found.into_iter().map(|difference| format!("{name}: {difference}")));
     }
     assert!(exchanges > 0);
-    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} differences:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
 }
 
 /// A sandbox in which one recording is played.
@@ -228,10 +232,28 @@ impl Replay {
             (Value::String(text), Value::String(found)) => {
                 let word = place.rsplit('.').next().unwrap_or_default();
                 let read = [
-                    "id", "name", "type", "location", "code", "message", "status", "issuer",
-                    "subject", "provisioningState", "roleName", "principalType", "scope",
-                    "roleDefinitionId", "condition", "conditionVersion", "description",
-                    "nodeResourceGroup", "tier", "mode", "osType", "osDiskType",
+                    "id",
+                    "name",
+                    "type",
+                    "location",
+                    "code",
+                    "message",
+                    "status",
+                    "issuer",
+                    "subject",
+                    "provisioningState",
+                    "roleName",
+                    "principalType",
+                    "scope",
+                    "roleDefinitionId",
+                    "condition",
+                    "conditionVersion",
+                    "description",
+                    "nodeResourceGroup",
+                    "tier",
+                    "mode",
+                    "osType",
+                    "osDiskType",
                 ];
                 let expected = self.substituted(text);
                 if read.contains(&word) && !same_words(&expected, found) {

@@ -71,6 +71,7 @@ pub mod config;
 pub mod plan;
 
 pub mod diagnose;
+pub mod migrate;
 
 // Talking.
 pub mod azure;

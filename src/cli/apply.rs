@@ -31,7 +31,7 @@ pub(super) async fn run(
     args: Apply,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output == Format::Markdown {
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("apply writes text or json"));
     }
     let gate = gate(context, &args)?;
@@ -131,7 +131,7 @@ async fn in_world(
     // The report is shown before anything about writing it to a file can fail.
     match context.global.output {
         Format::Json => output.data(&document()),
-        Format::Text | Format::Markdown => {
+        Format::Text | Format::Markdown | Format::Toml => {
             output.data(&report::apply(&planned, &ran, exit, output.out));
         }
     }

@@ -11,6 +11,7 @@ mod init;
 mod interrupt;
 mod logging;
 mod main;
+mod migrate;
 mod output;
 mod plan;
 mod progress;

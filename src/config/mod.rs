@@ -26,6 +26,7 @@ pub use checked::{Cloud, Config, Grant, Identity, Workload};
 pub use code::{Code, Severity, UnknownCode};
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Diagnostics, Label, PlaceRecord, Record};
+pub use glob::matches as glob_matches;
 pub use files::{Disk, Entry, ReadFailure, ReadFiles};
 pub use load::load;
 pub use selection::{Selection, SelectionError};

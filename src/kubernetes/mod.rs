@@ -12,6 +12,7 @@ mod parse_meta;
 mod parse_pod;
 mod parse_template;
 mod parse_webhook;
+pub mod pod_identity;
 mod read;
 mod token;
 mod versions;

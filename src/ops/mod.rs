@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod approval;
 pub mod connect;
+pub mod migrate;
 pub mod plan;
 pub mod planned;
 pub mod verify;

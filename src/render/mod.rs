@@ -10,6 +10,7 @@ pub mod escape;
 pub mod findings;
 pub mod json;
 pub mod markdown;
+pub mod migrate;
 pub mod report;
 pub mod report_json;
 pub mod schema;

@@ -17,6 +17,7 @@ mod corpus;
 mod executor;
 mod kubernetes_server;
 mod kubernetes_wire;
+mod migrate;
 mod observe;
 mod planner;
 mod corpus;

@@ -220,6 +220,41 @@ pub(super) enum Migrate {
     Status(MigrateSelect),
     /// Where each workload stands and what comes next; -o toml prints `[[workloads]]`
     Plan(MigrateSelect),
+    /// Take every ready workload as far as its gates allow; nothing of Pod Identity is removed
+    Apply(MigrateApply),
+    /// Give a workload back exactly what widentity changed
+    Rollback(MigrateRollback),
+}
+
+/// `migrate apply`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateApply {
+    /// Which workloads.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// Begin nothing new after this long, for example 30m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<std::time::Duration>,
+    /// A rollout that takes longer has failed
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(super) rollout_timeout: std::time::Duration,
+}
+
+/// `migrate rollback`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateRollback {
+    /// The workload as NAMESPACE/SERVICE-ACCOUNT
+    #[arg(value_name = "WORKLOAD")]
+    pub(super) workload: String,
+    /// Which cluster, and how it is reached.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
 }
 
 /// Which workloads of Pod Identity, and how their world is reached.

@@ -5,6 +5,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
+    migrate_apply, migrate_rollback,
     world::World,
 };
 use crate::{
@@ -19,10 +20,20 @@ pub(super) async fn run(
     command: Migrate,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    let (select, steps) = match &command {
-        Migrate::Status(select) => (select, false),
-        Migrate::Plan(select) => (select, true),
-    };
+    match command {
+        Migrate::Status(select) => show(context, &select, false, &interrupt).await,
+        Migrate::Plan(select) => show(context, &select, true, &interrupt).await,
+        Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
+        Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
+    }
+}
+
+async fn show(
+    context: &Context,
+    select: &MigrateSelect,
+    steps: bool,
+    interrupt: &Interrupt,
+) -> Result<ExitCode, CliError> {
     if context.global.output == Format::Toml && !steps {
         return Err(CliError::usage("only `migrate plan` writes toml"));
     }
@@ -31,28 +42,31 @@ pub(super) async fn run(
         overview = survey(context, &world, select) => Some(overview),
         () = interrupt.asked() => None,
     };
-    let closed = match overview {
-        Some(overview) => {
-            let overview = overview?;
-            context.output.data(&match context.global.output {
+    let exit = match overview {
+        Some(Ok(overview)) => {
+            let shown = match context.global.output {
                 Format::Text => render::text(&overview, steps, context.output.out),
                 Format::Json => render::json(&overview),
                 Format::Markdown => render::markdown(&overview),
                 Format::Toml => render::workloads_toml(&overview, &world.desired.workloads),
-            });
-            let exit = seen(&overview);
-            world.close().await?;
-            return Ok(exit);
+            };
+            context.output.data(&shown);
+            Ok(seen(&overview))
         }
-        None => world.close().await,
+        Some(Err(error)) => Err(error),
+        None => {
+            context.output.message("interrupted while reading: nothing was written");
+            Ok(ExitCode::Interrupted)
+        }
     };
-    context.output.message("interrupted while reading: nothing was written");
+    let closed = world.close().await;
+    let exit = exit?;
     closed?;
-    Ok(ExitCode::Interrupted)
+    Ok(exit)
 }
 
 /// What was not seen decides the exit code; workloads that wait for a decision do not.
-fn seen(overview: &Overview) -> ExitCode {
+pub(super) fn seen(overview: &Overview) -> ExitCode {
     use crate::model::FailureKind;
     let mut failures = overview.unseen().peekable();
     if failures.peek().is_none() {

@@ -12,6 +12,8 @@ mod interrupt;
 mod logging;
 mod main;
 mod migrate;
+mod migrate_apply;
+mod migrate_rollback;
 mod output;
 mod plan;
 mod progress;

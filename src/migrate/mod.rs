@@ -10,6 +10,7 @@ pub mod matching;
 pub mod phase;
 pub mod survey;
 pub mod toml;
+pub mod transition;
 pub mod verdict;
 
 pub use phase::Phase;

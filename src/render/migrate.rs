@@ -14,7 +14,7 @@ use super::{
 use crate::{
     migrate::{Phase, Survey, Verdict, Workload, toml},
     model::{RemoteFailure, desired::DesiredWorkload},
-    ops::migrate::Overview,
+    ops::migrate::{Overview, PutBack},
 };
 
 /// What is said where there is nothing to leave.
@@ -187,6 +187,18 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         for step in &workload.next {
             line(out, format!("      next: {}", escape::terminal(step)));
         }
+    }
+}
+
+/// How putting a workload back went, in one line.
+pub fn put_back(how: &PutBack) -> String {
+    match how {
+        PutBack::Done => "it is as it was".to_owned(),
+        PutBack::Hindered(what) => {
+            let what: Vec<_> = what.iter().map(|text| escape::terminal(text)).collect();
+            format!("not done, somebody changed it since: {}", what.join("; "))
+        }
+        PutBack::Failed(failure) => format!("failed: {}", unseen(failure)),
     }
 }
 

@@ -156,8 +156,16 @@ async fn direct(server: &Url, ca_pem: &str, token: TokenSource) -> Result<Settin
     let context = Context { cluster: name.clone(), ..Context::default() };
     // As a kubeconfig without a user, so that `HTTPS_PROXY` counts for both ways.
     let file = Kubeconfig {
-        clusters: vec![NamedCluster { name: name.clone(), cluster: Some(cluster), ..NamedCluster::default() }],
-        contexts: vec![NamedContext { name: name.clone(), context: Some(context), ..NamedContext::default() }],
+        clusters: vec![NamedCluster {
+            name: name.clone(),
+            cluster: Some(cluster),
+            ..NamedCluster::default()
+        }],
+        contexts: vec![NamedContext {
+            name: name.clone(),
+            context: Some(context),
+            ..NamedContext::default()
+        }],
         ..Kubeconfig::default()
     };
     let config = configuration(file, name).await?.map_err(|e| bad(e.to_string()))?;

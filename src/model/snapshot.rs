@@ -509,7 +509,7 @@ impl ObservedPod {
     }
 
     /// Whether the controller of `template` made it. A Deployment's pods belong to a ReplicaSet
-    /// named after it and a hash, so no list of ReplicaSets is needed; a CronJob's to a Job
+    /// named after it and a hash, so no list of `ReplicaSets` is needed; a CronJob's to a Job
     /// likewise.
     pub fn is_made_by(&self, template: &ObservedTemplate) -> bool {
         let Some((kind, name)) = &self.controller else { return false };

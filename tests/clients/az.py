@@ -89,7 +89,7 @@ def identities():
                  "under resource group 'rg-id' was not found.")
     expect("identity show -g rg-none -n id-a", fails="(ResourceGroupNotFound)")
     expect("identity create -g rg-none -n id-a -l westeurope", fails="(ResourceGroupNotFound)")
-    expect("identity create -g rg-id -n x", fails="InvalidResourceName")
+    expect("identity create -g rg-id -n x", fails="must be between 3 and 128 characters")
     expect("identity delete -g rg-id -n id-b")
     expect("identity delete -g rg-id -n id-b")
     expect("identity list -g rg-id", lambda a: names(a) == ["id-a"])
@@ -128,7 +128,7 @@ def roles(identity, vault, subscription):
     expect(["role", "definition", "list", "-n", role],
            lambda a: a[0]["name"] == "4633458b-17de-408a-b874-0445c86b69e6"
            and a[0]["permissions"][0]["dataActions"])
-    expect(["role", "definition", "list", "-n", "reader"], lambda a: [d["roleName"] for d in a] == ["Reader"])
+    expect(["role", "definition", "list", "-n", "Reader"], lambda a: [d["roleName"] for d in a] == ["Reader"])
     expect(["role", "definition", "list", "-n", "No Such Role"], [])
     expect("role definition list --query length(@)", lambda count: count > 60)
     create = ["role", "assignment", "create", "--scope", vault]
@@ -147,7 +147,7 @@ def roles(identity, vault, subscription):
     expect(["role", "assignment", "list", "--assignee", client, "--all"],
            lambda a: sorted({x["roleDefinitionName"] for x in a}) == [role, "Reader"] and len(a) == 3)
     expect(["role", "assignment", "list", "--assignee", principal, "--scope", vault], count(2))
-    expect(["role", "assignment", "list", "--role", "Reader", "--all"], count(2))
+    expect(["role", "assignment", "list", "--role", "Reader", "--scope", vault], count(1))
     expect("role assignment list --all", count(3))
     expect("role assignment list -g rg-data", count(1))
     expect("role assignment list", count(0))

@@ -1,5 +1,6 @@
 """The Azure SDKs for Python against the sandbox, with their own retries, paging and polling."""
 
+import logging
 import time
 import uuid
 
@@ -13,6 +14,7 @@ from azure.mgmt.msi import ManagedServiceIdentityClient
 
 from harness import AUDIENCE, Report, Sandbox
 
+logging.getLogger("azure").setLevel(logging.CRITICAL)
 report = Report("sdk")
 SECRETS_USER = "4633458b-17de-408a-b874-0445c86b69e6"
 SUBJECT = "system:serviceaccount:shop:api"

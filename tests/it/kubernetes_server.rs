@@ -47,7 +47,7 @@ async fn client(kubeconfig: &Path, context: Option<&str>) -> Client {
 
 impl World {
     async fn of(kubeconfig: &Path, issuer: Issuer, sandbox: Option<(Running, TempDir)>) -> Self {
-        let admin = Admin::of(kubeconfig).await;
+        let admin = Admin::by(kubeconfig).await;
         let namespace = Namespace(admin.namespace("client").await);
         let client = client(kubeconfig, None).await;
         Self { client, admin, namespace, issuer, sandbox }

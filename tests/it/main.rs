@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "tests say what they expect by failing, and read files"
 )]
 
@@ -21,10 +22,9 @@ mod migrate;
 mod migrate_sandbox;
 mod observe;
 mod planner;
-mod corpus;
-mod planner;
 mod properties;
 mod real_cluster;
+mod recordings;
 mod render_plan;
 mod render_report;
 mod sandbox_arm;

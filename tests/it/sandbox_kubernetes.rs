@@ -672,7 +672,7 @@ async fn an_old_server_has_the_beta_cron_job() {
 async fn tables_and_metadata_are_negotiated() {
     let world = World::new();
     world.deploy("web", 1).await;
-    world.pass(Duration::from_secs(60));
+    world.pass(Duration::from_mins(1));
     let ask = async |accept: &str| {
         let request = Request::builder()
             .uri(DEPLOYMENTS)

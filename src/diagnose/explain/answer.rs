@@ -58,15 +58,14 @@ fn filled(text: &str, values: &Values) -> String {
     while let Some(at) = rest.find('{') {
         let (before, from) = rest.split_at(at);
         filled.push_str(before);
-        match places.iter().find(|(place, _, _)| from.starts_with(place)) {
-            Some((place, value, word)) => {
-                filled.push_str(value.unwrap_or(word));
-                rest = &from[place.len()..];
-            }
-            None => {
-                filled.push('{');
-                rest = &from[1..];
-            }
+        if let Some((place, value, word)) =
+            places.iter().find(|(place, _, _)| from.starts_with(place))
+        {
+            filled.push_str(value.unwrap_or(word));
+            rest = &from[place.len()..];
+        } else {
+            filled.push('{');
+            rest = &from[1..];
         }
     }
     filled.push_str(rest);

@@ -133,24 +133,23 @@ impl Scanner {
     fn look(&mut self, whole: bool) {
         let mut hits: Vec<(String, Option<&'static Entry>)> = Vec::new();
         for hit in self.automaton.find_overlapping_iter(&self.line) {
-            match self.patterns.get(hit.pattern().as_usize()).copied().flatten() {
-                Some(entry) => hits.push((entry.code.to_owned(), Some(entry))),
-                None => {
-                    // A number that may go on in the next piece is seen there.
-                    if !whole && hit.end() + DIGITS > self.line.len() {
-                        continue;
-                    }
-                    let digits = self.line[hit.end()..].iter();
-                    let digits: String = digits
-                        .take(DIGITS)
-                        .map(|b| char::from(*b))
-                        .take_while(char::is_ascii_digit)
-                        .collect();
-                    if digits.len() > 3 {
-                        let code = format!("{ENTRA}{digits}");
-                        let entry = catalogue::lookup(&code);
-                        hits.push((code, entry));
-                    }
+            if let Some(entry) = self.patterns.get(hit.pattern().as_usize()).copied().flatten() {
+                hits.push((entry.code.to_owned(), Some(entry)))
+            } else {
+                // A number that may go on in the next piece is seen there.
+                if !whole && hit.end() + DIGITS > self.line.len() {
+                    continue;
+                }
+                let digits = self.line[hit.end()..].iter();
+                let digits: String = digits
+                    .take(DIGITS)
+                    .map(|b| char::from(*b))
+                    .take_while(char::is_ascii_digit)
+                    .collect();
+                if digits.len() > 3 {
+                    let code = format!("{ENTRA}{digits}");
+                    let entry = catalogue::lookup(&code);
+                    hits.push((code, entry));
                 }
             }
         }

@@ -199,21 +199,20 @@ fn value_of(facts: &mut Facts<'_>, value: &str) -> Result<String, State> {
             };
         }
         Meaning::Unknown(client) => {
-            return match wanted {
-                Some(wanted) => Err(State::broken(
+            return if let Some(wanted) = wanted {
+                Err(State::broken(
                     "client-id-out-of-date",
                     format!(
                         "{KEY} of service account {account} is {client}, of no identity that was \
-                         read; {} has {} (made anew?)",
+                     read; {} has {} (made anew?)",
                         wanted.id.name(),
                         wanted.client_id
                     ),
                     repaired(facts, Some(wanted)),
-                )),
-                None => {
-                    facts.client = Some(client);
-                    Ok(client.to_string())
-                }
+                ))
+            } else {
+                facts.client = Some(client);
+                Ok(client.to_string())
             };
         }
     };

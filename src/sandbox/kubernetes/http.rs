@@ -245,8 +245,7 @@ pub(super) fn patched(call: &Call<'_>, object: &mut Value) -> Outcome<()> {
             Ok(())
         }
         "application/strategic-merge-patch+json" if !kind.custom => {
-            patch::strategic_merge(object, &body, kind.ty())
-                .map_err(|text| Status::bad_request(text))
+            patch::strategic_merge(object, &body, kind.ty()).map_err(Status::bad_request)
         }
         other => {
             let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];

@@ -40,7 +40,7 @@ pub(super) struct Kind {
     pub storage: String,
     /// Printer columns of a definition's version.
     pub columns: Vec<Value>,
-    /// Whether it comes from a CustomResourceDefinition.
+    /// Whether it comes from a `CustomResourceDefinition`.
     pub custom: bool,
     /// Create-only review kinds that are never stored.
     pub review: bool,
@@ -303,7 +303,7 @@ impl Kinds {
     }
 }
 
-/// The kinds that a CustomResourceDefinition serves.
+/// The kinds that a `CustomResourceDefinition` serves.
 fn of_definition(definition: &Value) -> Vec<Kind> {
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

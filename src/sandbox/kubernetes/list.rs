@@ -158,9 +158,9 @@ pub(super) fn answer(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
                 }
                 if options.get("resourceVersionMatch") == "Exact" && least > 0 {
                     tx.rewind(&mut items, call, least).map_err(|_| {
-                        Status::expired(format!(
-                            "The resourceVersion for the provided list is too old."
-                        ))
+                        Status::expired(
+                            "The resourceVersion for the provided list is too old.".to_string(),
+                        )
                     })?;
                     revision = least;
                 }

@@ -92,12 +92,10 @@ impl Tx<'_> {
     /// Checks and fills metadata of a new object before anything else looks at it.
     fn prepare_new(&mut self, kind: &Kind, namespace: &str, object: &mut Value) -> Outcome<()> {
         let given = meta(object, "namespace").to_owned();
-        if kind.namespaced {
-            if !given.is_empty() && given != namespace {
-                return Err(Status::bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request",
-                ));
-            }
+        if kind.namespaced && !given.is_empty() && given != namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         let metadata = metadata(object);
         if kind.namespaced {

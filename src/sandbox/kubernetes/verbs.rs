@@ -295,7 +295,7 @@ fn apply_new(
     if kind.namespaced {
         object["metadata"]["namespace"] = target.namespace.clone().into();
     }
-    if object["metadata"].get("resourceVersion").is_some_and(|v| v.is_string()) {
+    if object["metadata"].get("resourceVersion").is_some_and(Value::is_string) {
         return Err(Status::modified(kind, &target.name));
     }
     let live = tx.empty(kind, &object);
@@ -400,21 +400,20 @@ pub(super) fn delete(
     let key = Key::new(&target.kind, &target.namespace, &target.name);
     let kept = tx.delete(&key, &deletion)?;
     drop(tx);
-    match kept {
-        Some(object) => show(kube, call, 200, &object),
-        None => {
-            let kind = &target.kind;
-            let mut details =
-                json!({"name": target.name, "kind": kind.plural, "uid": object["metadata"]["uid"]});
-            if !kind.group.is_empty() {
-                details["group"] = kind.group.clone().into();
-            }
-            Ok(respond(
-                200,
-                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
-                "status": "Success", "details": details}),
-            ))
+    if let Some(object) = kept {
+        show(kube, call, 200, &object)
+    } else {
+        let kind = &target.kind;
+        let mut details =
+            json!({"name": target.name, "kind": kind.plural, "uid": object["metadata"]["uid"]});
+        if !kind.group.is_empty() {
+            details["group"] = kind.group.clone().into();
         }
+        Ok(respond(
+            200,
+            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+            "status": "Success", "details": details}),
+        ))
     }
 }
 

@@ -136,13 +136,13 @@ fn volume_name(pod: &Value, layout: WebhookLayout) -> String {
         WebhookLayout::V1_5 => "azure-identity-token".to_owned(),
         WebhookLayout::V1_6 => {
             // Controllers create pods without a name; then the prefix stands for it.
-            let name = match pod["metadata"]["name"].as_str().filter(|n| !n.is_empty()) {
-                Some(name) => name.to_owned(),
-                None => {
+            let name =
+                if let Some(name) = pod["metadata"]["name"].as_str().filter(|n| !n.is_empty()) {
+                    name.to_owned()
+                } else {
                     let prefix = pod["metadata"]["generateName"].as_str().unwrap_or_default();
                     format!("{prefix} (prefix)")
-                }
-            };
+                };
             let mut hash = String::new();
             for byte in Sha256::digest(name).iter().take(15) {
                 // Writing to a string cannot fail.

@@ -134,7 +134,7 @@ async fn start_async(assets: &Path, issuer: &str) -> ApiServer {
             format!("--api-audiences={issuer}"),
         ],
     ));
-    let admin = Admin::of(&server.kubeconfig).await;
+    let admin = Admin::of(&server).await;
     let ready = async {
         while admin.text("/readyz").await.as_deref() != Ok("ok") {
             time::sleep(Duration::from_millis(100)).await;
@@ -264,8 +264,13 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// The current context of a kubeconfig, for one test: connections belong to its runtime.
-    pub(crate) async fn of(kubeconfig: &Path) -> Self {
+    /// An administrator of this server, for one test: connections belong to its runtime.
+    pub(crate) async fn of(server: &ApiServer) -> Self {
+        Self::by(&server.kubeconfig).await
+    }
+
+    /// The current context of a kubeconfig.
+    pub(crate) async fn by(kubeconfig: &Path) -> Self {
         let file = Kubeconfig::read_from(kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
         let mut config = kube::Config::from_custom_kubeconfig(file, &options).await.unwrap();

@@ -432,13 +432,12 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
                 (names::TENANT_ID_ANNOTATION, tenant.to_string()),
                 (names::PROJECT_ANNOTATION, desired.project.to_string()),
             ];
-            match expiration {
-                Some(seconds) => fields.push((names::EXPIRATION_ANNOTATION, seconds.to_string())),
-                None => {
-                    let field = owned(names::EXPIRATION_ANNOTATION).0;
-                    if meta.owners.remove(&field).is_some() {
-                        meta.annotations.remove(names::EXPIRATION_ANNOTATION);
-                    }
+            if let Some(seconds) = expiration {
+                fields.push((names::EXPIRATION_ANNOTATION, seconds.to_string()))
+            } else {
+                let field = owned(names::EXPIRATION_ANNOTATION).0;
+                if meta.owners.remove(&field).is_some() {
+                    meta.annotations.remove(names::EXPIRATION_ANNOTATION);
                 }
             }
             for (key, value) in fields {

@@ -1,4 +1,4 @@
-//! DaemonSets: one pod for each node that fits.
+//! `DaemonSets`: one pod for each node that fits.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -108,7 +108,7 @@ fn create(tx: &mut Tx<'_>, set: &Value, node: &str, hash: &str) -> Outcome<()> {
     tx.create(&kind, meta(set, "namespace"), pod, &manager()).map(drop)
 }
 
-/// Replaces outdated pods as far as `maxUnavailable` allows; OnDelete leaves that to people.
+/// Replaces outdated pods as far as `maxUnavailable` allows; `OnDelete` leaves that to people.
 fn replace(tx: &mut Tx<'_>, set: &Value, hash: &str, nodes: usize) -> Outcome<()> {
     let strategy = &set["spec"]["updateStrategy"];
     if strategy["type"] != "RollingUpdate" {

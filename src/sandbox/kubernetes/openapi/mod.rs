@@ -1,4 +1,4 @@
-//! The OpenAPI documents, made from the table of types.
+//! The `OpenAPI` documents, made from the table of types.
 //!
 //! Version 2 as JSON and as protobuf, version 3 as JSON for each group and version. Descriptions are
 //! left out; shapes, merge keys, kinds and the query parameters that clients look for are there.
@@ -99,7 +99,7 @@ fn published_kind(kind: &Kind) -> String {
     }
 }
 
-/// How references are written in a version of OpenAPI.
+/// How references are written in a version of `OpenAPI`.
 #[derive(Clone, Copy)]
 struct Dialect {
     references: &'static str,

@@ -1,4 +1,4 @@
-//! The protobuf form of an OpenAPI 2 document, which kubectl asks for.
+//! The protobuf form of an `OpenAPI` 2 document, which kubectl asks for.
 //!
 //! Messages and field numbers are those of gnostic's `openapiv2` package
 //! (<https://github.com/google/gnostic-models>). Only what our documents contain is encoded.

@@ -152,17 +152,14 @@ fn merge_items(
             live.retain(|item| &item[merge_key] != id);
             continue;
         }
-        match found {
-            Some(index) => {
-                if let Value::Object(fields) = &mut live[index] {
-                    merge_object(fields, object, ty)?;
-                }
+        if let Some(index) = found {
+            if let Value::Object(fields) = &mut live[index] {
+                merge_object(fields, object, ty)?;
             }
-            None => {
-                let mut fresh = Map::new();
-                merge_object(&mut fresh, object, ty)?;
-                live.push(Value::Object(fresh));
-            }
+        } else {
+            let mut fresh = Map::new();
+            merge_object(&mut fresh, object, ty)?;
+            live.push(Value::Object(fresh));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Shapes of the built-in kinds and of custom resources: field types, list semantics, merge keys.
 //!
 //! One table serves pruning of unknown fields, strict field validation, server-side apply,
-//! strategic merge patches and the OpenAPI documents. It is written in a small notation, one type
+//! strategic merge patches and the `OpenAPI` documents. It is written in a small notation, one type
 //! a line, in the text files beside this one:
 //!
 //! ```text
@@ -37,7 +37,7 @@ pub(super) enum Type {
     /// A map with arbitrary keys.
     Map {
         /// Type of the values.
-        item: Box<Type>,
+        item: Box<Self>,
         /// Owned as a whole.
         atomic: bool,
     },

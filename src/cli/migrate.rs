@@ -78,11 +78,7 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it.
 pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
-    let reach = Select {
-        context: select.context.clone(),
-        auth: select.auth,
-        ..Select::default()
-    };
+    let reach = Select { context: select.context.clone(), auth: select.auth, ..Select::default() };
     World::open(context, &reach).await
 }
 
@@ -107,9 +103,7 @@ pub(super) async fn survey(
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
-    overview.clusters.retain(|c| {
-        any(&select.cluster, &|name| c.survey.cluster.as_str() == name)
-    });
+    overview.clusters.retain(|c| any(&select.cluster, &|name| c.survey.cluster.as_str() == name));
     overview.retain(|cluster, workload| {
         let name = workload.name();
         let at = format!("{name}@{cluster}");

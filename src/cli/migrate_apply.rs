@@ -26,7 +26,9 @@ use crate::{
     },
     model::pod_identity::Backup,
     ops::migrate::{self as ops, Move, MoveError, Moved, Overview},
-    render::{escape, findings::counted, json as documents, migrate as render, report, report_json},
+    render::{
+        escape, findings::counted, json as documents, migrate as render, report, report_json,
+    },
 };
 
 pub(super) async fn run(
@@ -132,7 +134,11 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
     for (one, done, exit) in moved {
         output.data(&report::apply(&one.planned, &done.report, *exit, output.out));
         for (name, how) in &done.put_back {
-            output.data(&format!("Put back {}: {}\n", escape::terminal(name), render::put_back(how)));
+            output.data(&format!(
+                "Put back {}: {}\n",
+                escape::terminal(name),
+                render::put_back(how)
+            ));
         }
     }
     output.data(&render::text(after, false, output.out));
@@ -140,8 +146,9 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
 
 fn broken(error: &MoveError) -> CliError {
     match error {
-        MoveError::Backup(failure) | MoveError::Connect(failure) => CliError::remote(failure)
-            .hint("no workload of this cluster was changed"),
+        MoveError::Backup(failure) | MoveError::Connect(failure) => {
+            CliError::remote(failure).hint("no workload of this cluster was changed")
+        }
         MoveError::Plan(_) => CliError::new(ExitCode::Internal, error.to_string())
             .hint("nothing was begun; this is a bug in widentity, please report it"),
     }
@@ -166,12 +173,8 @@ fn keep_on_disk(context: &Context, one: &Move) -> Result<(), CliError> {
         let cluster = clusters.map(|name| name.as_str()).collect::<Vec<_>>().join("-");
         let Backup { namespace, account, .. } = backup;
         let path = folder.join(format!("{cluster}_{namespace}_{account}.json"));
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path);
+        let file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         let text = documents::to_text(backup);
         file.and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(|error| failed(&error))?;

@@ -58,7 +58,9 @@ async fn in_world(
     let exit = exit::of_apply(&planned.report, &ran);
     let shown = match context.global.output {
         Format::Json => json::to_text(&report_json::report("verify", &planned, &ran, exit)),
-        Format::Text | Format::Markdown | Format::Toml => report::verify(&planned, &ran, output.out),
+        Format::Text | Format::Markdown | Format::Toml => {
+            report::verify(&planned, &ran, output.out)
+        }
     };
     output.data(&shown);
     Ok(exit)

@@ -7,8 +7,7 @@
 use serde_json::Value;
 
 use super::{
-    Client, KubeError,
-    parse_pod,
+    Client, KubeError, parse_pod,
     versions::{collection, plural},
     wire::Pod,
 };
@@ -16,8 +15,8 @@ use crate::model::{
     AccountName, Namespace, RemoteFailure,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{
-        BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate,
-        Install, Named, PodException, PodIdentity,
+        BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
+        EstateTemplate, Install, Named, PodException, PodIdentity,
     },
     snapshot::{Strategy, TemplateKind},
 };
@@ -196,7 +195,11 @@ fn complete(kind: TemplateKind, object: &Value) -> bool {
 }
 
 /// A controller that no other controller owns; none for one that is owned.
-pub(super) fn template(kind: TemplateKind, version: &str, object: &Value) -> Option<EstateTemplate> {
+pub(super) fn template(
+    kind: TemplateKind,
+    version: &str,
+    object: &Value,
+) -> Option<EstateTemplate> {
     let (meta, spec) = (&object["metadata"], &object["spec"]);
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
     if owners.into_iter().any(|owner| owner["controller"] == true) {
@@ -227,9 +230,9 @@ pub(super) fn template(kind: TemplateKind, version: &str, object: &Value) -> Opt
     let replicas = counts.then(|| spec["replicas"].as_i64().unwrap_or(1));
     let ended = ["Complete", "Failed"];
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    let finished = conditions.into_iter().any(|c| {
-        c["status"] == "True" && c["type"].as_str().is_some_and(|t| ended.contains(&t))
-    });
+    let finished = conditions
+        .into_iter()
+        .any(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| ended.contains(&t)));
     let account = pod["serviceAccountName"].as_str().filter(|name| !name.is_empty());
     let Named { namespace, name, uid } = named(object);
     Some(EstateTemplate {
@@ -271,9 +274,10 @@ fn pod(object: &Value) -> EstatePod {
     let Named { namespace, name, .. } = named(object);
     let meta = &object["metadata"];
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
-    let controller = owners.into_iter().find(|owner| owner["controller"] == true).map(|owner| {
-        format!("{}/{}", text(&owner["kind"]).to_lowercase(), text(&owner["name"]))
-    });
+    let controller = owners
+        .into_iter()
+        .find(|owner| owner["controller"] == true)
+        .map(|owner| format!("{}/{}", text(&owner["kind"]).to_lowercase(), text(&owner["name"])));
     let typed: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
     let injected = parse_pod::injected(&typed);
     let phase = object["status"]["phase"].as_str().unwrap_or_default();
@@ -335,7 +339,9 @@ fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
         })
     };
     let managed = words.iter().any(|w| w.trim_start_matches('-') == "operation-mode=managed")
-        || words.windows(2).any(|w| w[0].trim_start_matches('-') == "operation-mode" && w[1] == "managed");
+        || words
+            .windows(2)
+            .any(|w| w[0].trim_start_matches('-') == "operation-mode" && w[1] == "managed");
     Some(Install {
         component,
         kind: kind.as_str().to_owned(),
@@ -439,7 +445,12 @@ impl Client {
             let annotations = &o["metadata"]["annotations"];
             let client = annotations[names::CLIENT_ID_ANNOTATION].as_str().map(str::to_owned);
             let name = AccountName(name);
-            Some(EstateAccount { namespace, name, client_id: client, kept_by: kept_by(&o["metadata"]) })
+            Some(EstateAccount {
+                namespace,
+                name,
+                client_id: client,
+                kept_by: kept_by(&o["metadata"]),
+            })
         };
         let accounts = read!("service accounts", "v1", "serviceaccounts", &[], each);
         estate.accounts = accounts.unwrap_or_default();
@@ -457,8 +468,7 @@ impl Client {
             uses
         );
         estate.secret_classes = classes.unwrap_or_default();
-        let uses =
-            |o: &Value| (o["spec"]["podIdentity"]["provider"] == "azure").then(|| named(o));
+        let uses = |o: &Value| (o["spec"]["podIdentity"]["provider"] == "azure").then(|| named(o));
         let triggers = read!(
             "TriggerAuthentication objects",
             "keda.sh/v1alpha1",
@@ -498,9 +508,7 @@ mod tests {
 
     #[test]
     fn a_roll_leaves_a_gap_only_where_no_old_pod_need_stay() {
-        let deployment = |unavailable: Value| {
-            json!({"strategy": {"rollingUpdate": {"maxUnavailable": unavailable}}})
-        };
+        let deployment = |unavailable: Value| json!({"strategy": {"rollingUpdate": {"maxUnavailable": unavailable}}});
         let gap = |value, replicas| gaps(TemplateKind::Deployment, &deployment(value), replicas);
         assert!(!gap(Value::Null, 1) && !gap(json!("25%"), 3) && !gap(json!(1), 2));
         assert!(gap(json!(1), 1) && gap(json!("100%"), 4));

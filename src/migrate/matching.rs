@@ -39,11 +39,7 @@ pub fn identity_of<'a>(estate: &'a Estate, binding: &Binding) -> Option<&'a PodI
 
 /// Everything that a pod of this namespace with this label value reaches, in the order of the
 /// bindings.
-pub fn reached<'a>(
-    estate: &'a Estate,
-    namespace: &Namespace,
-    selector: &str,
-) -> Vec<Reached<'a>> {
+pub fn reached<'a>(estate: &'a Estate, namespace: &Namespace, selector: &str) -> Vec<Reached<'a>> {
     let selecting = estate.bindings.iter().filter(|b| selects(estate, b, namespace, selector));
     selecting.map(|binding| Reached { binding, identity: identity_of(estate, binding) }).collect()
 }
@@ -51,8 +47,8 @@ pub fn reached<'a>(
 /// The id of a managed identity, as MIC demands it; none for one that it ignores.
 pub fn resource_id(identity: &PodIdentity) -> Option<ArmId> {
     let id = ArmId::new(identity.resource_id.trim());
-    let is_identity = id.resource_type().as_deref()
-        == Some("microsoft.managedidentity/userassignedidentities");
+    let is_identity =
+        id.resource_type().as_deref() == Some("microsoft.managedidentity/userassignedidentities");
     (is_identity && id.subscription().is_some() && id.resource_group().is_some()).then_some(id)
 }
 

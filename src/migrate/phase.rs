@@ -166,9 +166,10 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
 /// What is left of Pod Identity for a workload whose backup says what answered for it.
 fn removed(estate: &Estate, backup: Option<&Backup>) -> Option<Phase> {
     let backup = backup?;
-    let bound = estate.bindings.iter().any(|b| {
-        backup.bindings.contains(&format!("{}/{}", b.namespace, b.name))
-    });
+    let bound = estate
+        .bindings
+        .iter()
+        .any(|b| backup.bindings.contains(&format!("{}/{}", b.namespace, b.name)));
     if bound {
         return None;
     }

@@ -154,10 +154,8 @@ struct Group<'a> {
 pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
     let mut room = BTreeMap::new();
     let groups = groups(estate);
-    let workloads: Vec<Workload> = groups
-        .iter()
-        .map(|(key, group)| judge(estate, given, *key, group, &mut room))
-        .collect();
+    let workloads: Vec<Workload> =
+        groups.iter().map(|(key, group)| judge(estate, given, *key, group, &mut room)).collect();
     let found = estate.installed
         || estate.add_on.is_some()
         || !estate.installs.is_empty()
@@ -247,9 +245,8 @@ fn judge(
         Some((acts, credentials)) => (Some(acts), credentials),
         None => (None, &[][..]),
     };
-    let stamped = |pod: &&&EstatePod| {
-        group.templates.iter().any(|t| t.kind.writable() && stamps(t, pod))
-    };
+    let stamped =
+        |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && stamps(t, pod));
     let subject = Subject::of(namespace, account);
     let standing = phase::stand(&Facts {
         estate,
@@ -291,12 +288,8 @@ fn judge(
         next: Vec::new(),
     };
     if !workload.phase.is_switched() {
-        let federated = phase::is_federated(
-            credentials,
-            estate.issuer.as_ref(),
-            &subject,
-            given.audience,
-        );
+        let federated =
+            phase::is_federated(credentials, estate.issuer.as_ref(), &subject, given.audience);
         if let Some(acts) = &workload.identity
             && !federated
         {
@@ -536,8 +529,7 @@ fn surroundings(
         .filter(|t| !group.templates.iter().any(|known| known.key() == t.key()))
         .map(EstateTemplate::key)
         .collect();
-    let selectors: BTreeSet<Option<&str>> =
-        group.templates.iter().map(|t| t.selector()).collect();
+    let selectors: BTreeSet<Option<&str>> = group.templates.iter().map(|t| t.selector()).collect();
     if account.as_str() != "default" && !all_named && (!others.is_empty() || selectors.len() > 1) {
         let with = if others.is_empty() {
             "its templates have different selectors".to_owned()
@@ -679,7 +671,10 @@ fn notes(estate: &Estate, given: Given<'_>) -> Vec<Note> {
         if matching::identity_of(estate, binding).is_none() {
             note(
                 "binding-to-nothing",
-                format!("binding {at} names AzureIdentity {}, which does not exist", binding.identity),
+                format!(
+                    "binding {at} names AzureIdentity {}, which does not exist",
+                    binding.identity
+                ),
             );
         }
         let templates = estate.templates.iter().filter_map(|t| Some((&t.namespace, t.selector()?)));
@@ -724,7 +719,10 @@ fn notes(estate: &Estate, given: Given<'_>) -> Vec<Note> {
     let named = |w: &&DesiredWorkload| {
         let of = |t: &&EstateTemplate| (&t.namespace, &t.account) == (&w.namespace, &w.account);
         !estate.templates.iter().any(|t| of(&t))
-            && estate.backups.iter().any(|b| (&b.namespace, &b.account) == (&w.namespace, &w.account))
+            && estate
+                .backups
+                .iter()
+                .any(|b| (&b.namespace, &b.account) == (&w.namespace, &w.account))
     };
     for workload in given.workloads.iter().filter(named) {
         note(

@@ -228,9 +228,9 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 backup.account_made = true;
                 changes = true;
             }
-            Operation::AnnotateAccount { namespace, account, tenant, expiration, expect, .. }
-                if *namespace == workload.namespace && *account == workload.account =>
-            {
+            Operation::AnnotateAccount {
+                namespace, account, tenant, expiration, expect, ..
+            } if *namespace == workload.namespace && *account == workload.account => {
                 changes = true;
                 for (key, before) in expect {
                     let after = match key.as_str() {
@@ -306,8 +306,6 @@ fn remember(
     before: Option<String>,
     after: Option<String>,
 ) {
-    let field = fields
-        .entry(key.to_owned())
-        .or_insert_with(|| Field { before, after: None });
+    let field = fields.entry(key.to_owned()).or_insert_with(|| Field { before, after: None });
     field.after = after;
 }

@@ -91,8 +91,12 @@ pub(super) fn gap(template: &EstateTemplate) -> Option<String> {
         (TemplateKind::CronJob, _) => {
             return says("has no pods that keep serving: its next run is the experiment");
         }
-        (_, Strategy::Recreate) => return says("ends its pods before it makes new ones (Recreate)"),
-        (_, Strategy::OnDelete) => return says("replaces pods only when they are deleted (OnDelete)"),
+        (_, Strategy::Recreate) => {
+            return says("ends its pods before it makes new ones (Recreate)");
+        }
+        (_, Strategy::OnDelete) => {
+            return says("replaces pods only when they are deleted (OnDelete)");
+        }
         (_, Strategy::Paused) => return says("is paused"),
         (_, Strategy::Partition(n)) => {
             return Some(format!("{key} keeps ordinals below {n} as they are (partition)"));
@@ -105,9 +109,8 @@ pub(super) fn gap(template: &EstateTemplate) -> Option<String> {
         }
         _ => {}
     }
-    (!template.readiness).then(|| {
-        format!("{key} has no readiness probe: a pod that cannot sign in counts as ready")
-    })
+    (!template.readiness)
+        .then(|| format!("{key} has no readiness probe: a pod that cannot sign in counts as ready"))
 }
 
 /// Why the migration sidecar that a template asks for cannot work in it.
@@ -119,7 +122,8 @@ pub(super) fn proxy_obstacle(template: &EstateTemplate) -> Option<Reason> {
         return None;
     }
     let key = template.key();
-    let fix = "remove annotation azure.workload.identity/inject-proxy-sidecar and use a current SDK";
+    let fix =
+        "remove annotation azure.workload.identity/inject-proxy-sidecar and use a current SDK";
     if template.windows {
         let message = format!("{key} runs on Windows, where the migration sidecar does not work");
         return Some(Reason::obstacle("windows-proxy", message, fix));

@@ -155,9 +155,10 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         format!(", {}", palette.paint(style, workload.verdict.as_str()))
     };
     let name = escape::terminal(&workload.name()).into_owned();
-    let identity = workload.identity.as_ref().map_or(String::new(), |acts| {
-        format!(" as {}", escape::terminal(acts.id.name()))
-    });
+    let identity = workload
+        .identity
+        .as_ref()
+        .map_or(String::new(), |acts| format!(" as {}", escape::terminal(acts.id.name())));
     let pods = format!("{} of {} proved", workload.proved, counted(workload.pods, "pod"));
     line(out, format!("  {name}{identity}: {}{verdict}; {pods}", workload.phase.as_str()));
     match workload.phase {
@@ -170,10 +171,9 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
             "      half-done: it answers through Pod Identity because its workload identity is \
              incomplete",
         ),
-        Phase::Broken => line(
-            out,
-            "      broken: it left Pod Identity and its workload identity is incomplete",
-        ),
+        Phase::Broken => {
+            line(out, "      broken: it left Pod Identity and its workload identity is incomplete")
+        }
         _ => {}
     }
     if workload.proxied {

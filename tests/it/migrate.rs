@@ -74,11 +74,7 @@ impl Decision {
             identity: self.identity.clone(),
             tenant: "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451".parse().unwrap(),
             token_expiration: None,
-            pods: if self.pods.is_empty() {
-                PodSelection::All
-            } else {
-                PodSelection::Named(pods)
-            },
+            pods: if self.pods.is_empty() { PodSelection::All } else { PodSelection::Named(pods) },
             rollout: RolloutMode::Auto,
             managed_by: ManagedBy::Auto,
             adopt: self.adopt,
@@ -167,7 +163,8 @@ fn whatever_is_not_ready_says_why_and_what_to_write() {
         for workload in fixture.survey().workloads {
             let open = workload.verdict != Verdict::Ready;
             assert_eq!(open, !workload.reasons.is_empty(), "{name}");
-            let told = workload.reasons.iter().all(|r| !r.message.is_empty() && !r.decide.is_empty());
+            let told =
+                workload.reasons.iter().all(|r| !r.message.is_empty() && !r.decide.is_empty());
             assert!(told, "{name}");
             assert!(workload.phase == Phase::Cleaned || !workload.next.is_empty(), "{name}");
         }

@@ -28,7 +28,7 @@ use widentity::{
     sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster},
 };
 
-use crate::support::worlds;
+use crate::support::{cli::Desk, worlds};
 
 const LABEL: &str = "aadpodidbinding";
 const USE: &str = "azure.workload.identity/use";
@@ -75,9 +75,7 @@ fn deployment(name: &str) -> Value {
 
 fn identity(name: &str) -> ArmId {
     let group = ArmId::of_subscription(worlds::subscription()).child("resourceGroups", "rg-id");
-    ArmId::new(format!(
-        "{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
-    ))
+    ArmId::new(format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"))
 }
 
 impl World {
@@ -106,7 +104,9 @@ impl World {
                 deployments: Vec::new(),
                 objects,
             }],
-            resource_groups: vec![identity("x").as_str().split("/providers").next().unwrap().into()],
+            resource_groups: vec![
+                identity("x").as_str().split("/providers").next().unwrap().into(),
+            ],
             ..Seed::default()
         };
         let mut options = Options::new(Place::Memory(directory.path().to_owned()), seed);
@@ -157,7 +157,17 @@ impl World {
             let spec = json!({"azureIdentity": name, "selector": name});
             world.make(at, "AzureIdentityBinding", "azureidentitybindings", name, spec).await;
         }
+        world.settled(names).await;
         world
+    }
+
+    /// Waits until every Deployment has its pod.
+    async fn settled(&self, names: &[String]) {
+        for name in names {
+            while self.deployment(name).await["status"]["availableReplicas"] != 1 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 
     async fn make(&self, at: &str, kind: &str, plural: &str, name: &str, spec: Value) {
@@ -298,4 +308,40 @@ async fn a_roll_that_fails_stops_the_others_and_is_put_back() {
     assert_eq!(phases.iter().filter(|phase| **phase == Phase::RolledBack).count(), 1);
     let ready = |o: &Overview| o.count(Verdict::Ready);
     assert_eq!(ready(&world.overview().await), 3);
+}
+
+const SMALL: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
+
+#[test]
+fn a_cluster_without_pod_identity_says_so_and_exits_0() {
+    let desk = Desk::new();
+    desk.write("workloads.toml", SMALL);
+    let free = "No AAD Pod Identity: nothing to migrate.";
+    desk.run("--sandbox migrate").exits(0).shows(free);
+    desk.run("--sandbox migrate plan -o markdown").exits(0).shows(free);
+    let ran = desk.run("--sandbox migrate status -o json").exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["found"], false);
+    assert_eq!(desk.run("--sandbox migrate plan -o toml").exits(0).stdout, "");
+    desk.run("--sandbox migrate apply --yes").exits(0).shows(free);
+    desk.run("--sandbox migrate apply").exits(64).says("no terminal");
+    desk.run("--sandbox migrate rollback payments/api --yes").exits(1).says("no backup");
+    desk.run("--sandbox migrate status -o toml").exits(64);
 }

@@ -61,7 +61,8 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
         .filter(|(key, _)| seen.labels.contains_key(*key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    if let Some((key, _)) = remove_labels.iter().find(|(key, value)| seen.labels.get(*key) != Some(value))
+    if let Some((key, _)) =
+        remove_labels.iter().find(|(key, value)| seen.labels.get(*key) != Some(value))
     {
         let have = &seen.labels[key];
         return Err(Halt::Stale(format!("label {key} of {target} is {have}")));

@@ -10,12 +10,7 @@ use crate::{
     execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions},
     kubernetes::Client,
     migrate::{Phase, Workload, transition},
-    model::{
-        Address, RemoteFailure,
-        desired::DesiredState,
-        names,
-        pod_identity::Backup,
-    },
+    model::{Address, RemoteFailure, desired::DesiredState, names, pod_identity::Backup},
     observe::observe,
     ops::{Connected, Planned, Scope},
     plan::{self, Operation, PlanOptions},

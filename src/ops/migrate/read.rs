@@ -128,10 +128,8 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
         Ok(connection.client().await?.estate().await)
     };
     let (record, kubernetes) = futures::join!(record, kubernetes);
-    let mut estate = kubernetes.unwrap_or_else(|failure| Estate {
-        unseen: vec![failure],
-        ..Estate::default()
-    });
+    let mut estate =
+        kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });
     estate.cluster = name.clone();
     match record {
         Ok(Some(record)) => {

@@ -44,9 +44,10 @@ async fn attempt(
     let manager = names::field_manager(project);
     let mut hindrances = Vec::new();
     for kept in &backup.templates {
-        let found = read.estate.templates.iter().find(|template| {
-            template.namespace == backup.namespace && template.key() == kept.key
-        });
+        let found =
+            read.estate.templates.iter().find(|template| {
+                template.namespace == backup.namespace && template.key() == kept.key
+            });
         let Some(template) = found else {
             hindrances.push(format!("{} does not exist any more", kept.key));
             continue;

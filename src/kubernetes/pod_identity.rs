@@ -313,11 +313,8 @@ fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
     let by_name = (name == "nmi" && kind == TemplateKind::DaemonSet)
         || (name == "mic" && kind == TemplateKind::Deployment);
     let component = component.map(str::to_owned).or_else(|| by_name.then(|| name.clone()))?;
-    let fits = match kind {
-        TemplateKind::Deployment => component == "mic",
-        TemplateKind::DaemonSet => component == "nmi",
-        _ => false,
-    };
+    let fits = (kind == TemplateKind::Deployment && component == "mic")
+        || (kind == TemplateKind::DaemonSet && component == "nmi");
     if !fits {
         return None;
     }

@@ -61,9 +61,10 @@ impl Place<'_> {
     }
 
     fn template(&self) -> &'static str {
-        match self.kind {
-            TemplateKind::CronJob => "/spec/jobTemplate/spec/template/metadata",
-            _ => "/spec/template/metadata",
+        if self.kind == TemplateKind::CronJob {
+            "/spec/jobTemplate/spec/template/metadata"
+        } else {
+            "/spec/template/metadata"
         }
     }
 }

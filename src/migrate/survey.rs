@@ -137,7 +137,11 @@ pub fn stamps(template: &EstateTemplate, pod: &EstatePod) -> bool {
             kind == "replicaset" && stem == template.name
         }
         TemplateKind::CronJob => kind == "job" && stem == template.name,
-        other => kind == other.as_str() && name == template.name,
+        TemplateKind::StatefulSet
+        | TemplateKind::DaemonSet
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => kind == template.kind.as_str() && name == template.name,
     }
 }
 

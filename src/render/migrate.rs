@@ -172,7 +172,7 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
              incomplete",
         ),
         Phase::Broken => {
-            line(out, "      broken: it left Pod Identity and its workload identity is incomplete")
+            line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
         }
         _ => {}
     }

@@ -58,7 +58,7 @@ pub(in crate::diagnose) fn role(facts: &mut Facts<'_>) -> State {
             State::CouldNotSee { why, hint, matters } => {
                 unseen = Some(State::CouldNotSee { why, hint, matters });
             }
-            other => return other,
+            other @ (State::Broken(_) | State::NotReached { .. }) => return other,
         }
     }
     unseen.unwrap_or_else(|| {

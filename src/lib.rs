@@ -33,6 +33,7 @@
 //! | [`observe`] | decides what to read and how much at once | `model`, `azure`, `kubernetes` |
 //! | [`prove`] | proves a chain by a token exchange | `model`, `azure`, `kubernetes` |
 //! | [`execute`] | carries out a plan and tells what happens | `model`, `plan`, `observe`, `prove`, `azure`, `kubernetes` |
+//! | [`migrate`] | surveys AAD Pod Identity: where each workload stands, what moves it | `model`, `plan` |
 //! | [`ops`] | one use case a file: arguments in, report out | all above |
 //! | [`render`] | shows plans and reports | `model` and types of the stages |
 //! | [`cli`] | terminal, environment, exit codes | `model`, `ops`, `render`, `config`, `sandbox`, types of `execute` |
@@ -71,6 +72,7 @@ pub mod config;
 pub mod plan;
 
 pub mod diagnose;
+pub mod migrate;
 
 // Talking.
 pub mod azure;

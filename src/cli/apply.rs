@@ -31,7 +31,7 @@ pub(super) async fn run(
     args: Apply,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output == Format::Markdown {
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("apply writes text or json"));
     }
     let gate = gate(context, &args)?;
@@ -97,7 +97,9 @@ async fn in_world(
         (_, Ok(false)) => {}
     }
     if asks.map_err(|error| not_approved(&error, &planned))? {
-        match ask(context, &planned, interrupt).await? {
+        let project = escape::terminal(planned.scope.project.as_str()).into_owned();
+        let question = format!("\nApply this to project {project}? Only `yes` is accepted: ");
+        match ask(context, &question, interrupt).await? {
             Answer::Yes => {}
             Answer::No => {
                 output.message("not applied: only `yes` is taken for an answer");
@@ -131,7 +133,7 @@ async fn in_world(
     // The report is shown before anything about writing it to a file can fail.
     match context.global.output {
         Format::Json => output.data(&document()),
-        Format::Text | Format::Markdown => {
+        Format::Text | Format::Markdown | Format::Toml => {
             output.data(&report::apply(&planned, &ran, exit, output.out));
         }
     }
@@ -157,19 +159,20 @@ fn not_approved(error: &NotApproved, planned: &Planned) -> CliError {
     }
 }
 
-enum Answer {
+/// What a person said.
+pub(super) enum Answer {
     Yes,
     No,
     Interrupted,
 }
 
-async fn ask(
+/// Asks at the terminal; only `yes` is yes.
+pub(super) async fn ask(
     context: &Context,
-    planned: &Planned,
+    question: &str,
     interrupt: &Interrupt,
 ) -> Result<Answer, CliError> {
-    let project = escape::terminal(planned.scope.project.as_str()).into_owned();
-    context.output.ask(&format!("\nApply this to project {project}? Only `yes` is accepted: "));
+    context.output.ask(question);
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)

@@ -62,6 +62,8 @@ pub(super) enum Format {
     Json,
     /// For pull requests (plan).
     Markdown,
+    /// As configuration (migrate plan).
+    Toml,
 }
 
 /// The commands.
@@ -83,6 +85,8 @@ pub(super) enum Command {
     Explain(Explain),
     /// What is stale, orphaned, duplicate, too wide or too shared
     Audit(Audit),
+    /// Leave AAD Pod Identity, one workload at a time
+    Migrate(MigrateArgs),
     /// The embedded Azure, Entra and clusters
     #[command(subcommand)]
     Sandbox(Sandbox),
@@ -203,6 +207,85 @@ pub(super) struct Verify {
     pub(super) timeout: Option<std::time::Duration>,
 }
 
+/// `migrate`; without a command it is `status`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct MigrateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Option<Migrate>,
+    /// Which workloads, for the bare command.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
+}
+
+/// The commands of `migrate`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Migrate {
+    /// Where each workload stands
+    Status(MigrateSelect),
+    /// Where each workload stands and what comes next; -o toml prints `[[workloads]]`
+    Plan(MigrateSelect),
+    /// Take every ready workload as far as its gates allow; nothing of Pod Identity is removed
+    Apply(MigrateApply),
+    /// Give a workload back exactly what widentity changed
+    Rollback(MigrateRollback),
+}
+
+/// `migrate apply`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateApply {
+    /// Which workloads.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// Begin nothing new after this long, for example 30m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<std::time::Duration>,
+    /// A rollout that takes longer has failed
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(super) rollout_timeout: std::time::Duration,
+}
+
+/// `migrate rollback`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateRollback {
+    /// The workload as NAMESPACE/SERVICE-ACCOUNT
+    #[arg(value_name = "WORKLOAD")]
+    pub(super) workload: String,
+    /// Which cluster, and how it is reached.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+}
+
+/// Which workloads of Pod Identity, and how their world is reached.
+#[derive(Debug, Clone, Args)]
+pub(super) struct MigrateSelect {
+    /// Only workloads whose address matches, for example `payments/*` (repeatable)
+    #[arg(long, value_name = "ADDRESS-GLOB")]
+    pub(super) only: Vec<String>,
+    /// Only workloads of this namespace (repeatable)
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(super) namespace: Vec<String>,
+    /// Only this cluster of the file (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Vec<String>,
+    /// Reach a cluster of the file by this kubeconfig context (repeatable)
+    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
+    pub(super) context: Vec<(String, String)>,
+    /// Use this credential and no other
+    #[arg(long, value_name = "KIND")]
+    pub(super) auth: Option<Auth>,
+    /// How long proved pods run before their binding may go
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = signed_duration)]
+    pub(super) soak: SignedDuration,
+}
+
 /// `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -314,6 +397,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("expected NAME=VALUE".to_owned()),
     }
+}
+
+fn signed_duration(text: &str) -> Result<SignedDuration, String> {
+    let length = duration(text)?;
+    SignedDuration::try_from(length).map_err(|_| "that is too long".to_owned())
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {

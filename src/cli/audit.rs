@@ -18,7 +18,7 @@ pub(super) async fn run(
     args: Audit,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output == Format::Markdown {
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("audit writes text or json"));
     }
     let world = World::open(context, &args.select).await?;
@@ -30,7 +30,7 @@ pub(super) async fn run(
     world.close().await?;
     let text = match context.global.output {
         Format::Json => json::to_text(&shown::json(&found, sandbox)),
-        Format::Text | Format::Markdown => {
+        Format::Text | Format::Markdown | Format::Toml => {
             let text = shown::text(&found, context.output.out);
             if sandbox { format!("{SANDBOX}\n\n{text}{SANDBOX}\n") } else { text }
         }

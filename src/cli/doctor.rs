@@ -24,7 +24,7 @@ pub(super) async fn run(
     args: Doctor,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output == Format::Markdown {
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("doctor writes text or json"));
     }
     let about = about(&args)?;
@@ -143,7 +143,7 @@ fn show(context: &Context, examined: &[Examined]) -> ExitCode {
     let sandbox = context.global.sandbox;
     let text = match context.global.output {
         Format::Json => json::to_text(&shown::json(&diagnoses, sandbox)),
-        Format::Text | Format::Markdown => {
+        Format::Text | Format::Markdown | Format::Toml => {
             let text = shown::text(&diagnoses, context.output.out);
             if sandbox { format!("{SANDBOX}\n\n{text}{SANDBOX}\n") } else { text }
         }

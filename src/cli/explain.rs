@@ -66,7 +66,9 @@ fn show(context: &Context, explained: &Explained) -> Result<ExitCode, CliError> 
     let text = match context.global.output {
         Format::Json => json::to_text(&shown::json(explained)),
         Format::Text => shown::text(explained, context.output.out),
-        Format::Markdown => return Err(CliError::usage("explain writes text or json")),
+        Format::Markdown | Format::Toml => {
+            return Err(CliError::usage("explain writes text or json"));
+        }
     };
     context.output.data(&text);
     Ok(if explained.answers.is_empty() { ExitCode::Failed } else { ExitCode::Done })

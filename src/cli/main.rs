@@ -6,13 +6,13 @@ use clap::{Parser as _, error::ErrorKind};
 
 use super::{
     apply,
-    args::{Cli, Command, Global, Sandbox},
+    args::{Cli, Command, Global, Migrate, Sandbox},
     audit, completions, doctor,
     env::Environment,
     error::CliError,
     explain, init,
     interrupt::Interrupt,
-    logging,
+    logging, migrate,
     output::{Color, Output},
     plan, sandbox, schema, slips, validate, verify,
 };
@@ -121,6 +121,10 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         }
         Command::Explain(args) => explain::run(context, &args),
         Command::Audit(args) => block_on(context, |interrupt| audit::run(context, args, interrupt)),
+        Command::Migrate(args) => {
+            let command = args.command.unwrap_or(Migrate::Status(args.select));
+            block_on(context, |interrupt| migrate::run(context, command, interrupt))
+        }
         Command::Sandbox(Sandbox::Serve(args)) => {
             block_on(context, |interrupt| sandbox::serve(context, args, interrupt))
         }

@@ -19,6 +19,9 @@ pub(super) async fn run(
     args: Plan,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
+    if context.global.output == Format::Toml {
+        return Err(CliError::usage("plan writes text, json or markdown"));
+    }
     let world = World::open(context, &args.select).await?;
     let planned = read(context, &world, &interrupt, PlanOptions::default()).await;
     let closed = world.close().await;
@@ -60,7 +63,7 @@ pub(super) async fn read(
 
 fn show(context: &Context, planned: &Planned) {
     let shown = match context.global.output {
-        Format::Text => text::plan(planned, context.output.out),
+        Format::Text | Format::Toml => text::plan(planned, context.output.out),
         Format::Json => json::to_text(&json::plan(planned)),
         Format::Markdown => markdown::plan(planned),
     };

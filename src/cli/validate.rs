@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
             });
             context.output.data(&to_text(&document));
         }
-        Format::Markdown => {
+        Format::Markdown | Format::Toml => {
             return Err(CliError::usage("validate writes text or json"));
         }
         Format::Text => {

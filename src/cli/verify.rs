@@ -23,7 +23,7 @@ pub(super) async fn run(
     args: Verify,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output == Format::Markdown {
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("verify writes text or json"));
     }
     let world = World::open(context, &args.select).await?;
@@ -58,7 +58,9 @@ async fn in_world(
     let exit = exit::of_apply(&planned.report, &ran);
     let shown = match context.global.output {
         Format::Json => json::to_text(&report_json::report("verify", &planned, &ran, exit)),
-        Format::Text | Format::Markdown => report::verify(&planned, &ran, output.out),
+        Format::Text | Format::Markdown | Format::Toml => {
+            report::verify(&planned, &ran, output.out)
+        }
     };
     output.data(&shown);
     Ok(exit)

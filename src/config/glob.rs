@@ -1,7 +1,7 @@
 //! Patterns: `*`, `?` and, for paths, `**`. Nothing else is special.
 
 /// Whether a text matches a pattern; `*` is any run of characters, `?` any one.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     let (mut p, mut t) = (0, 0);

@@ -27,6 +27,7 @@ pub use code::{Code, Severity, UnknownCode};
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Diagnostics, Label, PlaceRecord, Record};
 pub use files::{Disk, Entry, ReadFailure, ReadFiles};
+pub use glob::matches as glob_matches;
 pub use load::load;
 pub use selection::{Selection, SelectionError};
 pub use source::{FileId, Located, Position, SourceFile, Sources, Span};

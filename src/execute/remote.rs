@@ -133,6 +133,9 @@ pub struct TemplateFields<'a> {
     pub template_labels: &'a BTreeMap<String, String>,
     /// Annotations of the pod template.
     pub template_annotations: &'a BTreeMap<String, String>,
+    /// Labels that others own and that go with the same write, with the values they have: pods
+    /// are rolled once, not twice.
+    pub remove_labels: &'a BTreeMap<String, String>,
     /// Whether fields of other managers are taken over.
     pub force: bool,
 }

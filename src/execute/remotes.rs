@@ -10,7 +10,7 @@ use super::remote::{
 };
 use crate::{
     azure::{Arm, ArmError, NewAssignment, PutAssignment, disposition::Disposition},
-    kubernetes::{Client, Connection, Within},
+    kubernetes::{Client, Connection, Place, Switch, Within},
     model::{
         ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId, Project,
         RemoteFailure,
@@ -303,6 +303,17 @@ impl Remote for Remotes {
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
         let client = self.client(cluster).await?;
+        if !fields.remove_labels.is_empty() {
+            let switch = Switch {
+                remove_labels: fields.remove_labels,
+                labels: fields.template_labels,
+                annotations: fields.template_annotations,
+            };
+            let at = Place { kind: *kind, api_version, namespace, name, uid };
+            let switched = client.switch_template(at, switch, &self.manager()).await;
+            switched.map_err(|e| e.failure(format!("switch {target}")))?;
+        }
+        // After a switch this changes no value: it makes us the owner that later runs expect.
         let applied = client
             .apply_template(
                 *kind,

@@ -319,6 +319,16 @@ impl Client {
     pub(super) async fn list<T: DeserializeOwned, S: Default>(
         &self,
         path: &str,
+        each: impl FnMut(&mut S, T),
+    ) -> Result<S, KubeError> {
+        self.list_where(path, &[], each).await
+    }
+
+    /// The same, of those objects that further parameters choose.
+    pub(super) async fn list_where<T: DeserializeOwned, S: Default>(
+        &self,
+        path: &str,
+        query: &[(&'static str, String)],
         mut each: impl FnMut(&mut S, T),
     ) -> Result<S, KubeError> {
         let mut restarts = 0;
@@ -327,6 +337,7 @@ impl Client {
         loop {
             let mut ask = Ask::get(path);
             ask.query.push(("limit", PAGE.to_string()));
+            ask.query.extend(query.iter().cloned());
             if let Some(token) = &next {
                 ask.query.push(("continue", token.clone()));
             }

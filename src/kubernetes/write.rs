@@ -153,7 +153,7 @@ impl Client {
         }
     }
 
-    async fn apply<T: DeserializeOwned>(
+    pub(super) async fn apply<T: DeserializeOwned>(
         &self,
         path: String,
         body: Value,
@@ -232,7 +232,7 @@ impl Client {
 
 /// Field validation is strict where the server knows it (1.25 and later); older ones ignore the
 /// parameter.
-fn strict(manager: &str) -> Vec<(&'static str, String)> {
+pub(super) fn strict(manager: &str) -> Vec<(&'static str, String)> {
     vec![("fieldManager", manager.to_owned()), ("fieldValidation", "Strict".to_owned())]
 }
 

@@ -137,6 +137,19 @@ impl Audience {
     pub const DEFAULT: &'static str = "api://AzureADTokenExchange";
 }
 
+macro_rules! empty_by_default {
+    ($($name:ident),*) => {$(
+        impl Default for $name {
+            /// The empty text, for records that leave it out.
+            fn default() -> Self {
+                Self(String::new())
+            }
+        }
+    )*};
+}
+
+empty_by_default!(ClusterName, Namespace, AccountName);
+
 impl Default for Audience {
     fn default() -> Self {
         Self::from(Self::DEFAULT)

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod identifiers;
 pub mod names;
 pub mod origin;
+pub mod pod_identity;
 pub mod roles;
 pub mod secret;
 pub mod snapshot;

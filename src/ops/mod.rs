@@ -7,6 +7,7 @@ pub mod audit;
 pub mod connect;
 pub mod doctor;
 pub mod explain;
+pub mod migrate;
 pub mod plan;
 pub mod planned;
 pub mod verify;

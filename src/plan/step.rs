@@ -227,6 +227,10 @@ pub enum Operation {
         wait: bool,
         /// Label and chain annotation when planned.
         expect: (Option<String>, Option<String>),
+        /// Labels of the pod template that go in the same roll, with their values when planned:
+        /// what AAD Pod Identity selects by.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        remove_labels: BTreeMap<String, String>,
     },
     /// Waits for a rollout that is under way already.
     AwaitRollout {

@@ -1,6 +1,9 @@
 //! Pod templates and rollouts: the label, and the replacement of pods that carry old values.
 
-use std::{cell::Cell, collections::BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     Action, Lock, ObjectKind, Operation, Reason, StepId, Value,
@@ -460,6 +463,7 @@ fn write(
             force,
             wait: waits,
             expect: (label.map(str::to_owned), chain.map(str::to_owned)),
+            remove_labels: BTreeMap::new(),
         },
         needs,
         locks: BTreeSet::from([lock(place, template)]),

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod findings;
 pub mod json;
 pub mod markdown;
+pub mod migrate;
 pub mod report;
 pub mod report_json;
 pub mod schema;

@@ -219,7 +219,7 @@ impl Files {
     ) -> Result<(), FileError> {
         let docs = docs.iter().map(|(key, doc)| (key.as_str(), &**doc)).collect();
         let snapshot = SnapshotRef { version: VERSION, revision, docs };
-        let text = serde_json::to_vec_pretty(&snapshot)
+        let text = serde_json::to_vec(&snapshot)
             .map_err(|error| at("writing", &self.snapshot)(error.into()))?;
         write_private(&self.snapshot, &text)
     }

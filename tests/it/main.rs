@@ -19,6 +19,8 @@ mod corpus;
 mod executor;
 mod kubernetes_server;
 mod kubernetes_wire;
+mod migrate;
+mod migrate_sandbox;
 mod observe;
 mod planner;
 mod properties;

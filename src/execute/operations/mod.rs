@@ -97,6 +97,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Good, Halt> {
             force,
             wait,
             expect,
+            remove_labels,
         } => {
             let roll = templates::Roll {
                 target,
@@ -109,6 +110,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Good, Halt> {
                 force: *force,
                 wait: *wait,
                 expect,
+                remove_labels,
             };
             templates::roll(context, roll).await
         }

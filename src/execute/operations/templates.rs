@@ -31,6 +31,8 @@ pub(super) struct Roll<'a> {
     pub(super) wait: bool,
     /// Label and chain annotation when planned.
     pub(super) expect: &'a (Option<String>, Option<String>),
+    /// Labels that go in the same roll, with their values when planned.
+    pub(super) remove_labels: &'a BTreeMap<String, String>,
 }
 
 pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, Halt> {
@@ -53,7 +55,21 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     let label = have(&seen.labels, names::USE_LABEL);
     let before = have(&seen.annotations, names::CHAIN_ANNOTATION);
     let mut generation = seen.progress.generation;
-    let as_wanted = label.as_deref() == Some("true") && before.as_deref() == Some(chain.as_str());
+    let remove_labels: BTreeMap<String, String> = roll
+        .remove_labels
+        .iter()
+        .filter(|(key, _)| seen.labels.contains_key(*key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if let Some((key, _)) =
+        remove_labels.iter().find(|(key, value)| seen.labels.get(*key) != Some(value))
+    {
+        let have = &seen.labels[key];
+        return Err(Halt::Stale(format!("label {key} of {target} is {have}")));
+    }
+    let as_wanted = label.as_deref() == Some("true")
+        && before.as_deref() == Some(chain.as_str())
+        && remove_labels.is_empty();
     if !as_wanted {
         if label.as_deref() != Some("true") && label != expect.0 {
             let label = label.as_deref().unwrap_or("not set");
@@ -71,6 +87,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             annotations: &BTreeMap::from([owner]),
             template_labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
             template_annotations: &BTreeMap::from([(names::CHAIN_ANNOTATION.to_owned(), chain)]),
+            remove_labels: &remove_labels,
             force: roll.force,
         };
         let patched = context.write(remote.apply_template(cluster, target, &fields)).await?;

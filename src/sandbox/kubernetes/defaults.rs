@@ -34,7 +34,7 @@ fn items<'a>(object: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut V
 pub(super) fn fill(kind: &Kind, object: &mut Value, minor: u32) {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => pod(section(object, "spec"), true),
-        ("", "services") => service(object, minor),
+        ("", "services") => service(object),
         ("", "secrets") => secret(object),
         ("", "namespaces") => namespace(object, minor),
         ("", "podtemplates") => template(section(object, "template")),
@@ -111,6 +111,8 @@ fn stateful_set(object: &mut Value, minor: u32) {
 }
 
 fn daemon_set(object: &mut Value, minor: u32) {
+    let annotations = section(section(object, "metadata"), "annotations");
+    default(annotations, "deprecated.daemonset.template.generation", "1");
     let spec = section(object, "spec");
     default(spec, "revisionHistoryLimit", 10);
     let strategy = section(spec, "updateStrategy");
@@ -152,9 +154,8 @@ fn cron_job(object: &mut Value) {
     template(section(section(section(spec, "jobTemplate"), "spec"), "template"));
 }
 
-/// A pod template; its metadata carries a null time on servers up to 1.33.
 fn template(template: &mut Value) {
-    default(section(template, "metadata"), "creationTimestamp", Value::Null);
+    section(template, "metadata");
     pod(section(template, "spec"), false);
 }
 
@@ -288,8 +289,7 @@ fn field_ref(item: &mut Value) {
     drop_null(item, "fieldRef");
 }
 
-fn service(object: &mut Value, minor: u32) {
-    let random = super::list::digest(&object["metadata"]["uid"].to_string());
+fn service(object: &mut Value) {
     let spec = section(object, "spec");
     default(spec, "type", "ClusterIP");
     default(spec, "sessionAffinity", "None");
@@ -298,6 +298,12 @@ fn service(object: &mut Value, minor: u32) {
         let number = port["port"].clone();
         default(port, "targetPort", number);
     }
+}
+
+/// The address and ports of a service.
+fn allocate_service(object: &mut Value, minor: u32) {
+    let random = super::list::digest(&object["metadata"]["uid"].to_string());
+    let spec = section(object, "spec");
     if spec["type"] == "ExternalName" {
         return;
     }
@@ -338,7 +344,6 @@ fn secret(object: &mut Value) {
 
 fn namespace(object: &mut Value, minor: u32) {
     let name = object["metadata"]["name"].clone();
-    default(section(object, "spec"), "finalizers", json!(["kubernetes"]));
     default(section(object, "status"), "phase", "Active");
     if minor >= 21 {
         section(section(object, "metadata"), "labels")["kubernetes.io/metadata.name"] = name;
@@ -377,11 +382,54 @@ fn definition(object: &mut Value) {
     let kind = names["kind"].as_str().unwrap_or_default().to_owned();
     default(names, "singular", kind.to_lowercase());
     default(names, "listKind", format!("{kind}List"));
+    let stored: Vec<Value> = spec["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|v| v["storage"] == true)
+        .map(|v| v["name"].clone())
+        .collect();
     for version in items(spec, "versions") {
         for column in items(version, "additionalPrinterColumns") {
             default(column, "type", "string");
         }
     }
+    default(section(object, "status"), "storedVersions", stored);
+}
+
+/// What the registry of a kind adds to a new object after ownership is settled.
+pub(super) fn allocate(kind: &Kind, object: &mut Value, minor: u32) {
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "services") => allocate_service(object, minor),
+        ("", "namespaces") => {
+            default(section(object, "spec"), "finalizers", json!(["kubernetes"]));
+        }
+        ("batch", "jobs") if object["spec"]["manualSelector"] != true => job_labels(object, minor),
+        ("apiextensions.k8s.io", _) => {
+            let names = section(section(object, "status"), "acceptedNames");
+            default(names, "kind", "");
+            default(names, "plural", "");
+        }
+        _ => {}
+    }
+}
+
+/// The labels by which a Job finds its pods.
+fn job_labels(object: &mut Value, minor: u32) {
+    let uid = object["metadata"]["uid"].clone();
+    let name = object["metadata"]["name"].clone();
+    let mut labels = vec![("controller-uid", uid.clone()), ("job-name", name.clone())];
+    if minor >= 27 {
+        labels.push(("batch.kubernetes.io/controller-uid", uid.clone()));
+        labels.push(("batch.kubernetes.io/job-name", name));
+    }
+    let key = if minor >= 27 { "batch.kubernetes.io/controller-uid" } else { "controller-uid" };
+    for (label, value) in labels {
+        section(section(object, "metadata"), "labels")[label] = value.clone();
+        let template = section(section(object, "spec"), "template");
+        section(section(template, "metadata"), "labels")[label] = value;
+    }
+    object["spec"]["selector"] = json!({"matchLabels": {key: uid}});
 }
 
 fn binding(object: &mut Value) {

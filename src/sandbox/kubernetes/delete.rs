@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     error::{Outcome, Status},
+    kinds::Kind,
     objects::{meta, stamp},
     storage::{Key, Tx},
 };
@@ -56,11 +57,17 @@ impl Tx<'_> {
         let held = !finalizers.is_empty()
             || (namespace && old["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()));
         if !held && grace == 0 {
-            if deletion.dry_run {
-                return Ok(None);
+            // A pod is shown as it ends, other objects are only said to be gone.
+            let shown = (key.stem == "core/pods/").then(|| {
+                let mut last = (*old).clone();
+                last["metadata"]["deletionTimestamp"] = stamp(self.now).into();
+                last["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+                Arc::new(last)
+            });
+            if !deletion.dry_run {
+                self.erase(key)?;
             }
-            self.erase(key)?;
-            return Ok(None);
+            return Ok(shown);
         }
         let shorter =
             old["metadata"]["deletionGracePeriodSeconds"].as_i64().is_some_and(|g| grace < g);
@@ -90,12 +97,14 @@ impl Tx<'_> {
 
     fn preconditions(&self, key: &Key, old: &Value, deletion: &Deletion) -> Outcome<()> {
         let Some(kind) = self.kind_of(key) else { return Ok(()) };
+        // These refusals name the kind where others name the resource.
+        let named = Kind::reference(&kind.group, &kind.kind);
         let (uid, version) = (meta(old, "uid"), meta(old, "resourceVersion"));
         if let Some(wanted) = &deletion.uid
             && wanted != uid
         {
             return Err(Status::conflict(
-                &kind,
+                &named,
                 &key.name,
                 &format!(
                     "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
@@ -106,7 +115,7 @@ impl Tx<'_> {
             && wanted != version
         {
             return Err(Status::conflict(
-                &kind,
+                &named,
                 &key.name,
                 &format!(
                     "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"

@@ -87,7 +87,7 @@ pub(super) fn private(
         },
         ["apis", group] => {
             let groups = groups(&kinds);
-            let versions = groups.get(*group).ok_or_else(Status::no_such_path)?;
+            let versions = groups.get(*group).ok_or_else(Status::page_not_found)?;
             api_group(group, versions, true)
         }
         ["api", version] => resources(&kinds, "", version)?,
@@ -141,7 +141,7 @@ fn resources(kinds: &Kinds, group: &str, version: &str) -> Outcome<Value> {
         }
     }
     if list.is_empty() {
-        return Err(Status::no_such_path());
+        return Err(Status::page_not_found());
     }
     Ok(json!({"kind": "APIResourceList", "apiVersion": "v1",
         "groupVersion": super::kinds::api_version(group, version), "resources": list}))

@@ -23,6 +23,8 @@ pub(super) struct Status {
     pub details: Value,
     /// Continue token for a list that expired.
     pub resume: Option<String>,
+    /// Answered as plain text.
+    pub text: bool,
 }
 
 /// The result of handling a request.
@@ -30,7 +32,14 @@ pub(super) type Outcome<T> = Result<T, Status>;
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null, resume: None }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: Value::Null,
+            resume: None,
+            text: false,
+        }
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -58,11 +67,6 @@ impl Status {
             Self::new(404, "NotFound", "the server could not find the requested resource");
         status.details = json!({});
         status
-    }
-
-    /// 404 of the mux, for paths outside the API.
-    pub(super) fn plain_not_found() -> Self {
-        Self::no_such_path()
     }
 
     /// 409 for a name that is taken.
@@ -143,7 +147,7 @@ impl Status {
     }
 
     /// 415.
-    pub(super) fn unsupported_media(message: String) -> Self {
+    pub(super) fn unsupported_media(message: impl Into<String>) -> Self {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
@@ -218,14 +222,22 @@ impl Status {
         status
     }
 
-    /// 422 without causes, as failed JSON patches get.
-    pub(super) fn unprocessable(kind: &Kind, name: &str, message: &str) -> Self {
-        let _ = (kind, name);
-        Self::new(
+    /// 422 of a JSON patch that does not apply; the server does not say why.
+    pub(super) fn patch_failed() -> Self {
+        let mut status = Self::new(
             422,
             "Invalid",
-            format!("the server rejected our request due to an error in our request: {message}"),
-        )
+            "the server rejected our request due to an error in our request",
+        );
+        status.details = json!({});
+        status
+    }
+
+    /// 404 of the router in front of the API, as text.
+    pub(super) fn page_not_found() -> Self {
+        let mut status = Self::new(404, "", "404 page not found");
+        status.text = true;
+        status
     }
 
     /// The body.
@@ -252,6 +264,13 @@ impl Status {
 
     /// The answer.
     pub(super) fn response(&self) -> Response<Body> {
+        if self.text {
+            let mut response = Response::new(Body::from(format!("{}\n", self.message)));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, plain);
+            return response;
+        }
         respond(self.code, &self.body())
     }
 }

@@ -97,11 +97,13 @@ pub(super) fn complete(value: &mut Value, ty: &Type) {
         (Value::Object(object), Shape::Struct(shape)) => {
             let builtin = matches!(ty, Type::Named(_));
             if builtin {
-                object.retain(|key, item| !item.is_null() || key == "creationTimestamp");
+                object.retain(|key, item| {
+                    !item.is_null() || shape.fields.get(key).is_some_and(|f| f.by_value)
+                });
                 for (name, field) in &shape.fields {
                     if !object.contains_key(name)
                         && let Some(zero) = zero_value(field)
-                        && !zero.is_string()
+                        && !(zero.is_string() || zero.is_array())
                     {
                         object.insert(name.clone(), zero);
                     }
@@ -149,8 +151,11 @@ fn omitted(ty: &Type, key: &str, item: &Value) -> bool {
         }
         Value::Array(items) => items.is_empty() && !field.required,
         Value::String(text) => {
-            // Values and names that are pointers in Go are kept; plain strings are not.
-            text.is_empty() && !field.required && key != "storageClassName"
+            // Texts that are pointers in Go are kept when empty; plain ones are not.
+            let pointer = key == "storageClassName"
+                || matches!(ty, Type::Named(name)
+                    if name.ends_with("HostPathVolumeSource") || name.ends_with("GRPCAction"));
+            text.is_empty() && !field.required && !pointer
         }
         Value::Bool(false) => matches!(
             key,

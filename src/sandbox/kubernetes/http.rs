@@ -92,7 +92,7 @@ impl Kubernetes {
                 // Paths that are no resources need a rule for non-resource URLs, which only
                 // administrators have here.
                 if user.groups.iter().any(|g| g == "system:masters") {
-                    return Err(Status::plain_not_found());
+                    return Err(Status::page_not_found());
                 }
                 return Err(Status::forbidden_path(format!(
                     "forbidden: User \"{}\" cannot {} path \"{path}\"",
@@ -140,14 +140,25 @@ impl Kubernetes {
                 }
             }
             "scale" if target.kind.scale.is_some() => return scale::answer(self, verb, call),
-            "token" if target.kind.plural == "serviceaccounts" && verb == "create" => {
+            "token" | "eviction"
+                if verb != "create" && target.kind.has_part(&target.subresource) =>
+            {
+                return Err(Status::method_not_allowed());
+            }
+            "token" if target.kind.plural == "serviceaccounts" => {
                 let body = self.json_body(call)?;
                 let dry_run = call.options.dry_run(&Value::Null, "CreateOptions")?;
-                let answer =
-                    token_request::issue(self, &target.namespace, &target.name, body, dry_run)?;
+                let answer = token_request::issue(
+                    self,
+                    &target.namespace,
+                    &target.name,
+                    body,
+                    &call.options.manager(),
+                    dry_run,
+                )?;
                 return Ok(respond(201, &answer));
             }
-            "eviction" if target.kind.plural == "pods" && verb == "create" => {
+            "eviction" if target.kind.plural == "pods" => {
                 return verbs::evict(self, call, &self.json_body(call)?);
             }
             "log" if target.kind.plural == "pods" && verb == "get" => {
@@ -227,7 +238,6 @@ pub(super) fn versioned<'a>(object: &'a Value, api_version: &str) -> std::borrow
 /// Applies a patch body of the request's media type to `object`.
 pub(super) fn patched(call: &Call<'_>, object: &mut Value) -> Outcome<()> {
     let kind = &call.target.kind;
-    let name = &call.target.name;
     let body: Value = serde_json::from_slice(call.body)
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     match call.options.content_type() {
@@ -237,27 +247,23 @@ pub(super) fn patched(call: &Call<'_>, object: &mut Value) -> Outcome<()> {
                     "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch",
                 ));
             }
-            patch::json_patch(object, &body)
-                .map_err(|text| Status::unprocessable(kind, name, &text))
+            patch::json_patch(object, &body).map_err(|_| Status::patch_failed())
         }
         "application/merge-patch+json" => {
             patch::merge_patch(object, &body);
             Ok(())
         }
         "application/strategic-merge-patch+json" if !kind.custom => {
-            patch::strategic_merge(object, &body, kind.ty()).map_err(Status::bad_request)
+            patch::strategic_merge(object, &body, kind.ty())
+                .map_err(|text| Status::plain(500, text))
         }
-        other => {
-            let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
-            if !kind.custom {
-                accepted.push("application/strategic-merge-patch+json");
-            }
-            accepted.push("application/apply-patch+yaml");
-            let _ = other;
-            Err(Status::unsupported_media(format!(
-                "the body of the request was in an unknown format - accepted media types include: {}",
-                accepted.join(", ")
-            )))
+        "application/strategic-merge-patch+json" => Err(Status::unsupported_media(
+            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        )),
+        _ => {
+            let mut status = Status::unsupported_media("415: Unsupported Media Type");
+            status.details = serde_json::json!({});
+            Err(status)
         }
     }
 }

@@ -106,6 +106,11 @@ impl Kind {
         self.ty.as_ref().unwrap_or(&Type::Any)
     }
 
+    /// Whether there is a subresource of this name beyond status and scale.
+    pub(super) fn has_part(&self, name: &str) -> bool {
+        self.subresources.iter().any(|sub| sub.name == name)
+    }
+
     /// The verbs of the resource itself.
     pub(super) fn verbs(&self) -> &'static [&'static str] {
         if self.review {
@@ -295,6 +300,11 @@ impl Kinds {
         let of: Vec<_> =
             self.by_path.values().filter(|k| k.group == group && k.plural == plural).collect();
         of.iter().find(|k| k.version == k.storage).or(of.first()).copied()
+    }
+
+    /// Whether anything is served in this group and version.
+    pub(super) fn serves(&self, group: &str, version: &str) -> bool {
+        self.by_path.keys().any(|(g, v, _)| g == group && v == version)
     }
 
     /// All kinds, ordered by group, version and plural.

@@ -216,20 +216,11 @@ fn body(
     let version = kind.api_version();
     match form {
         Form::Object => {
-            let items: Vec<Value> = objects
-                .iter()
-                .map(|object| {
-                    let mut item = versioned(object, &version).into_owned();
-                    // Items of built-in lists carry no type; those of custom resources do.
-                    if !kind.custom
-                        && let Some(fields) = item.as_object_mut()
-                    {
-                        fields.remove("apiVersion");
-                        fields.remove("kind");
-                    }
-                    item
-                })
-                .collect();
+            let items: Vec<Value> = objects.iter().map(|object| item(kind, object)).collect();
+            let mut metadata = metadata;
+            if kind.custom && metadata.get("continue").is_none() {
+                metadata["continue"] = "".into();
+            }
             json!({"kind": format!("{}List", kind.kind), "apiVersion": version,
                 "metadata": metadata, "items": items})
         }
@@ -244,6 +235,18 @@ fn body(
                 "metadata": metadata, "items": items})
         }
     }
+}
+
+/// An item of a list: those of built-in kinds carry no type, those of custom resources do.
+pub(super) fn item(kind: &Kind, object: &Value) -> Value {
+    let mut item = versioned(object, &kind.api_version()).into_owned();
+    if !kind.custom
+        && let Some(fields) = item.as_object_mut()
+    {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    item
 }
 
 fn check_version_match(rule: &str, version: &str, resume: &str) -> Outcome<()> {

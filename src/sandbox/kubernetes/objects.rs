@@ -27,12 +27,14 @@ pub(super) struct Writer<'a> {
     pub api_version: Option<&'a str>,
     /// Nothing is stored.
     pub dry_run: bool,
+    /// The new content comes from a patch or an apply.
+    pub patch: bool,
 }
 
 impl<'a> Writer<'a> {
     /// The server itself or one of its controllers.
     pub(super) fn system(manager: &'a str) -> Self {
-        Self { manager, subresource: "", api_version: None, dry_run: false }
+        Self { manager, subresource: "", api_version: None, dry_run: false, patch: false }
     }
 
     /// The same writer through a subresource.
@@ -163,7 +165,7 @@ impl Tx<'_> {
         {
             fields.remove("status");
         }
-        let generation = has_generation(kind);
+        let generation = has_generation(kind, self.facts.minor);
         {
             let metadata = metadata(&mut object);
             metadata.insert("uid".into(), self.kube.ctx.ids.guid().to_string().into());
@@ -174,7 +176,19 @@ impl Tx<'_> {
         }
         admission::namespace(self, kind, namespace, &name)?;
         defaults::fill(kind, &mut object, self.facts.minor);
+        fields::complete(&mut object, kind.ty());
+        let api_version = writer.api_version.map_or_else(|| kind.storage_version(), str::to_owned);
+        let author = Author {
+            manager: writer.manager,
+            api_version: &api_version,
+            subresource: writer.subresource,
+            now: &now,
+            minor: self.facts.minor,
+        };
+        // Ownership is settled before admission and allocation: what they add belongs to nobody.
+        let managers = book(&object, &author);
         admission::create(self, kind, namespace, &mut object)?;
+        defaults::allocate(kind, &mut object, self.facts.minor);
         fields::complete(&mut object, kind.ty());
         let errors = validation::create(kind, &object);
         if !errors.is_empty() {
@@ -183,14 +197,6 @@ impl Tx<'_> {
         if self.get_key(&key).is_some() {
             return Err(Status::already_exists(kind, &name));
         }
-        let api_version = writer.api_version.map_or_else(|| kind.storage_version(), str::to_owned);
-        let author = Author {
-            manager: writer.manager,
-            api_version: &api_version,
-            subresource: writer.subresource,
-            now: &now,
-        };
-        let managers = book(&object, &author);
         if let Some(list) = managed::encode(&managers) {
             object["metadata"]["managedFields"] = list;
         }
@@ -242,7 +248,7 @@ impl Tx<'_> {
     ) -> Outcome<Arc<Value>> {
         let name = meta(old, "name").to_owned();
         let key = Key::new(kind, meta(old, "namespace"), &name);
-        check_identity(kind, old, &new)?;
+        check_identity(kind, old, &new, writer.patch)?;
         let given = meta(&new, "resourceVersion");
         if !given.is_empty() && given != "0" && given != meta(old, "resourceVersion") {
             return Err(Status::modified(kind, &name));
@@ -259,7 +265,13 @@ impl Tx<'_> {
                 return Err(Status::invalid(kind, &name, &errors));
             }
         }
-        if has_generation(kind)
+        if kind.plural == "daemonsets" && old["spec"]["template"] != new["spec"]["template"] {
+            const TEMPLATE: &str = "deprecated.daemonset.template.generation";
+            let count = old["metadata"]["annotations"][TEMPLATE].as_str().unwrap_or("1");
+            let next = count.parse::<i64>().unwrap_or(1) + 1;
+            new["metadata"]["annotations"][TEMPLATE] = next.to_string().into();
+        }
+        if has_generation(kind, self.facts.minor)
             && content_differs(kind, old, &new)
             && let Some(generation) = old["metadata"]["generation"].as_i64()
         {
@@ -272,6 +284,7 @@ impl Tx<'_> {
             api_version: &api_version,
             subresource: writer.subresource,
             now: &now,
+            minor: self.facts.minor,
         };
         let managers = book(&new, &author);
         match managed::encode(&managers) {
@@ -323,7 +336,10 @@ pub(super) fn suffix(random: &[u8]) -> String {
 }
 
 /// Whether the server counts generations of this kind.
-fn has_generation(kind: &Kind) -> bool {
+fn has_generation(kind: &Kind, minor: u32) -> bool {
+    if kind.group == "batch" && minor < 21 {
+        return false;
+    }
     kind.custom
         || matches!(
             kind.plural.as_str(),
@@ -361,20 +377,37 @@ fn grace_is_over(object: &Value) -> bool {
 }
 
 /// Names and identities that a write may not change.
-fn check_identity(kind: &Kind, old: &Value, new: &Value) -> Outcome<()> {
+fn check_identity(kind: &Kind, old: &Value, new: &Value, patch: bool) -> Outcome<()> {
     let name = meta(old, "name");
     let uid = meta(new, "uid");
     if !uid.is_empty() && uid != meta(old, "uid") {
+        if patch {
+            // Only a replacement has its uid checked by the storage; a patch fails in validation,
+            // which finds it twice.
+            let error = FieldError::invalid("metadata.uid", &uid.into(), "field is immutable");
+            let mut status = Status::invalid(kind, name, std::slice::from_ref(&error));
+            let cause = status.details["causes"][0].clone();
+            if let Some(causes) = status.details["causes"].as_array_mut() {
+                causes.push(cause);
+            }
+            return Err(status);
+        }
         return Err(Status::conflict(
             kind,
             name,
             &format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                "StorageError: invalid object, Code: 4, Key: /registry/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                storage_path(kind, meta(old, "namespace")),
                 meta(old, "uid")
             ),
         ));
     }
     Ok(())
+}
+
+/// Where etcd keeps objects, as errors show it.
+fn storage_path(kind: &Kind, namespace: &str) -> String {
+    if namespace.is_empty() { kind.plural.clone() } else { format!("{}/{namespace}", kind.plural) }
 }
 
 fn keep_system_metadata(old: &Value, new: &mut Value) {

@@ -33,6 +33,9 @@ impl Target {
             _ => return Err(Status::no_such_path()),
         };
         let version = segments.next().ok_or_else(Status::no_such_path)?;
+        if !kinds.serves(group, version) {
+            return Err(Status::page_not_found());
+        }
         let rest: Vec<String> = segments.map(decode).collect();
         let scoped = rest.len() >= 3
             && rest[0] == "namespaces"
@@ -145,7 +148,13 @@ impl Options {
                 "meta.k8s.io",
                 options_kind,
                 "",
-                &[FieldError::not_supported("dryRun", &Value::from(vec![other]), &["All"])],
+                &[FieldError {
+                    reason: "FieldValueNotSupported",
+                    field: "dryRun".into(),
+                    message: format!(
+                        "Unsupported value: []string{{{other:?}}}: supported values: \"All\""
+                    ),
+                }],
             )),
         }
     }

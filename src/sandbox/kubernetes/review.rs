@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use super::{
     Kubernetes,
+    apply::managed::{self, Author},
     auth::{Attributes, User},
     error::{Outcome, Status},
     http::Call,
+    objects::stamp,
 };
 
 /// Answers the creation of a review.
@@ -17,6 +19,16 @@ pub(super) fn answer(kube: &Kubernetes, call: &Call<'_>, request: &Value) -> Out
     answer["apiVersion"] = kind.api_version().into();
     if !answer["metadata"].is_object() {
         answer["metadata"] = json!({"creationTimestamp": null});
+    }
+    let author = Author {
+        manager: &call.options.manager(),
+        api_version: &kind.api_version(),
+        subresource: "",
+        now: &stamp(kube.now()),
+        minor: kube.facts().minor,
+    };
+    if let Some(list) = managed::computed(&answer, &author, kind.ty()) {
+        answer["metadata"]["managedFields"] = list;
     }
     let spec = &request["spec"];
     answer["status"] = match kind.kind.as_str() {

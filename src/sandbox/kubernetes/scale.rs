@@ -54,6 +54,7 @@ pub(super) fn answer(kube: &Kubernetes, verb: &str, call: &Call<'_>) -> Outcome<
         subresource: "scale",
         api_version: Some(&version),
         dry_run,
+        patch: true,
     };
     let new = tx.modify(kind, &old, &writer, |object| {
         set_path(object, &paths.spec, replicas.into());

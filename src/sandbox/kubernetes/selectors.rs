@@ -40,9 +40,16 @@ impl LabelSelector {
         let mut requirements = Vec::new();
         for part in split(text) {
             requirements.push(requirement(part).ok_or_else(|| {
-                Status::bad_request(format!(
-                    "unable to parse requirement: found '{part}', expected: identifier or '!'"
-                ))
+                let mut words = part.split_whitespace();
+                let first = words.next().unwrap_or_default();
+                Status::bad_request(match words.next() {
+                    Some(second) => format!(
+                        "unable to parse requirement: found '{second}', expected: '=', '!=', '==', 'in', notin'"
+                    ),
+                    None => format!(
+                        "unable to parse requirement: found '{first}', expected: identifier, '!'"
+                    ),
+                })
             })?);
         }
         Ok(Self { requirements, nothing: false })

@@ -11,9 +11,11 @@ use serde_json::{Map, Value, json};
 use super::{
     super::tokens,
     Kubernetes,
+    apply::managed::{self, Author},
     error::{FieldError, Outcome, Status},
     kinds::Kind,
     objects::stamp,
+    schema::Type,
     storage::Key,
 };
 
@@ -23,17 +25,28 @@ pub(super) fn issue(
     namespace: &str,
     name: &str,
     mut request: Value,
+    manager: &str,
     dry_run: bool,
 ) -> Outcome<Value> {
-    let version = request["apiVersion"].as_str().unwrap_or("authentication.k8s.io/v1");
-    if version != "authentication.k8s.io/v1"
-        || !matches!(request["kind"].as_str(), Some("TokenRequest") | None)
-    {
+    let minor = kube.facts().minor;
+    const VERSION: &str = "authentication.k8s.io/v1";
+    let version = request["apiVersion"].as_str().unwrap_or(VERSION);
+    if version != VERSION || !matches!(request["kind"].as_str(), Some("TokenRequest") | None) {
         return Err(Status::bad_request(format!(
             "no kind \"{}\" is registered for version \"{version}\"",
             request["kind"].as_str().unwrap_or_default()
         )));
     }
+    let author = Author {
+        manager,
+        api_version: VERSION,
+        subresource: "token",
+        now: &stamp(kube.now()),
+        minor,
+    };
+    let ty = Type::named("authentication/v1.TokenRequest");
+    let given = json!({"metadata": {}, "spec": request["spec"]});
+    let entry = managed::computed(&given, &author, &ty);
     let (claims, expires) = {
         let tx = kube.begin();
         let accounts = Kind::reference("", "serviceaccounts");
@@ -101,9 +114,17 @@ pub(super) fn issue(
         spec["boundObjectRef"] = Value::Null;
     }
     let mut metadata = Map::new();
-    metadata.insert("creationTimestamp".into(), stamp(kube.now()).into());
-    metadata.insert("name".into(), name.into());
-    metadata.insert("namespace".into(), namespace.into());
+    // Older servers answer with the metadata of the request.
+    if minor >= 22 {
+        metadata.insert("creationTimestamp".into(), stamp(kube.now()).into());
+        metadata.insert("name".into(), name.into());
+        metadata.insert("namespace".into(), namespace.into());
+    } else {
+        metadata.insert("creationTimestamp".into(), Value::Null);
+    }
+    if let Some(entry) = entry {
+        metadata.insert("managedFields".into(), entry);
+    }
     Ok(json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "metadata": metadata, "spec": spec, "status": status}))
 }

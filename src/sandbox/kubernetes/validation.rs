@@ -36,12 +36,13 @@ fn common(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>) {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => {
             labels(&object["metadata"]["labels"], "metadata.labels", &mut Vec::new());
-            pod(spec, "spec", errors);
+            pod(spec, "spec", true, errors);
         }
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => {
             replicas(spec, errors);
             selector(spec, errors);
-            pod(&spec["template"]["spec"], "spec.template.spec", errors);
+            let mounts = kind.plural != "statefulsets";
+            pod(&spec["template"]["spec"], "spec.template.spec", mounts, errors);
             let policy = &spec["template"]["spec"]["restartPolicy"];
             if policy != "Always" {
                 errors.push(FieldError::not_supported(
@@ -195,18 +196,18 @@ fn selector(spec: &Value, errors: &mut Vec<FieldError>) {
 }
 
 fn job(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    pod(&spec["template"]["spec"], &format!("{path}.template.spec"), errors);
+    pod(&spec["template"]["spec"], &format!("{path}.template.spec"), true, errors);
     let policy = &spec["template"]["spec"]["restartPolicy"];
     if policy == "Always" {
-        errors.push(FieldError::not_supported(
+        errors.push(FieldError::required(
             format!("{path}.template.spec.restartPolicy"),
-            policy,
-            &["OnFailure", "Never"],
+            "valid values: \"OnFailure\", \"Never\"",
         ));
     }
 }
 
-fn pod(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
+/// `mounts`: whether volume mounts are checked; those of StatefulSets may name claims.
+fn pod(spec: &Value, path: &str, mounts: bool, errors: &mut Vec<FieldError>) {
     let volumes: BTreeSet<&str> = spec["volumes"]
         .as_array()
         .into_iter()
@@ -237,8 +238,7 @@ fn pod(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
             for (i, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate()
             {
                 let volume = mount["name"].as_str().unwrap_or_default();
-                // StatefulSets mount their claims, which stand elsewhere.
-                if !volumes.contains(volume) && path == "spec" {
+                if mounts && !volumes.contains(volume) {
                     errors.push(FieldError {
                         reason: "FieldValueNotFound",
                         field: format!("{at}.volumeMounts[{i}].name"),
@@ -369,6 +369,9 @@ fn pod_changes(was: &Value, is: &Value, errors: &mut Vec<FieldError>) {
 
 /// A label selector in Go syntax, as errors show it.
 fn go_selector(selector: &Value) -> String {
+    if selector.is_null() {
+        return "\"null\"".to_owned();
+    }
     let labels: Vec<String> = selector["matchLabels"]
         .as_object()
         .into_iter()

@@ -104,7 +104,13 @@ fn with_warnings(mut response: Response<Body>, warnings: &[String]) -> Response<
 }
 
 fn writer<'a>(call: &'a Call<'_>, manager: &'a str, version: &'a str, dry_run: bool) -> Writer<'a> {
-    Writer { manager, subresource: &call.target.subresource, api_version: Some(version), dry_run }
+    Writer {
+        manager,
+        subresource: &call.target.subresource,
+        api_version: Some(version),
+        dry_run,
+        patch: false,
+    }
 }
 
 /// Creates an object.
@@ -147,8 +153,9 @@ pub(super) fn update(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
         .get(&target.kind, &target.namespace, &target.name)
         .ok_or_else(|| Status::not_found(&target.kind, &target.name))?;
     if target.kind.custom && meta(&object, "resourceVersion").is_empty() {
-        return Err(Status::invalid(
-            &target.kind,
+        return Err(Status::invalid_named(
+            &target.kind.group,
+            &target.kind.plural,
             &target.name,
             &[FieldError {
                 reason: "FieldValueInvalid",
@@ -201,7 +208,8 @@ pub(super) fn patch(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body
             "the name of the object does not match the name on the URL",
         ));
     }
-    let new = tx.update(&target.kind, &old, object, &writer(call, &manager, &version, dry_run))?;
+    let writer = Writer { patch: true, ..writer(call, &manager, &version, dry_run) };
+    let new = tx.update(&target.kind, &old, object, &writer)?;
     drop(tx);
     Ok(with_warnings(show(kube, call, 200, &new)?, &warnings))
 }
@@ -258,7 +266,7 @@ fn apply(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>> {
     };
     typed(&config)?;
     let mut tx = kube.begin();
-    let writer = writer(call, manager, &version, dry_run);
+    let writer = Writer { patch: true, ..writer(call, manager, &version, dry_run) };
     let old = tx.get(kind, &target.namespace, &target.name);
     let (code, object) = match old {
         None if !target.subresource.is_empty() => {
@@ -323,15 +331,16 @@ fn apply_over(
     let mut live = versioned(old, &version).into_owned();
     let mut managers = managed::take(&mut live);
     let now = super::objects::stamp(tx.now);
-    if managers.is_empty() {
-        managers.push(managed::before_first_apply(&live, &version, &now, kind.ty()));
-    }
     let author = managed::Author {
         manager: writer.manager,
         api_version: &version,
         subresource: writer.subresource,
         now: &now,
+        minor: tx.facts.minor,
     };
+    if managers.is_empty() {
+        managers.push(managed::before_first_apply(&live, &author, kind.ty()));
+    }
     // Through the main path status is not applied, through /status nothing else is.
     if kind.status
         && let Some(fields) = config.as_object_mut()
@@ -447,10 +456,7 @@ pub(super) fn delete_collection(
     }
     drop(tx);
     let kind = &call.target.kind;
-    let items: Vec<Value> = items
-        .iter()
-        .map(|(_, object)| versioned(object, &kind.api_version()).into_owned())
-        .collect();
+    let items: Vec<Value> = items.iter().map(|(_, object)| list::item(kind, object)).collect();
     Ok(respond(
         200,
         &json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),

@@ -527,6 +527,7 @@ impl Remote for Fake {
                         .iter()
                         .any(|(k, v)| template.annotations.get(k) != Some(v));
             template.labels.extend(fields.template_labels.clone());
+            template.labels.retain(|key, _| !fields.remove_labels.contains_key(key));
             template.annotations.extend(fields.template_annotations.clone());
             if !rolls {
                 return Ok(template.clone());

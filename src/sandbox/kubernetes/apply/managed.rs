@@ -60,6 +60,8 @@ pub(in super::super) struct Author<'a> {
     pub subresource: &'a str,
     /// The present, RFC 3339 in seconds.
     pub now: &'a str,
+    /// Minor version of the server: some rules of the bookkeeping changed.
+    pub minor: u32,
 }
 
 impl Author<'_> {
@@ -68,7 +70,8 @@ impl Author<'_> {
             name: self.manager.to_owned(),
             applied,
             api_version: self.api_version.to_owned(),
-            subresource: self.subresource.to_owned(),
+            // Entries name the subresource since 1.22.
+            subresource: if self.minor < 22 { String::new() } else { self.subresource.to_owned() },
             time: Some(self.now.to_owned()),
             set,
         }
@@ -211,6 +214,11 @@ pub(in super::super) fn update(
     managers
 }
 
+/// The entry of an answer that is computed and never stored.
+pub(in super::super) fn computed(answer: &Value, author: &Author<'_>, ty: &Type) -> Option<Value> {
+    encode(&update(&json!({"metadata": {}}), answer, Vec::new(), author, ty))
+}
+
 /// Beyond ten updaters the oldest are folded into one, as the server does.
 fn cap(managers: &mut Vec<Manager>) {
     const MOST: usize = 10;
@@ -253,7 +261,12 @@ pub(in super::super) fn apply(
     force: bool,
 ) -> Result<Applied, Conflicts> {
     let mut managers = managers;
-    let set = field_set(config, ty);
+    // Before 1.21 an empty map was not owned.
+    let set = if author.minor < 21 {
+        field_set(&without_empty(config), ty)
+    } else {
+        field_set(config, ty)
+    };
     let mut entry = author.entry(true, set);
     let last = managers.iter().position(|m| m.is(&entry)).map(|i| managers.remove(i));
     let merged = merge(live, config, ty);
@@ -309,12 +322,28 @@ fn prune(merged: &Value, others: &[Manager], now: &Manager, last: &Manager, ty: 
 /// Everything that an object without bookkeeping has, as owned by whoever came before.
 pub(in super::super) fn before_first_apply(
     live: &Value,
-    api_version: &str,
-    now: &str,
+    author: &Author<'_>,
     ty: &Type,
 ) -> Manager {
-    let author = Author { manager: "before-first-apply", api_version, subresource: "", now };
-    author.entry(false, field_set(live, ty).difference(&UNOWNED))
+    let author = Author { manager: "before-first-apply", subresource: "", ..author.clone() };
+    let empty = json!({"metadata": {}});
+    author.entry(false, compare(&empty, live, ty).added.difference(&UNOWNED))
+}
+
+/// The configuration without empty and null maps.
+fn without_empty(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields
+                .iter()
+                .filter(|(_, v)| !v.is_null() && !v.as_object().is_some_and(Map::is_empty))
+                .map(|(k, v)| (k.clone(), without_empty(v)))
+                .collect();
+            Value::Object(kept)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_empty).collect()),
+        other => other.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -326,7 +355,13 @@ mod tests {
     }
 
     fn author(manager: &str) -> Author<'_> {
-        Author { manager, api_version: "v1", subresource: "", now: "2026-01-01T00:00:00Z" }
+        Author {
+            manager,
+            api_version: "v1",
+            subresource: "",
+            now: "2026-01-01T00:00:00Z",
+            minor: 33,
+        }
     }
 
     fn data(pairs: &[(&str, &str)]) -> Value {

@@ -254,8 +254,9 @@ fn compare_at(
     path: &mut Path,
     out: &mut Comparison,
 ) {
-    let old = old.filter(|v| !v.is_null());
-    let new = new.filter(|v| !v.is_null());
+    // The null of a time held by value is a value.
+    let old = old.filter(|v| !v.is_null() || is_time(ty));
+    let new = new.filter(|v| !v.is_null() || is_time(ty));
     if old == new {
         return;
     }
@@ -340,10 +341,10 @@ fn compare_fields(
             _ => None,
         };
         // Only where the parent exists on that side; else everything in it is new.
-        if old.is_some() && a.is_none_or(Value::is_null) {
+        if old.is_some() && a.is_none() {
             a = zero.as_ref();
         }
-        if new.is_some() && b.is_none_or(Value::is_null) {
+        if new.is_some() && b.is_none() {
             b = zero.as_ref();
         }
         path.push(PathElement::Field(key.clone()));
@@ -352,15 +353,21 @@ fn compare_fields(
     }
 }
 
+fn is_time(ty: &Type) -> bool {
+    matches!(ty, Type::Scalar(Scalar::Time | Scalar::MicroTime))
+}
+
 /// What the server holds where JSON has no such field.
 pub(in super::super) fn zero_value(field: &Field) -> Option<Value> {
     if field.by_value {
-        return Some(Value::Object(Map::new()));
+        // The zero time is written as null.
+        return Some(if is_time(&field.ty) { Value::Null } else { Value::Object(Map::new()) });
     }
     if !field.required {
         return None;
     }
     match field.ty {
+        Type::List(_) => Some(Value::Array(Vec::new())),
         Type::Scalar(Scalar::String) => Some(Value::String(String::new())),
         Type::Scalar(Scalar::Int32 | Scalar::Int64) => Some(0.into()),
         Type::Scalar(Scalar::Bool) => Some(false.into()),

@@ -19,8 +19,8 @@ use super::{
 pub(super) fn collect(tx: &mut Tx<'_>, key: &Key) -> Outcome<bool> {
     let Some(object) = tx.get_key(key) else { return Ok(true) };
     if is_orphaned(tx, key, &object) {
-        let gone = tx.delete(key, &Deletion::default())?.is_none();
-        return Ok(gone);
+        tx.delete(key, &Deletion::default())?;
+        return Ok(tx.get_key(key).is_none());
     }
     if object["metadata"]["deletionTimestamp"].is_string() {
         return finalize(tx, key, &object);

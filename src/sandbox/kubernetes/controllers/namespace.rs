@@ -33,7 +33,8 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
                 left = true;
             } else {
                 let now = Deletion { grace: Some(0), ..Deletion::default() };
-                left |= tx.delete(&child, &now)?.is_some();
+                tx.delete(&child, &now)?;
+                left |= tx.get_key(&child).is_some();
             }
         }
     }

@@ -26,6 +26,11 @@ fn apply(target: &mut Value, operation: &Value) -> Result<(), String> {
                 *target = value;
                 return Ok(());
             }
+            // The server's library replaces a member of an object that is not there, too.
+            if let Some((Value::Object(fields), last)) = parent(target, path) {
+                fields.insert(last, value);
+                return Ok(());
+            }
             match target.pointer_mut(path) {
                 Some(place) => {
                     *place = value;
@@ -52,6 +57,9 @@ fn apply(target: &mut Value, operation: &Value) -> Result<(), String> {
         }
         Some("test") => {
             let wanted = operation.get("value").unwrap_or(&Value::Null);
+            if !path.is_empty() && parent(target, path).is_none() {
+                return Err(format!("test operation for path {path}: missing value"));
+            }
             let found = target.pointer(path).unwrap_or(&Value::Null);
             if found == wanted {
                 Ok(())

@@ -56,14 +56,21 @@ fn merge_object(
             continue;
         }
         let item_type = ty.field(key).unwrap_or(&Type::Any);
+        let before = list_at(fields, key);
         merge_value(fields, key, change, item_type)?;
-        order(fields, key, changes, item_type);
+        let wanted = changes.get(&format!("$setElementOrder/{key}")).unwrap_or(change);
+        if let Some(wanted) = wanted.as_array() {
+            order(fields, key, &before, wanted, item_type);
+        }
     }
     // An order may come for a list that the patch does not touch otherwise.
-    for key in changes.keys().filter_map(|k| k.strip_prefix("$setElementOrder/")) {
-        if !changes.contains_key(key) {
-            let item_type = ty.field(key).unwrap_or(&Type::Any);
-            order(fields, key, changes, item_type);
+    for (name, wanted) in changes {
+        if let Some(key) = name.strip_prefix("$setElementOrder/")
+            && !changes.contains_key(key)
+            && let Some(wanted) = wanted.as_array()
+        {
+            let before = list_at(fields, key);
+            order(fields, key, &before, wanted, ty.field(key).unwrap_or(&Type::Any));
         }
     }
     Ok(())
@@ -115,6 +122,10 @@ fn merge_value(
     }
 }
 
+fn list_at(fields: &Map<String, Value>, key: &str) -> Vec<Value> {
+    fields.get(key).and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
 fn array<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
     let place = fields.entry(key.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
     if !place.is_array() {
@@ -145,7 +156,10 @@ fn merge_items(
             return Err("invalid map in list of maps".to_owned());
         };
         let Some(id) = object.get(merge_key) else {
-            return Err(format!("map: {change} does not contain declared merge key: {merge_key}"));
+            return Err(format!(
+                "map: {} does not contain declared merge key: {merge_key}",
+                go_map(object)
+            ));
         };
         let found = live.iter().position(|item| &item[merge_key] == id);
         if object.get("$patch").is_some_and(|p| p == "delete") {
@@ -172,31 +186,69 @@ fn delete_scalars(fields: &mut Map<String, Value>, list: &str, gone: &Value) {
     }
 }
 
-/// Brings a merged list into the order that `$setElementOrder/<list>` gives; items that the order
-/// does not name keep their place relative to their predecessor.
-fn order(fields: &mut Map<String, Value>, key: &str, changes: &Map<String, Value>, ty: &Type) {
-    let Some(wanted) = changes.get(&format!("$setElementOrder/{key}")).and_then(Value::as_array)
-    else {
-        return;
-    };
-    let Shape::List(list) = ty.shape() else { return };
-    let Some(Value::Array(items)) = fields.get_mut(key) else { return };
-    let rank = |item: &Value| match &list.patch {
-        PatchList::MergeKey(k) => wanted.iter().position(|w| w[k.as_str()] == item[k.as_str()]),
-        PatchList::Merge | PatchList::Replace => wanted.iter().position(|w| w == item),
-    };
-    let mut last = 0;
-    let mut ranked: Vec<(usize, usize, Value)> = Vec::new();
-    for (index, item) in items.drain(..).enumerate() {
-        if let Some(at) = rank(&item) {
-            last = at + 1;
-            ranked.push((at + 1, 0, item));
-        } else {
-            ranked.push((last, index + 1, item));
-        }
+/// What identifies an item of a list in a patch.
+fn identity<'a>(item: &'a Value, patch: &PatchList) -> &'a Value {
+    match patch {
+        PatchList::MergeKey(key) => &item[key.as_str()],
+        PatchList::Merge | PatchList::Replace => item,
     }
-    ranked.sort_by_key(|(at, index, _)| (*at, *index));
-    items.extend(ranked.into_iter().map(|(_, _, item)| item));
+}
+
+/// Brings a merged list into the server's order: what `wanted` names in its order, interleaved with
+/// the rest in the order of the list before the patch.
+fn order(
+    fields: &mut Map<String, Value>,
+    key: &str,
+    before: &[Value],
+    wanted: &[Value],
+    ty: &Type,
+) {
+    let Shape::List(list) = ty.shape() else { return };
+    if list.patch == PatchList::Replace {
+        return;
+    }
+    let Some(Value::Array(items)) = fields.get_mut(key) else { return };
+    let place = |item: &Value, order: &[Value]| {
+        let id = identity(item, &list.patch);
+        order.iter().position(|other| identity(other, &list.patch) == id)
+    };
+    let (mut named, mut rest): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| place(item, wanted).is_some());
+    named.sort_by_key(|item| place(item, wanted));
+    rest.sort_by_key(|item| place(item, before));
+    let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
+    loop {
+        let rest_first = match (rest.peek(), named.peek()) {
+            (Some(a), Some(b)) => match (place(a, before), place(b, before)) {
+                (Some(a), Some(b)) => a < b,
+                _ => false,
+            },
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => break,
+        };
+        items.extend(if rest_first { rest.next() } else { named.next() });
+    }
+}
+
+/// A JSON object as Go prints a map.
+fn go_map(object: &Map<String, Value>) -> String {
+    let mut parts: Vec<String> =
+        object.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+    parts.sort();
+    format!("map[{}]", parts.join(" "))
+}
+
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Object(object) => go_map(object),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" "))
+        }
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +270,7 @@ mod tests {
         assert_eq!(
             patched(target, &patch),
             json!({"containers": [{"name": "a", "image": "2", "env": [
-                {"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "c"}]})
+                {"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]}, {"name": "c"}]})
         );
     }
 
@@ -251,7 +303,7 @@ mod tests {
             .iter()
             .map(|c| c["name"].as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["c", "b", "side", "a"]);
+        assert_eq!(names, ["c", "b", "a", "side"]);
     }
 
     #[test]

@@ -1,0 +1,119 @@
+//! `migrate`: off AAD Pod Identity.
+
+use super::{
+    args::{Format, Migrate, MigrateSelect, Select},
+    error::CliError,
+    interrupt::Interrupt,
+    main::Context,
+    migrate_apply, migrate_rollback,
+    world::World,
+};
+use crate::{
+    config::glob_matches,
+    execute::exit::ExitCode,
+    ops::migrate::{self as ops, Overview, Request},
+    render::migrate as render,
+};
+
+pub(super) async fn run(
+    context: &Context,
+    command: Migrate,
+    interrupt: Interrupt,
+) -> Result<ExitCode, CliError> {
+    match command {
+        Migrate::Status(select) => show(context, &select, false, &interrupt).await,
+        Migrate::Plan(select) => show(context, &select, true, &interrupt).await,
+        Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
+        Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
+    }
+}
+
+async fn show(
+    context: &Context,
+    select: &MigrateSelect,
+    steps: bool,
+    interrupt: &Interrupt,
+) -> Result<ExitCode, CliError> {
+    if context.global.output == Format::Toml && !steps {
+        return Err(CliError::usage("only `migrate plan` writes toml"));
+    }
+    let world = open(context, select).await?;
+    let overview = tokio::select! {
+        overview = survey(context, &world, select) => Some(overview),
+        () = interrupt.asked() => None,
+    };
+    let exit = match overview {
+        Some(Ok(overview)) => {
+            let shown = match context.global.output {
+                Format::Text => render::text(&overview, steps, context.output.out),
+                Format::Json => render::json(&overview),
+                Format::Markdown => render::markdown(&overview),
+                Format::Toml => render::workloads_toml(&overview, &world.desired.workloads),
+            };
+            context.output.data(&shown);
+            Ok(seen(&overview))
+        }
+        Some(Err(error)) => Err(error),
+        None => {
+            context.output.message("interrupted while reading: nothing was written");
+            Ok(ExitCode::Interrupted)
+        }
+    };
+    let closed = world.close().await;
+    let exit = exit?;
+    closed?;
+    Ok(exit)
+}
+
+/// What was not seen decides the exit code; workloads that wait for a decision do not.
+pub(super) fn seen(overview: &Overview) -> ExitCode {
+    use crate::model::FailureKind;
+    let mut failures = overview.unseen().peekable();
+    if failures.peek().is_none() {
+        return ExitCode::Done;
+    }
+    let denied = |kind| matches!(kind, FailureKind::Denied | FailureKind::Unauthenticated);
+    if failures.any(|failure| denied(failure.kind)) { ExitCode::Denied } else { ExitCode::Failed }
+}
+
+/// The workloads to be migrated need not be in the file, so nothing is chosen from it.
+pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
+    let reach = Select { context: select.context.clone(), auth: select.auth, ..Select::default() };
+    World::open(context, &reach).await
+}
+
+pub(super) async fn survey(
+    context: &Context,
+    world: &World,
+    select: &MigrateSelect,
+) -> Result<Overview, CliError> {
+    for name in &select.cluster {
+        if !world.desired.clusters.keys().any(|known| known.as_str() == name) {
+            return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
+        }
+    }
+    context.output.note("reading Azure and the clusters ...");
+    let request = Request {
+        desired: &world.desired,
+        sandbox: world.is_sandbox(),
+        now: context.env.now(),
+        soak: select.soak,
+    };
+    let mut overview = ops::overview(request, &world.connected).await;
+    let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
+        list.is_empty() || list.iter().any(|text| matches(text))
+    };
+    overview.clusters.retain(|c| any(&select.cluster, &|name| c.survey.cluster.as_str() == name));
+    overview.retain(|cluster, workload| {
+        let name = workload.name();
+        let at = format!("{name}@{cluster}");
+        any(&select.namespace, &|n| workload.namespace.as_str() == n)
+            && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
+    });
+    let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
+    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
+    if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {
+        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
+    }
+    Ok(overview)
+}

@@ -1,0 +1,183 @@
+//! `migrate apply`: survey, ask, move, prove, put back what failed, report.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    apply::{Answer, ask},
+    args::{Format, MigrateApply},
+    error::CliError,
+    interrupt::Interrupt,
+    main::Context,
+    migrate,
+    progress::Progress,
+    world::World,
+};
+use crate::{
+    execute::{
+        Event, RunOptions,
+        exit::{self, ExitCode},
+    },
+    model::pod_identity::Backup,
+    ops::migrate::{self as ops, Move, MoveError, Moved, Overview},
+    render::{
+        escape, findings::counted, json as documents, migrate as render, report, report_json,
+    },
+};
+
+pub(super) async fn run(
+    context: &Context,
+    args: MigrateApply,
+    interrupt: Interrupt,
+) -> Result<ExitCode, CliError> {
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
+        return Err(CliError::usage("migrate apply writes text or json"));
+    }
+    if !args.yes && !context.env.can_ask {
+        return Err(CliError::usage("there is no terminal to ask on")
+            .hint("review with `widentity migrate plan`, then `widentity migrate apply --yes`"));
+    }
+    let world = migrate::open(context, &args.select).await?;
+    let result = in_world(context, &args, &world, &interrupt).await;
+    let closed = world.close().await;
+    let exit = result?;
+    closed?;
+    Ok(exit)
+}
+
+async fn in_world(
+    context: &Context,
+    args: &MigrateApply,
+    world: &World,
+    interrupt: &Interrupt,
+) -> Result<ExitCode, CliError> {
+    let output = context.output;
+    let before = migrate::survey(context, world, &args.select).await?;
+    let now = context.env.now();
+    let moves =
+        ops::apply::moves(&world.desired, &before, &world.connected, &world.config, now).await;
+    let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
+    let shown = render::text(&before, true, output.out);
+    let is_text = context.global.output == Format::Text;
+    if due == 0 {
+        output.data(&if is_text { shown } else { render::json(&before) });
+        return Ok(migrate::seen(&before));
+    }
+    if is_text {
+        output.data(&shown);
+    }
+    if !args.yes {
+        let count = counted(due, "workload");
+        let question = format!("\nMigrate {count}? Only `yes` is accepted: ");
+        match ask(context, &question, interrupt).await? {
+            Answer::Yes => {}
+            Answer::No => {
+                output.message("not migrated: only `yes` is taken for an answer");
+                return Ok(ExitCode::Failed);
+            }
+            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        }
+    }
+    let mut moved = Vec::new();
+    for one in moves {
+        keep_on_disk(context, &one)?;
+        let options = RunOptions {
+            timeout: args.timeout,
+            rollout_deadline: args.rollout_timeout,
+            ..RunOptions::new(now, interrupt.receiver())
+        };
+        let progress = Progress::new(output, context.env.stderr_is_terminal);
+        let mut sink = |event: &Event| progress.on_event(event);
+        let done = ops::apply::apply(&one, &before, &world.connected, options, &mut sink).await;
+        drop(progress);
+        let done = done.map_err(|error| broken(&error))?;
+        let exit = exit::of_apply(&one.planned.report, &done.report);
+        // The first failure stops the other clusters, too.
+        let stop = exit != ExitCode::Done;
+        moved.push((one, done, exit));
+        if stop {
+            break;
+        }
+    }
+    let after = migrate::survey(context, world, &args.select).await?;
+    show(context, &moved, &after);
+    let failed = moved.iter().map(|(_, _, exit)| *exit).find(|exit| *exit != ExitCode::Done);
+    Ok(failed.unwrap_or_else(|| migrate::seen(&after)))
+}
+
+fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) {
+    let output = context.output;
+    if context.global.output == Format::Json {
+        let clusters = moved.iter().map(|(one, done, exit)| {
+            let report = report_json::report("migrate", &one.planned, &done.report, *exit);
+            json!({
+                "report": serde_json::to_value(report).unwrap_or_default(),
+                "put_back": done.put_back.iter().map(|(name, how)| {
+                    json!({"workload": name, "how": render::put_back(how)})
+                }).collect::<Vec<Value>>(),
+            })
+        });
+        let status: Value = serde_json::from_str(&render::json(after)).unwrap_or_default();
+        output.data(&documents::to_text(&json!({
+            "format_version": "1.0",
+            "clusters": clusters.collect::<Vec<Value>>(),
+            "status": status,
+        })));
+        return;
+    }
+    for (one, done, exit) in moved {
+        output.data(&report::apply(&one.planned, &done.report, *exit, output.out));
+        for (name, how) in &done.put_back {
+            output.data(&format!(
+                "Put back {}: {}\n",
+                escape::terminal(name),
+                render::put_back(how)
+            ));
+        }
+    }
+    output.data(&render::text(after, false, output.out));
+}
+
+fn broken(error: &MoveError) -> CliError {
+    match error {
+        MoveError::Backup(failure) | MoveError::Connect(failure) => {
+            CliError::remote(failure).hint("no workload of this cluster was changed")
+        }
+        MoveError::Plan(_) => CliError::new(ExitCode::Internal, error.to_string())
+            .hint("nothing was begun; this is a bug in widentity, please report it"),
+    }
+}
+
+/// Writes the backups beside the configuration too, readable by their owner only: the cluster may
+/// be what is lost.
+fn keep_on_disk(context: &Context, one: &Move) -> Result<(), CliError> {
+    let beside = context.global.config.parent().unwrap_or(Path::new(""));
+    let folder = beside.join(".widentity").join("migrate");
+    let failed = |error: &dyn std::fmt::Display| {
+        CliError::failed(format!("cannot write a backup to {}: {error}", folder.display()))
+            .hint("nothing was changed")
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| failed(&error))?;
+    for backup in &one.backups {
+        let clusters = one.desired.clusters.keys();
+        let cluster = clusters.map(|name| name.as_str()).collect::<Vec<_>>().join("-");
+        let Backup { namespace, account, .. } = backup;
+        let path = folder.join(format!("{cluster}_{namespace}_{account}.json"));
+        let file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let text = documents::to_text(backup);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `migrate rollback WORKLOAD`.
+
+use super::{
+    apply::{Answer, ask},
+    args::{Format, MigrateRollback},
+    error::CliError,
+    interrupt::Interrupt,
+    main::Context,
+    migrate,
+    world::World,
+};
+use crate::{
+    execute::exit::ExitCode,
+    ops::migrate::{PutBack, rollback},
+    render::{escape, migrate as render},
+};
+
+pub(super) async fn run(
+    context: &Context,
+    args: MigrateRollback,
+    interrupt: Interrupt,
+) -> Result<ExitCode, CliError> {
+    if context.global.output != Format::Text {
+        return Err(CliError::usage("migrate rollback writes text"));
+    }
+    if !args.yes && !context.env.can_ask {
+        return Err(CliError::usage("there is no terminal to ask on").hint("add --yes"));
+    }
+    let world = migrate::open(context, &args.select).await?;
+    let result = in_world(context, &args, &world, &interrupt).await;
+    let closed = world.close().await;
+    let exit = result?;
+    closed?;
+    Ok(exit)
+}
+
+async fn in_world(
+    context: &Context,
+    args: &MigrateRollback,
+    world: &World,
+    interrupt: &Interrupt,
+) -> Result<ExitCode, CliError> {
+    let overview = migrate::survey(context, world, &args.select).await?;
+    let found: Vec<_> = overview
+        .clusters
+        .iter()
+        .flat_map(|read| read.estate.backups.iter().map(move |backup| (read, backup)))
+        .filter(|(_, b)| format!("{}/{}", b.namespace, b.account) == args.workload)
+        .collect();
+    let name = escape::terminal(&args.workload).into_owned();
+    let (read, backup) = match found.as_slice() {
+        [one] => *one,
+        [] => {
+            let exit = migrate::seen(&overview);
+            let exit = if exit == ExitCode::Done { ExitCode::Failed } else { exit };
+            return Err(CliError::new(exit, format!("there is no backup of {name}"))
+                .hint("`widentity migrate status` lists the workloads"));
+        }
+        _ => return Err(CliError::usage(format!("{name} is in several clusters: --cluster"))),
+    };
+    if backup.rolled_back {
+        context.output.data(&format!("{name} was put back already.\n"));
+        return Ok(ExitCode::Done);
+    }
+    if !args.yes {
+        let question = format!("Put {name} back to Pod Identity? Only `yes` is accepted: ");
+        match ask(context, &question, interrupt).await? {
+            Answer::Yes => {}
+            Answer::No => return Ok(ExitCode::Failed),
+            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        }
+    }
+    let how = rollback::undo(read, backup, &overview.project, &world.connected).await;
+    context.output.data(&format!("Rollback of {name}: {}\n", render::put_back(&how)));
+    match how {
+        PutBack::Done => Ok(ExitCode::Done),
+        PutBack::Hindered(_) => Ok(ExitCode::Stale),
+        PutBack::Failed(failure) => Err(CliError::remote(&failure)),
+    }
+}

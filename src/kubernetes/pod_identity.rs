@@ -1,0 +1,539 @@
+//! Reading what AAD Pod Identity is made of: its objects, the pod templates of all controllers,
+//! live pods, and what else refers to it.
+//!
+//! Fields are looked up by path, because old manifests have them in another case (`ResourceID`
+//! before Pod Identity 1.6) and a stored object may have either.
+
+use serde_json::Value;
+
+use super::{
+    Client, KubeError, parse_pod,
+    versions::{collection, plural},
+    wire::Pod,
+};
+use crate::model::{
+    AccountName, Namespace, RemoteFailure,
+    names::{self, PROJECT_ANNOTATION},
+    pod_identity::{
+        BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
+        EstateTemplate, Install, Named, PodException, PodIdentity,
+    },
+    snapshot::{Strategy, TemplateKind},
+};
+
+const GROUP: &str = "aadpodidentity.k8s.io/v1";
+/// Marks the `ConfigMap` that holds a backup.
+pub const BACKUP_LABEL: &str = "widentity.dev/migrate";
+/// Its value.
+pub const BACKUP_MARK: &str = "backup";
+/// The key under which the backup stands as JSON.
+pub const BACKUP_KEY: &str = "backup.json";
+
+/// The first of several spellings of a field that is there.
+fn either<'a>(object: &'a Value, keys: &[&str]) -> &'a Value {
+    keys.iter().find_map(|key| object.get(key)).unwrap_or(&Value::Null)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn map(value: &Value) -> std::collections::BTreeMap<String, String> {
+    let entries = value.as_object().into_iter().flatten();
+    entries.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+}
+
+fn named(object: &Value) -> Named {
+    let meta = &object["metadata"];
+    Named {
+        namespace: Namespace(text(&meta["namespace"])),
+        name: text(&meta["name"]),
+        uid: text(&meta["uid"]),
+    }
+}
+
+/// An `AzureIdentity` in either spelling.
+pub(super) fn identity(object: &Value) -> PodIdentity {
+    let Named { namespace, name, uid } = named(object);
+    let spec = &object["spec"];
+    let behavior = object["metadata"]["annotations"][BEHAVIOR_ANNOTATION].as_str();
+    PodIdentity {
+        namespace,
+        name,
+        uid,
+        kind: either(spec, &["type", "Type"]).as_i64().unwrap_or_default(),
+        resource_id: text(either(spec, &["resourceID", "ResourceID"])),
+        client_id: text(either(spec, &["clientID", "ClientID"])),
+        namespaced: behavior.is_some_and(|value| value.eq_ignore_ascii_case("namespaced")),
+    }
+}
+
+/// An `AzureIdentityBinding` in either spelling.
+pub(super) fn binding(object: &Value) -> Binding {
+    let Named { namespace, name, uid } = named(object);
+    let spec = &object["spec"];
+    Binding {
+        namespace,
+        name,
+        uid,
+        identity: text(either(spec, &["azureIdentity", "AzureIdentity"])),
+        selector: text(either(spec, &["selector", "Selector"])),
+    }
+}
+
+fn exception(object: &Value) -> PodException {
+    let Named { namespace, name, uid } = named(object);
+    let pod_labels = map(either(&object["spec"], &["podLabels", "PodLabels"]));
+    PodException { namespace, name, uid, pod_labels }
+}
+
+/// The tool whose marks an object bears.
+fn kept_by(meta: &Value) -> Option<String> {
+    let (labels, annotations) = (&meta["labels"], &meta["annotations"]);
+    let managers = meta["managedFields"].as_array().into_iter().flatten();
+    let managers: Vec<&str> = managers.filter_map(|entry| entry["manager"].as_str()).collect();
+    let argo = !annotations["argocd.argoproj.io/tracking-id"].is_null()
+        || !labels["argocd.argoproj.io/instance"].is_null()
+        || managers.iter().any(|m| m.starts_with("argocd-"));
+    let flux = !labels["kustomize.toolkit.fluxcd.io/name"].is_null()
+        || !labels["helm.toolkit.fluxcd.io/name"].is_null()
+        || managers.iter().any(|m| matches!(*m, "kustomize-controller" | "helm-controller"));
+    let helm = labels["app.kubernetes.io/managed-by"] == "Helm";
+    let by = if argo {
+        "Argo CD"
+    } else if flux {
+        "Flux"
+    } else if helm {
+        "Helm"
+    } else {
+        return None;
+    };
+    Some(by.to_owned())
+}
+
+/// A number, or a percentage of `of`, rounded down or up as the field says.
+fn portion(value: &Value, of: i64, up: bool) -> Option<i64> {
+    if let Some(number) = value.as_i64() {
+        return Some(number);
+    }
+    let percent: i64 = value.as_str()?.strip_suffix('%')?.parse().ok()?;
+    let all = of.saturating_mul(percent);
+    Some(if up { all.saturating_add(99) / 100 } else { all / 100 })
+}
+
+/// Whether a roll may leave no old pod where one was before its successor is ready.
+///
+/// Source: Kubernetes documentation, "Deployments: Rolling Update Deployment" (25 % each; of
+/// unavailable pods rounded down) and "Perform a Rolling Update on a `DaemonSet`" (1 and 0).
+fn gaps(kind: TemplateKind, spec: &Value, replicas: i64) -> bool {
+    match kind {
+        TemplateKind::Deployment => {
+            let rolling = &spec["strategy"]["rollingUpdate"];
+            let unavailable = portion(&rolling["maxUnavailable"], replicas, false);
+            unavailable.unwrap_or(replicas / 4) >= replicas && replicas > 0
+        }
+        TemplateKind::DaemonSet => {
+            let rolling = &spec["updateStrategy"]["rollingUpdate"];
+            let surge = portion(&rolling["maxSurge"], 100, true).unwrap_or(0);
+            let unavailable = portion(&rolling["maxUnavailable"], 100, true);
+            surge == 0 || unavailable.is_some_and(|n| n > 0)
+        }
+        TemplateKind::StatefulSet
+        | TemplateKind::CronJob
+        | TemplateKind::Rollout
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => false,
+    }
+}
+
+fn strategy(kind: TemplateKind, spec: &Value) -> Strategy {
+    match kind {
+        TemplateKind::Deployment | TemplateKind::Rollout if spec["paused"] == true => {
+            Strategy::Paused
+        }
+        TemplateKind::Deployment if spec["strategy"]["type"] == "Recreate" => Strategy::Recreate,
+        TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
+            let update = &spec["updateStrategy"];
+            let partition = update["rollingUpdate"]["partition"].as_u64().unwrap_or_default();
+            match u32::try_from(partition) {
+                _ if update["type"] == "OnDelete" => Strategy::OnDelete,
+                Ok(partition) if partition > 0 => Strategy::Partition(partition),
+                Ok(_) | Err(_) => Strategy::RollingUpdate,
+            }
+        }
+        TemplateKind::Deployment | TemplateKind::Rollout => Strategy::RollingUpdate,
+        TemplateKind::CronJob
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => Strategy::NextRun,
+    }
+}
+
+fn complete(kind: TemplateKind, object: &Value) -> bool {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let count = |value: &Value| value.as_i64().unwrap_or_default();
+    let observed = &status["observedGeneration"];
+    let observed = observed.as_i64().or_else(|| observed.as_str()?.parse().ok()).unwrap_or(0);
+    if observed < count(&object["metadata"]["generation"]) {
+        return false;
+    }
+    let wanted = spec["replicas"].as_i64().unwrap_or(1);
+    match kind {
+        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout => {
+            let updated = count(&status["updatedReplicas"]);
+            updated >= wanted && count(&status["replicas"]) <= updated
+        }
+        TemplateKind::DaemonSet => {
+            count(&status["updatedNumberScheduled"]) >= count(&status["desiredNumberScheduled"])
+        }
+        TemplateKind::CronJob
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => true,
+    }
+}
+
+/// A controller that no other controller owns; none for one that is owned.
+pub(super) fn template(
+    kind: TemplateKind,
+    version: &str,
+    object: &Value,
+) -> Option<EstateTemplate> {
+    let (meta, spec) = (&object["metadata"], &object["spec"]);
+    let owners = meta["ownerReferences"].as_array().into_iter().flatten();
+    if owners.into_iter().any(|owner| owner["controller"] == true) {
+        return None;
+    }
+    let template = match kind {
+        TemplateKind::CronJob => &spec["jobTemplate"]["spec"]["template"],
+        TemplateKind::Pod => object,
+        TemplateKind::Deployment
+        | TemplateKind::StatefulSet
+        | TemplateKind::DaemonSet
+        | TemplateKind::Rollout
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job => &spec["template"],
+    };
+    let pod = &template["spec"];
+    let containers = || pod["containers"].as_array().into_iter().flatten();
+    let tolerated = pod["tolerations"].as_array().into_iter().flatten();
+    let virtual_node = pod["nodeSelector"]["type"] == "virtual-kubelet"
+        || tolerated.into_iter().any(|t| t["key"] == "virtual-kubelet.io/provider");
+    let windows = pod["os"]["name"] == "windows"
+        || pod["nodeSelector"]["kubernetes.io/os"] == "windows"
+        || pod["nodeSelector"]["beta.kubernetes.io/os"] == "windows";
+    let counts = matches!(
+        kind,
+        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout
+    );
+    let replicas = counts.then(|| spec["replicas"].as_i64().unwrap_or(1));
+    let ended = ["Complete", "Failed"];
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let finished = conditions
+        .into_iter()
+        .any(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| ended.contains(&t)));
+    let account = pod["serviceAccountName"].as_str().filter(|name| !name.is_empty());
+    let Named { namespace, name, uid } = named(object);
+    Some(EstateTemplate {
+        namespace,
+        kind,
+        api_version: version.to_owned(),
+        name,
+        uid,
+        account: AccountName::from(account.unwrap_or("default")),
+        labels: map(&template["metadata"]["labels"]),
+        annotations: map(&template["metadata"]["annotations"]),
+        kept_by: kept_by(meta),
+        replicas,
+        idle: spec["suspend"] == true || (kind == TemplateKind::Job && finished),
+        strategy: strategy(kind, spec),
+        readiness: containers().all(|c| c["readinessProbe"].is_object()),
+        gaps: gaps(kind, spec, replicas.unwrap_or(1)),
+        selector_holds: spec["selector"]["matchLabels"].get(BINDING_LABEL).is_some(),
+        host_network: pod["hostNetwork"] == true,
+        virtual_node,
+        windows,
+        complete: complete(kind, object),
+        written: written(meta),
+    })
+}
+
+/// When widentity last wrote an object.
+fn written(meta: &Value) -> Option<jiff::Timestamp> {
+    meta["annotations"].get(PROJECT_ANNOTATION)?;
+    let entries = meta["managedFields"].as_array().into_iter().flatten();
+    let ours = entries.filter(|entry| {
+        entry["manager"].as_str().is_some_and(|name| name.starts_with("widentity-"))
+    });
+    ours.filter_map(|entry| entry["time"].as_str()?.parse().ok()).max()
+}
+
+/// A pod, with what the workload identity webhook put into it.
+fn pod(object: &Value) -> EstatePod {
+    let Named { namespace, name, .. } = named(object);
+    let meta = &object["metadata"];
+    let owners = meta["ownerReferences"].as_array().into_iter().flatten();
+    let controller = owners
+        .into_iter()
+        .find(|owner| owner["controller"] == true)
+        .map(|owner| format!("{}/{}", text(&owner["kind"]).to_lowercase(), text(&owner["name"])));
+    let typed: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
+    let injected = parse_pod::injected(&typed);
+    let phase = object["status"]["phase"].as_str().unwrap_or_default();
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let account = object["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty());
+    EstatePod {
+        namespace,
+        name,
+        account: AccountName::from(account.unwrap_or("default")),
+        labels: map(&meta["labels"]),
+        controller,
+        gone: meta["deletionTimestamp"].is_string() || matches!(phase, "Succeeded" | "Failed"),
+        ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
+        host_network: object["spec"]["hostNetwork"] == true,
+        client_ids: if injected.present { injected.client_ids } else { Default::default() },
+        created: meta["creationTimestamp"].as_str().and_then(|text| text.parse().ok()),
+    }
+}
+
+/// MIC or NMI, in any of its three installs.
+///
+/// Source: Azure/aad-pod-identity, `deploy/infra/deployment-rbac.yaml` and
+/// `charts/aad-pod-identity/templates`.
+fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
+    let meta = &object["metadata"];
+    let spec = &object["spec"]["template"]["spec"];
+    let labels = [&meta["labels"], &object["spec"]["template"]["metadata"]["labels"]];
+    let component = labels.iter().find_map(|labels| {
+        let named = labels["app.kubernetes.io/component"].as_str();
+        named.or(labels["component"].as_str()).filter(|c| matches!(*c, "mic" | "nmi"))
+    });
+    let Named { namespace, name, uid } = named(object);
+    let by_name = (name == "nmi" && kind == TemplateKind::DaemonSet)
+        || (name == "mic" && kind == TemplateKind::Deployment);
+    let component = component.map(str::to_owned).or_else(|| by_name.then(|| name.clone()))?;
+    let fits = match kind {
+        TemplateKind::Deployment => component == "mic",
+        TemplateKind::DaemonSet => component == "nmi",
+        _ => false,
+    };
+    if !fits {
+        return None;
+    }
+    let mut words = Vec::new();
+    let mut forced = false;
+    for container in spec["containers"].as_array().into_iter().flatten() {
+        for key in ["args", "command"] {
+            words.extend(container[key].as_array().into_iter().flatten().map(text));
+        }
+        forced |= container["env"].as_array().into_iter().flatten().any(|v| {
+            v["name"] == "FORCENAMESPACED"
+                && v["value"].as_str().is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        });
+    }
+    let has = |flag: &str| {
+        words.iter().any(|w| {
+            let word = w.trim_start_matches('-');
+            word.eq_ignore_ascii_case(flag) || word.eq_ignore_ascii_case(&format!("{flag}=true"))
+        })
+    };
+    let managed = words.iter().any(|w| w.trim_start_matches('-') == "operation-mode=managed")
+        || words
+            .windows(2)
+            .any(|w| w[0].trim_start_matches('-') == "operation-mode" && w[1] == "managed");
+    Some(Install {
+        component,
+        kind: kind.as_str().to_owned(),
+        namespace,
+        name,
+        uid,
+        helm: kept_by(meta).as_deref() == Some("Helm"),
+        managed,
+        namespaced: managed || forced || has("forceNamespaced"),
+    })
+}
+
+/// What a `ConfigMap` of ours holds; none where it is not a backup.
+pub(super) fn backup(object: &Value) -> Option<Backup> {
+    serde_json::from_str(object["data"][BACKUP_KEY].as_str()?).ok()
+}
+
+impl Client {
+    /// Every object of a collection, reduced by `each`; none where the kind is not served.
+    async fn collect<T>(
+        &self,
+        version: &str,
+        plural: &str,
+        query: &[(&'static str, String)],
+        each: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, KubeError> {
+        let path = collection(version, None, plural);
+        let fold = |found: &mut Vec<T>, object: Value| found.extend(each(&object));
+        match self.list_where(&path, query, fold).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads everything of Pod Identity that this cluster's API server knows. What is refused is
+    /// among [`Estate::unseen`], and the rest is read all the same.
+    pub async fn estate(&self) -> Estate {
+        let mut estate = Estate::default();
+        let mut failures: Vec<RemoteFailure> = Vec::new();
+        macro_rules! read {
+            ($what:expr, $version:expr, $plural:expr, $query:expr, $each:expr) => {
+                match self.collect($version, $plural, $query, $each).await {
+                    Ok(found) => found,
+                    Err(error) => {
+                        failures.push(error.failure(format!("list {}", $what)));
+                        // Refused is not absent.
+                        Some(Vec::new())
+                    }
+                }
+            };
+        }
+        let (identities, bindings, exceptions, assigned) = (
+            read!("AzureIdentity objects", GROUP, "azureidentities", &[], |o| Some(identity(o))),
+            read!("AzureIdentityBinding objects", GROUP, "azureidentitybindings", &[], |o| {
+                Some(binding(o))
+            }),
+            read!(
+                "AzurePodIdentityException objects",
+                GROUP,
+                "azurepodidentityexceptions",
+                &[],
+                |o| Some(exception(o))
+            ),
+            read!("AzureAssignedIdentity objects", GROUP, "azureassignedidentities", &[], |o| {
+                Some(named(o))
+            }),
+        );
+        estate.installed = identities.is_some()
+            || bindings.is_some()
+            || exceptions.is_some()
+            || assigned.is_some();
+        estate.identities = identities.unwrap_or_default();
+        estate.bindings = bindings.unwrap_or_default();
+        estate.exceptions = exceptions.unwrap_or_default();
+        estate.assigned = assigned.unwrap_or_default();
+        let mut kinds = match self.versions().await {
+            Ok(versions) => versions.kinds(),
+            Err(error) => {
+                failures.push(error.failure("discover the kinds of controllers"));
+                Vec::new()
+            }
+        };
+        kinds.push((TemplateKind::ReplicaSet, "apps/v1"));
+        kinds.push((TemplateKind::Job, "batch/v1"));
+        for (kind, version) in kinds {
+            let each = |o: &Value| Some((template(kind, version, o)?, install(kind, o)));
+            let found = read!(plural(kind), version, plural(kind), &[], each);
+            for (template, install) in found.into_iter().flatten() {
+                estate.templates.push(template);
+                estate.installs.extend(install);
+            }
+        }
+        let each = |o: &Value| Some((pod(o), template(TemplateKind::Pod, "v1", o)));
+        for (pod, bare) in read!("pods", "v1", "pods", &[], each).into_iter().flatten() {
+            estate.templates.extend(bare.filter(|_| !pod.gone));
+            estate.pods.push(pod);
+        }
+        let each = |o: &Value| {
+            let Named { namespace, name, .. } = named(o);
+            let annotations = &o["metadata"]["annotations"];
+            let client = annotations[names::CLIENT_ID_ANNOTATION].as_str().map(str::to_owned);
+            let name = AccountName(name);
+            Some(EstateAccount {
+                namespace,
+                name,
+                client_id: client,
+                kept_by: kept_by(&o["metadata"]),
+            })
+        };
+        let accounts = read!("service accounts", "v1", "serviceaccounts", &[], each);
+        estate.accounts = accounts.unwrap_or_default();
+        let uses = |o: &Value| {
+            let flag = &o["spec"]["parameters"]["usePodIdentity"];
+            let on = flag.as_bool().unwrap_or(false)
+                || flag.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"));
+            on.then(|| named(o))
+        };
+        let classes = read!(
+            "SecretProviderClass objects",
+            "secrets-store.csi.x-k8s.io/v1",
+            "secretproviderclasses",
+            &[],
+            uses
+        );
+        estate.secret_classes = classes.unwrap_or_default();
+        let uses = |o: &Value| (o["spec"]["podIdentity"]["provider"] == "azure").then(|| named(o));
+        let triggers = read!(
+            "TriggerAuthentication objects",
+            "keda.sh/v1alpha1",
+            "triggerauthentications",
+            &[],
+            uses
+        );
+        estate.triggers = triggers.unwrap_or_default();
+        let ours = [("labelSelector", format!("{BACKUP_LABEL}={BACKUP_MARK}"))];
+        estate.backups =
+            read!("backups of widentity", "v1", "configmaps", &ours, backup).unwrap_or_default();
+        estate.unseen = failures;
+        estate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_spellings_are_read() {
+        let old = json!({"metadata": {"namespace": "n", "name": "i", "uid": "u",
+            "annotations": {"aadpodidentity.k8s.io/Behavior": "namespaced"}},
+            "spec": {"type": 0, "ResourceID": "/r", "ClientID": "c"}});
+        let found = identity(&old);
+        assert_eq!((found.resource_id.as_str(), found.client_id.as_str()), ("/r", "c"));
+        assert!(found.namespaced);
+        let old = json!({"metadata": {"namespace": "n", "name": "b"},
+            "spec": {"AzureIdentity": "i", "Selector": "s"}});
+        assert_eq!(binding(&old).selector, "s");
+        let new = json!({"metadata": {}, "spec": {"azureIdentity": "i", "selector": "t"}});
+        assert_eq!(binding(&new).selector, "t");
+    }
+
+    #[test]
+    fn a_roll_leaves_a_gap_only_where_no_old_pod_need_stay() {
+        let deployment = |unavailable: Value| json!({"strategy": {"rollingUpdate": {"maxUnavailable": unavailable}}});
+        let gap = |value, replicas| gaps(TemplateKind::Deployment, &deployment(value), replicas);
+        assert!(!gap(Value::Null, 1) && !gap(json!("25%"), 3) && !gap(json!(1), 2));
+        assert!(gap(json!(1), 1) && gap(json!("100%"), 4));
+        assert!(gaps(TemplateKind::DaemonSet, &json!({}), 1));
+        let surge = json!({"updateStrategy": {"rollingUpdate":
+            {"maxSurge": 1, "maxUnavailable": 0}}});
+        assert!(!gaps(TemplateKind::DaemonSet, &surge, 1));
+    }
+
+    #[test]
+    fn components_are_found_in_their_three_installs() {
+        let yaml = json!({"metadata": {"name": "mic", "namespace": "default"}, "spec": {"template":
+            {"metadata": {"labels": {"component": "mic"}}, "spec": {"containers": [
+                {"args": ["--cloudconfig=/etc/kubernetes/azure.json"],
+                 "env": [{"name": "FORCENAMESPACED", "value": "true"}]}]}}}});
+        let found = install(TemplateKind::Deployment, &yaml).unwrap();
+        assert!(found.namespaced && !found.managed);
+        let chart = json!({"metadata": {"name": "aad-pod-identity-nmi", "namespace": "kube-system",
+            "labels": {"app.kubernetes.io/component": "nmi", "app.kubernetes.io/managed-by": "Helm"}},
+            "spec": {"template": {"spec": {"containers": [
+                {"args": ["--operation-mode=managed", "--forceNamespaced"]}]}}}});
+        let found = install(TemplateKind::DaemonSet, &chart).unwrap();
+        assert!(found.helm && found.managed && found.namespaced);
+        let add_on = json!({"metadata": {"name": "nmi", "namespace": "kube-system"}});
+        assert_eq!(install(TemplateKind::DaemonSet, &add_on).unwrap().component, "nmi");
+        assert_eq!(install(TemplateKind::Deployment, &add_on), None);
+    }
+}

@@ -1,0 +1,303 @@
+//! Writes that a migration makes beside those of [`super::write`]: fields that others own go or
+//! come back by JSON patch with tests on what was seen, in one request and so in one roll; objects
+//! go by uid.
+//!
+//! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch" and
+//! "Preconditions" of the delete options.
+
+use std::collections::BTreeMap;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::{
+    Client, KubeError,
+    client::{Ask, Repeat, segment},
+    pod_identity::{self, BACKUP_KEY, BACKUP_LABEL, BACKUP_MARK},
+    versions::{collection, plural},
+    write::strict,
+};
+use crate::model::{
+    Namespace, names,
+    pod_identity::{Backup, Field},
+    snapshot::TemplateKind,
+};
+
+/// A controller that is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its kind.
+    pub kind: TemplateKind,
+    /// The version that the server serves.
+    pub api_version: &'a str,
+    /// Its namespace.
+    pub namespace: &'a Namespace,
+    /// Its name.
+    pub name: &'a str,
+    /// The UID it must have.
+    pub uid: &'a str,
+}
+
+/// What changes on a pod template at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Switch<'a> {
+    /// Labels that go, with the values they must have.
+    pub remove_labels: &'a BTreeMap<String, String>,
+    /// Labels that are set.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Annotations that are set.
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// A path segment of a JSON pointer (RFC 6901).
+fn pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+impl Place<'_> {
+    fn path(&self) -> String {
+        let path = collection(self.api_version, Some(self.namespace.as_str()), plural(self.kind));
+        format!("{path}/{}", segment(self.name))
+    }
+
+    fn template(&self) -> &'static str {
+        match self.kind {
+            TemplateKind::CronJob => "/spec/jobTemplate/spec/template/metadata",
+            _ => "/spec/template/metadata",
+        }
+    }
+}
+
+/// The operations that bring a map of strings from what it is to what it is to be. `None` takes a
+/// key away. An absent map is made whole.
+fn changes(
+    at: &str,
+    have: &Value,
+    wanted: &BTreeMap<String, Option<String>>,
+    patch: &mut Vec<Value>,
+) {
+    let mut fresh = serde_json::Map::new();
+    for (key, value) in wanted {
+        let path = format!("{at}/{}", pointer(key));
+        let before = have.get(key);
+        match (before, value) {
+            (None, None) => {}
+            (Some(before), None) => {
+                patch.push(json!({"op": "test", "path": path, "value": before}));
+                patch.push(json!({"op": "remove", "path": path}));
+            }
+            (Some(before), Some(value)) if before == value => {}
+            (Some(before), Some(value)) => {
+                patch.push(json!({"op": "test", "path": path, "value": before}));
+                patch.push(json!({"op": "replace", "path": path, "value": value}));
+            }
+            (None, Some(value)) if have.is_object() => {
+                patch.push(json!({"op": "add", "path": path, "value": value}));
+            }
+            (None, Some(value)) => {
+                fresh.insert(key.clone(), json!(value));
+            }
+        }
+    }
+    if !fresh.is_empty() {
+        patch.push(json!({"op": "add", "path": at, "value": fresh}));
+    }
+}
+
+/// Fields whose present value is neither ours nor the one before: they are somebody else's now.
+fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, field) in fields {
+        let have = have.get(key).and_then(Value::as_str);
+        if have != field.after.as_deref() && have != field.before.as_deref() {
+            found.push(format!("{what} {key} is {} now", have.unwrap_or("not set")));
+        }
+    }
+    found
+}
+
+fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Option<String>> {
+    fields.iter().map(|(key, field)| (key.clone(), field.before.clone())).collect()
+}
+
+impl Client {
+    async fn json_patch(
+        &self,
+        path: String,
+        uid: &str,
+        object: &Value,
+        mut patch: Vec<Value>,
+        manager: &str,
+    ) -> Result<(), KubeError> {
+        // Whoever writes in between makes the tests fail, and nothing is written.
+        let version = &object["metadata"]["resourceVersion"];
+        let mut tests = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
+        if version.is_string() {
+            let path = "/metadata/resourceVersion";
+            tests.push(json!({"op": "test", "path": path, "value": version}));
+        }
+        tests.append(&mut patch);
+        let _written: Value = self
+            .ask(&Ask {
+                method: Method::PATCH,
+                path,
+                query: strict(manager),
+                body: Some(("application/json-patch+json", Value::Array(tests))),
+                repeat: Repeat::Unsafe,
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Sets and takes away fields of one pod template in one write, so that its pods are rolled
+    /// once. Fails with a conflict where the controller was written or made again meanwhile.
+    pub async fn switch_template(
+        &self,
+        at: Place<'_>,
+        switch: Switch<'_>,
+        manager: &str,
+    ) -> Result<(), KubeError> {
+        let object: Value = self.ask(&Ask::get(at.path())).await?;
+        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+        let mut labels: BTreeMap<String, Option<String>> =
+            switch.labels.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+        for (key, value) in switch.remove_labels {
+            if meta["labels"].get(key).is_some_and(|have| have == value) {
+                labels.insert(key.clone(), None);
+            }
+        }
+        let annotations =
+            switch.annotations.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+        let mut patch = Vec::new();
+        changes(&format!("{}/labels", at.template()), &meta["labels"], &labels, &mut patch);
+        let path = format!("{}/annotations", at.template());
+        changes(&path, &meta["annotations"], &annotations, &mut patch);
+        self.json_patch(at.path(), at.uid, &object, patch, manager).await
+    }
+
+    /// Gives the fields of a pod template back what they were. Nothing is written where one of
+    /// them has neither our value nor the one before: the answer says which.
+    pub async fn restore_template(
+        &self,
+        at: Place<'_>,
+        labels: &BTreeMap<String, Field>,
+        annotations: &BTreeMap<String, Field>,
+        manager: &str,
+    ) -> Result<Vec<String>, KubeError> {
+        let object: Value = self.ask(&Ask::get(at.path())).await?;
+        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+        let mut found = foreign("label", &meta["labels"], labels);
+        found.extend(foreign("annotation", &meta["annotations"], annotations));
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let mut patch = Vec::new();
+        let path = format!("{}/labels", at.template());
+        changes(&path, &meta["labels"], &before(labels), &mut patch);
+        let path = format!("{}/annotations", at.template());
+        changes(&path, &meta["annotations"], &before(annotations), &mut patch);
+        // The mark came with the label; a template that had the label before had its mark, too.
+        if labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none()) {
+            let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), None)]);
+            let have = &object["metadata"]["annotations"];
+            changes("/metadata/annotations", have, &own, &mut patch);
+        }
+        if !patch.is_empty() {
+            self.json_patch(at.path(), at.uid, &object, patch, manager).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Gives the annotations of an account back what they were, as [`Self::restore_template`].
+    /// An account that is gone has nothing to give back.
+    pub async fn restore_account(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        annotations: &BTreeMap<String, Field>,
+        manager: &str,
+    ) -> Result<Vec<String>, KubeError> {
+        let path = collection("v1", Some(namespace.as_str()), "serviceaccounts");
+        let path = format!("{path}/{}", segment(name));
+        let Some(object) = self.find::<Value>(path.clone()).await? else { return Ok(Vec::new()) };
+        let have = &object["metadata"]["annotations"];
+        let found = foreign("annotation", have, annotations);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let mut patch = Vec::new();
+        changes("/metadata/annotations", have, &before(annotations), &mut patch);
+        if !patch.is_empty() {
+            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+            self.json_patch(path, uid, &object, patch, manager).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Writes a backup into the workload's namespace, as a `ConfigMap` that holds no secret.
+    pub async fn write_backup(&self, backup: &Backup, manager: &str) -> Result<(), KubeError> {
+        let text = serde_json::to_string(backup)
+            .map_err(|error| KubeError::Body { message: error.to_string() })?;
+        let name = backup_name(backup);
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": backup.namespace.as_str(),
+                "labels": {BACKUP_LABEL: BACKUP_MARK}},
+            "data": {BACKUP_KEY: text},
+        });
+        let path = collection("v1", Some(backup.namespace.as_str()), "configmaps");
+        let path = format!("{path}/{name}");
+        let _written: Value = self.apply(path, body, manager, true).await?;
+        Ok(())
+    }
+
+    /// The backup of a workload, read anew.
+    pub async fn backup(&self, like: &Backup) -> Result<Option<Backup>, KubeError> {
+        let path = collection("v1", Some(like.namespace.as_str()), "configmaps");
+        let found: Option<Value> = self.find(format!("{path}/{}", backup_name(like))).await?;
+        Ok(found.as_ref().and_then(pod_identity::backup))
+    }
+}
+
+/// The name of a backup: an account's name may be longer than a `ConfigMap`'s allows with a prefix.
+fn backup_name(backup: &Backup) -> String {
+    format!("widentity-migrate-{}", names::sha256_hex(backup.account.as_str(), 16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_patch_takes_one_label_and_sets_another() {
+        let have = json!({"aadpodidbinding": "api", "app": "x"});
+        let wanted = BTreeMap::from([
+            ("aadpodidbinding".to_owned(), None),
+            ("azure.workload.identity/use".to_owned(), Some("true".to_owned())),
+        ]);
+        let mut patch = Vec::new();
+        changes("/l", &have, &wanted, &mut patch);
+        assert_eq!(
+            Value::Array(patch),
+            json!([
+                {"op": "test", "path": "/l/aadpodidbinding", "value": "api"},
+                {"op": "remove", "path": "/l/aadpodidbinding"},
+                {"op": "add", "path": "/l/azure.workload.identity~1use", "value": "true"},
+            ])
+        );
+    }
+
+    #[test]
+    fn an_absent_map_is_made_and_a_foreign_value_is_named() {
+        let wanted = BTreeMap::from([("k".to_owned(), Some("v".to_owned()))]);
+        let mut patch = Vec::new();
+        changes("/a", &Value::Null, &wanted, &mut patch);
+        assert_eq!(patch, [json!({"op": "add", "path": "/a", "value": {"k": "v"}})]);
+        let ours = Field { before: None, after: Some("v".to_owned()) };
+        let fields = BTreeMap::from([("k".to_owned(), ours)]);
+        assert_eq!(foreign("label", &json!({"k": "v"}), &fields), Vec::<String>::new());
+        assert_eq!(foreign("label", &json!({}), &fields), Vec::<String>::new());
+        assert_eq!(foreign("label", &json!({"k": "w"}), &fields), ["label k is w now"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! Which identities a pod reaches, decided as MIC and NMI decide it: equality of two strings, in
+//! every namespace unless something confines it.
+//!
+//! Source: Azure/aad-pod-identity, `pkg/mic/mic.go` (`createDesiredAssignedIdentityList`),
+//! `pkg/nmi/managed.go`, and its documentation page "Match pods in namespace".
+
+use crate::model::{
+    ArmId, ClientId, Namespace,
+    pod_identity::{Binding, Estate, EstatePod, PodIdentity},
+};
+
+/// A binding that selects a pod, with the identity it names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reached<'a> {
+    /// The binding.
+    pub binding: &'a Binding,
+    /// The identity; none where the binding names one that does not exist.
+    pub identity: Option<&'a PodIdentity>,
+}
+
+/// Whether Pod Identity matches within a namespace only: the add-on and managed mode always do.
+pub fn namespaced(estate: &Estate) -> bool {
+    estate.add_on.is_some() || estate.installs.iter().any(|install| install.namespaced)
+}
+
+/// Whether a binding selects a pod of this namespace with this label value. The comparison is
+/// exact and takes upper and lower case apart.
+pub fn selects(estate: &Estate, binding: &Binding, namespace: &Namespace, selector: &str) -> bool {
+    let confined = namespaced(estate)
+        || identity_of(estate, binding).is_some_and(|identity| identity.namespaced);
+    binding.selector == selector && (!confined || binding.namespace == *namespace)
+}
+
+/// The identity that a binding names, in the binding's own namespace.
+pub fn identity_of<'a>(estate: &'a Estate, binding: &Binding) -> Option<&'a PodIdentity> {
+    let same = |i: &&PodIdentity| i.namespace == binding.namespace && i.name == binding.identity;
+    estate.identities.iter().find(same)
+}
+
+/// Everything that a pod of this namespace with this label value reaches, in the order of the
+/// bindings.
+pub fn reached<'a>(estate: &'a Estate, namespace: &Namespace, selector: &str) -> Vec<Reached<'a>> {
+    let selecting = estate.bindings.iter().filter(|b| selects(estate, b, namespace, selector));
+    selecting.map(|binding| Reached { binding, identity: identity_of(estate, binding) }).collect()
+}
+
+/// The id of a managed identity, as MIC demands it; none for one that it ignores.
+pub fn resource_id(identity: &PodIdentity) -> Option<ArmId> {
+    let id = ArmId::new(identity.resource_id.trim());
+    let is_identity =
+        id.resource_type().as_deref() == Some("microsoft.managedidentity/userassignedidentities");
+    (is_identity && id.subscription().is_some() && id.resource_group().is_some()).then_some(id)
+}
+
+/// The client id, where it is one.
+pub fn client_id(identity: &PodIdentity) -> Option<ClientId> {
+    identity.client_id.trim().parse().ok()
+}
+
+/// Whether an exception lets a pod through to the node's metadata endpoint: one equal label in
+/// its namespace is enough, and values are compared without case.
+///
+/// Source: Azure/aad-pod-identity, `pkg/pod/pod.go`.
+pub fn excepted(estate: &Estate, pod: &EstatePod) -> bool {
+    estate.exceptions.iter().filter(|e| e.namespace == pod.namespace).any(|exception| {
+        exception.pod_labels.iter().any(|(key, value)| {
+            pod.labels.get(key).is_some_and(|have| have.eq_ignore_ascii_case(value))
+        })
+    })
+}
+
+/// Live pods that may use the identities of their node: on the node's network, or let through by
+/// an exception.
+pub fn on_node_identity(estate: &Estate) -> Vec<&EstatePod> {
+    let components: Vec<String> = estate
+        .installs
+        .iter()
+        .map(|install| format!("{}/{}", install.namespace, install.name))
+        .collect();
+    let own = |pod: &EstatePod| {
+        let controller = pod.controller.as_deref().and_then(|text| text.split_once('/'));
+        controller.is_some_and(|(_, name)| {
+            components.iter().any(|c| {
+                let (namespace, component) = c.split_once('/').unwrap_or_default();
+                namespace == pod.namespace.as_str() && name.starts_with(component)
+            })
+        })
+    };
+    let live = estate.pods.iter().filter(|pod| !pod.gone && !own(pod));
+    live.filter(|pod| pod.host_network || excepted(estate, pod)).collect()
+}

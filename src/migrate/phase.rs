@@ -1,0 +1,180 @@
+//! Where a workload stands, read off the world.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::matching;
+use crate::model::{
+    Audience, ClientId, Issuer, Subject,
+    pod_identity::{Backup, Estate, EstatePod, EstateTemplate},
+    snapshot::{ObservedCredential, TemplateKind},
+};
+
+/// The way of a workload, in order; what stands beside it comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It answers through Pod Identity.
+    Discovered,
+    /// Its managed identity trusts its service account.
+    IdentityFederated,
+    /// Its service account is annotated, which happens only after a token was proved.
+    TokenProved,
+    /// Its pod templates are switched; not every live pod is proved.
+    Switched,
+    /// Every live pod is proved; the soak is not over.
+    Soaking,
+    /// The soak is over: `finish` may remove the binding.
+    Soaked,
+    /// Its binding is gone, its `AzureIdentity` is not.
+    BindingRemoved,
+    /// Nothing of Pod Identity is left for it.
+    Cleaned,
+    /// It carries both labels: what works may work through Pod Identity, success proves nothing.
+    Masked,
+    /// It carries both labels and its workload identity is incomplete: it answers through Pod
+    /// Identity only.
+    HalfDone,
+    /// It carries only the new label and its workload identity is incomplete: nothing answers.
+    Broken,
+    /// It was put back.
+    RolledBack,
+}
+
+impl Phase {
+    /// The word in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Discovered => "discovered",
+            Self::IdentityFederated => "identity-federated",
+            Self::TokenProved => "token-proved",
+            Self::Switched => "switched",
+            Self::Soaking => "soaking",
+            Self::Soaked => "soaked",
+            Self::BindingRemoved => "binding-removed",
+            Self::Cleaned => "cleaned",
+            Self::Masked => "masked",
+            Self::HalfDone => "half-done",
+            Self::Broken => "broken",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+
+    /// Whether the pod templates are switched.
+    pub fn is_switched(self) -> bool {
+        matches!(
+            self,
+            Self::Switched | Self::Soaking | Self::Soaked | Self::BindingRemoved | Self::Cleaned
+        )
+    }
+}
+
+/// What the phase is judged by.
+pub(super) struct Facts<'a> {
+    pub(super) estate: &'a Estate,
+    pub(super) subject: Subject,
+    pub(super) audience: &'a Audience,
+    /// The managed identity's client id and credentials, where they were seen.
+    pub(super) identity: Option<(ClientId, &'a [ObservedCredential])>,
+    /// The client id that the account is annotated with.
+    pub(super) annotated: Option<&'a str>,
+    /// The workload's writable templates.
+    pub(super) templates: Vec<&'a EstateTemplate>,
+    /// Live pods of the account that these templates stamp, and labelled ones without a template.
+    pub(super) pods: Vec<&'a EstatePod>,
+    pub(super) backup: Option<&'a Backup>,
+    pub(super) now: Timestamp,
+    pub(super) soak: SignedDuration,
+}
+
+/// A phase, when the soak ends, and what the phase is made of.
+pub(super) struct Standing {
+    pub(super) phase: Phase,
+    pub(super) until: Option<Timestamp>,
+    pub(super) proved: usize,
+}
+
+/// Whether a credential trusts this account of this cluster.
+pub fn is_federated(
+    credentials: &[ObservedCredential],
+    issuer: Option<&Issuer>,
+    subject: &Subject,
+    audience: &Audience,
+) -> bool {
+    credentials.iter().any(|credential| {
+        Some(&credential.issuer) == issuer
+            && credential.subject.as_ref() == Some(subject)
+            && credential.audiences.contains(audience)
+    })
+}
+
+/// Whether a pod carries the identity's client id and no Pod Identity can answer it.
+pub fn is_proved(pod: &EstatePod, client: ClientId) -> bool {
+    let client = client.to_string();
+    pod.ready
+        && pod.selector().is_none()
+        && pod.client_ids.len() == 1
+        && pod.client_ids.iter().all(|have| have.eq_ignore_ascii_case(&client))
+}
+
+pub(super) fn stand(facts: &Facts<'_>) -> Standing {
+    let Facts { estate, subject, audience, identity, annotated, templates, pods, .. } = facts;
+    let at = |phase| Standing { phase, until: None, proved: 0 };
+    let federated = identity.is_some_and(|(_, credentials)| {
+        is_federated(credentials, estate.issuer.as_ref(), subject, audience)
+    });
+    let pointed = match (identity, annotated) {
+        (Some((client, _)), Some(have)) => have.eq_ignore_ascii_case(&client.to_string()),
+        _ => false,
+    };
+    let whole = federated && pointed && estate.workload_identity;
+    let switched = |t: &&&EstateTemplate| t.labelled() && t.selector().is_none();
+    let count = templates.iter().filter(switched).count();
+    if count == 0 {
+        if templates.iter().any(|t| t.labelled()) {
+            return at(if whole { Phase::Masked } else { Phase::HalfDone });
+        }
+        if facts.backup.is_some_and(|backup| backup.rolled_back) {
+            return at(Phase::RolledBack);
+        }
+        return at(match (federated, pointed) {
+            (true, true) => Phase::TokenProved,
+            (true, false) => Phase::IdentityFederated,
+            (false, _) => Phase::Discovered,
+        });
+    }
+    if !whole {
+        return at(Phase::Broken);
+    }
+    let client = identity.map(|(client, _)| client);
+    let proved = pods.iter().filter(|pod| client.is_some_and(|c| is_proved(pod, c))).count();
+    let at = |phase| Standing { phase, until: None, proved };
+    let finished = templates.iter().all(|t| t.complete || t.kind == TemplateKind::CronJob);
+    if count < templates.len() || proved < pods.len() || !finished {
+        return at(Phase::Switched);
+    }
+    if let Some(phase) = removed(estate, facts.backup) {
+        return at(phase);
+    }
+    let since = templates.iter().filter_map(|t| t.written).max();
+    let since = since.or_else(|| pods.iter().filter_map(|pod| pod.created).min());
+    let until = since.and_then(|since| since.checked_add(facts.soak).ok());
+    let over = facts.soak.is_zero() || until.is_some_and(|until| until <= facts.now);
+    Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved }
+}
+
+/// What is left of Pod Identity for a workload whose backup says what answered for it.
+fn removed(estate: &Estate, backup: Option<&Backup>) -> Option<Phase> {
+    let backup = backup?;
+    let bound = estate
+        .bindings
+        .iter()
+        .any(|b| backup.bindings.contains(&format!("{}/{}", b.namespace, b.name)));
+    if bound {
+        return None;
+    }
+    let named = estate.identities.iter().any(|identity| {
+        matching::resource_id(identity).is_some_and(|id| id.key() == backup.identity.to_lowercase())
+    });
+    Some(if named { Phase::BindingRemoved } else { Phase::Cleaned })
+}

@@ -1,0 +1,311 @@
+//! From where a workload stands to the plan that moves it: the engine's own plan for the managed
+//! identity that it answers as today, in which the roll also drops the old label, and the backup
+//! of exactly what that plan changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Phase, Verdict, Workload};
+use crate::{
+    model::{
+        Address, ArmId, ClusterName, Origin,
+        address::Part,
+        desired::{
+            DesiredIdentity, DesiredState, DesiredWorkload, IdentityControl, ManagedBy,
+            PodSelection, RolloutMode,
+        },
+        names,
+        pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
+    },
+    plan::{Lock, Operation, Plan, Step, StepId, step::TemplateRef},
+};
+
+/// Whether `apply` takes a workload on: it is ready and has not arrived. One whose pods are not
+/// proved yet is waited for.
+pub fn is_due(workload: &Workload) -> bool {
+    workload.verdict == Verdict::Ready
+        && workload.identity.is_some()
+        && !workload.templates.is_empty()
+        && match workload.phase {
+            Phase::Discovered
+            | Phase::IdentityFederated
+            | Phase::TokenProved
+            | Phase::Switched
+            | Phase::Masked
+            | Phase::HalfDone
+            | Phase::Broken
+            | Phase::RolledBack => true,
+            Phase::Soaking | Phase::Soaked | Phase::BindingRemoved | Phase::Cleaned => false,
+        }
+}
+
+/// What the engine is asked for: these workloads in this cluster, each acting as the managed
+/// identity that it answers as today. No role is assigned and no identity is made.
+pub fn desired(base: &DesiredState, cluster: &ClusterName, chosen: &[&Workload]) -> DesiredState {
+    let mut identities = BTreeMap::new();
+    let mut workloads = Vec::new();
+    for workload in chosen {
+        let Some(acts) = &workload.identity else { continue };
+        let file = base
+            .workloads
+            .iter()
+            .find(|w| w.namespace == workload.namespace && w.account == workload.account);
+        let origin = file.map_or_else(nowhere, |file| file.origin.clone());
+        identities.entry(acts.id.clone()).or_insert_with(|| external(&acts.id, &origin));
+        workloads.push(DesiredWorkload {
+            namespace: workload.namespace.clone(),
+            account: workload.account.clone(),
+            clusters: vec![cluster.clone()],
+            identity: acts.id.clone(),
+            tenant: acts.tenant,
+            token_expiration: file.and_then(|file| file.token_expiration),
+            pods: PodSelection::Named(workload.templates.clone()),
+            rollout: RolloutMode::Auto,
+            managed_by: file.map_or(ManagedBy::Auto, |file| file.managed_by),
+            adopt: file.is_some_and(|file| file.adopt),
+            probe: file.and_then(|file| file.probe.clone()),
+            origin,
+            selected: BTreeSet::from([cluster.clone()]),
+        });
+    }
+    let clusters = base.clusters.iter().filter(|(name, _)| *name == cluster);
+    DesiredState {
+        project: base.project.clone(),
+        tenant: base.tenant,
+        home: base.home.clone(),
+        clusters: clusters.map(|(name, cluster)| (name.clone(), cluster.clone())).collect(),
+        identities,
+        assignments: Vec::new(),
+        workloads,
+    }
+}
+
+fn nowhere() -> Origin {
+    Origin { file: "AAD Pod Identity".to_owned(), line: 1, column: 1 }
+}
+
+fn external(id: &ArmId, origin: &Origin) -> DesiredIdentity {
+    DesiredIdentity {
+        id: id.clone(),
+        control: IdentityControl::External,
+        tags: BTreeMap::new(),
+        adopt: true,
+        origin: origin.clone(),
+    }
+}
+
+/// Makes every roll of the plan drop the old label too, and adds a roll where only the old label
+/// is in the way. A workload without a proof among the steps was refused or blocked: nothing is
+/// added for it.
+pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, of: &DesiredState) {
+    let old = |target: &TemplateRef| {
+        let same = |t: &&EstateTemplate| t.namespace == target.namespace && t.uid == target.uid;
+        let template = estate.templates.iter().find(same)?;
+        let value = template.labels.get(BINDING_LABEL)?;
+        Some(BTreeMap::from([(BINDING_LABEL.to_owned(), value.clone())]))
+    };
+    let mut rolled = BTreeSet::new();
+    for step in &mut plan.steps {
+        if let Operation::RollTemplate { target, remove_labels, .. } = &mut step.operation {
+            rolled.insert(target.uid.clone());
+            *remove_labels = old(target).unwrap_or_default();
+        }
+    }
+    for workload in &of.workloads {
+        let masked: Vec<&EstateTemplate> = estate
+            .templates
+            .iter()
+            .filter(|t| t.namespace == workload.namespace && t.account == workload.account)
+            .filter(|t| t.labels.contains_key(BINDING_LABEL) && !rolled.contains(&t.uid))
+            .filter(|t| t.labelled() && t.kind.writable())
+            .collect();
+        unmask(plan, workload, cluster, &masked);
+    }
+}
+
+fn unmask(
+    plan: &mut Plan,
+    workload: &DesiredWorkload,
+    cluster: &ClusterName,
+    masked: &[&EstateTemplate],
+) {
+    let address = Address::workload(&workload.namespace, &workload.account).at(cluster);
+    let proof = plan.steps.iter().find_map(|step| match &step.operation {
+        Operation::Prove { namespace, account, claim, .. }
+            if *namespace == workload.namespace && *account == workload.account =>
+        {
+            Some((step.id, claim.clone()))
+        }
+        _ => None,
+    });
+    let Some((proof, claim)) = proof.filter(|_| !masked.is_empty()) else { return };
+    let expiration = workload.expiration();
+    let mut add = |address: Address, operation: Operation, needs: Vec<StepId>, locks| {
+        let id = StepId(plan.steps.len());
+        plan.steps.push(Step {
+            id,
+            address: address.clone(),
+            operation,
+            needs,
+            locks,
+            workloads: vec![address],
+            origin: workload.origin.clone(),
+            change: None,
+        });
+        id
+    };
+    let mut rolls = Vec::new();
+    for template in masked {
+        let of = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned();
+        let key = format!("{}/{}/{}", template.kind.as_str(), template.namespace, template.name);
+        let operation = Operation::RollTemplate {
+            target: target(template),
+            account: workload.account.clone(),
+            client: claim.client.clone(),
+            tenant: workload.tenant,
+            audience: claim.audience.clone(),
+            expiration,
+            round: 0,
+            force: workload.adopt,
+            wait: template.replicas.is_some(),
+            expect: (
+                of(&template.labels, names::USE_LABEL),
+                of(&template.annotations, names::CHAIN_ANNOTATION),
+            ),
+            remove_labels: of(&template.labels, BINDING_LABEL)
+                .map(|value| (BINDING_LABEL.to_owned(), value))
+                .into_iter()
+                .collect(),
+        };
+        let at = address.clone().part(Part::PodTemplate(template.key()));
+        let lock = BTreeSet::from([Lock::Object(cluster.clone(), key)]);
+        rolls.push(add(at, operation, vec![proof], lock));
+    }
+    let operation = Operation::ProvePods {
+        namespace: workload.namespace.clone(),
+        account: workload.account.clone(),
+        client: claim.client,
+        tenant: workload.tenant,
+        audience: claim.audience,
+        expiration,
+    };
+    add(address.part(Part::Pods), operation, rolls, BTreeSet::new());
+}
+
+/// The reference of a template.
+pub fn target(template: &EstateTemplate) -> TemplateRef {
+    TemplateRef {
+        namespace: template.namespace.clone(),
+        kind: template.kind,
+        api_version: template.api_version.clone(),
+        name: template.name.clone(),
+        uid: template.uid.clone(),
+    }
+}
+
+/// What the plan is about to change of one workload, as it is now and as it will be. An earlier
+/// backup of a workload that was not put back knows better what was there first: its values stay.
+pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backup> {
+    let acts = workload.identity.as_ref()?;
+    let earlier = estate
+        .backups
+        .iter()
+        .find(|b| b.namespace == workload.namespace && b.account == workload.account)
+        .filter(|b| !b.rolled_back);
+    let mut backup = earlier.cloned().unwrap_or_default();
+    backup.namespace = workload.namespace.clone();
+    backup.account = workload.account.clone();
+    backup.identity = acts.id.to_string();
+    backup.client_id = acts.client.to_string();
+    let bindings: BTreeSet<String> =
+        backup.bindings.iter().chain(&workload.bindings).cloned().collect();
+    backup.bindings = bindings.into_iter().collect();
+    let mut changes = false;
+    for step in &plan.steps {
+        match &step.operation {
+            Operation::CreateAccount { namespace, account }
+                if *namespace == workload.namespace && *account == workload.account =>
+            {
+                backup.account_made = true;
+                changes = true;
+            }
+            Operation::AnnotateAccount {
+                namespace, account, tenant, expiration, expect, ..
+            } if *namespace == workload.namespace && *account == workload.account => {
+                changes = true;
+                for (key, before) in expect {
+                    let after = match key.as_str() {
+                        names::CLIENT_ID_ANNOTATION => Some(acts.client.to_string()),
+                        names::TENANT_ID_ANNOTATION => Some(tenant.to_string()),
+                        names::EXPIRATION_ANNOTATION => expiration.map(|s| s.to_string()),
+                        _ => mark(plan, key),
+                    };
+                    remember(&mut backup.annotations, key, before.clone(), after);
+                }
+            }
+            Operation::RollTemplate {
+                target,
+                account,
+                client: _,
+                tenant,
+                audience,
+                expiration,
+                round,
+                expect,
+                remove_labels,
+                ..
+            } if target.namespace == workload.namespace && *account == workload.account => {
+                changes = true;
+                let key = format!("{}/{}", target.kind.as_str(), target.name);
+                let at = backup.templates.iter().position(|t| t.key == key && t.uid == target.uid);
+                let at = at.unwrap_or_else(|| {
+                    let uid = target.uid.clone();
+                    backup.templates.push(TemplateBackup { key, uid, ..TemplateBackup::default() });
+                    backup.templates.len() - 1
+                });
+                let kept = &mut backup.templates[at];
+                let chain = names::chain_value(
+                    acts.client,
+                    *tenant,
+                    audience,
+                    *expiration,
+                    account,
+                    *round,
+                );
+                let used = Some("true".to_owned());
+                remember(&mut kept.labels, names::USE_LABEL, expect.0.clone(), used);
+                remember(
+                    &mut kept.annotations,
+                    names::CHAIN_ANNOTATION,
+                    expect.1.clone(),
+                    Some(chain),
+                );
+                for (label, value) in remove_labels {
+                    remember(&mut kept.labels, label, Some(value.clone()), None);
+                }
+            }
+            _ => {}
+        }
+    }
+    changes.then_some(backup)
+}
+
+/// The project's mark, as the plan's changes have it.
+fn mark(plan: &Plan, key: &str) -> Option<String> {
+    let path = format!("metadata.annotations[\"{key}\"]");
+    let fields = plan.changes.iter().flat_map(|change| &change.fields);
+    let field = fields.into_iter().find(|field| field.field == path)?;
+    match &field.after {
+        crate::plan::Planned::Known(value) => value.as_str().map(str::to_owned),
+        crate::plan::Planned::AfterApply(_) => None,
+    }
+}
+
+fn remember(
+    fields: &mut BTreeMap<String, Field>,
+    key: &str,
+    before: Option<String>,
+    after: Option<String>,
+) {
+    let field = fields.entry(key.to_owned()).or_insert_with(|| Field { before, after: None });
+    field.after = after;
+}

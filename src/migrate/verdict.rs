@@ -1,0 +1,142 @@
+//! Whether a workload may be migrated: ready, in need of a decision, or not at all; each reason
+//! with what to write in TOML to decide.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Namespace,
+    pod_identity::EstateTemplate,
+    snapshot::{Strategy, TemplateKind},
+};
+
+/// What may be done with a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// `apply` takes it on.
+    Ready,
+    /// Somebody has to decide first.
+    NeedsDecision,
+    /// It cannot be migrated as it is.
+    Cannot,
+}
+
+impl Verdict {
+    /// The words in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::NeedsDecision => "needs a decision",
+            Self::Cannot => "cannot",
+        }
+    }
+}
+
+/// Why a workload is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Reason {
+    /// Whether a decision helps.
+    pub verdict: Verdict,
+    /// A stable kebab-case code.
+    pub code: String,
+    /// What is the case, one sentence without a full stop.
+    pub message: String,
+    /// The line of `[[workloads]]` that decides, or what else to do.
+    pub decide: String,
+}
+
+impl Reason {
+    /// A decision to be taken.
+    pub(super) fn decision(
+        code: &str,
+        message: impl Into<String>,
+        decide: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::NeedsDecision,
+            code: code.to_owned(),
+            message: message.into(),
+            decide: decide.into(),
+        }
+    }
+
+    /// An obstacle.
+    pub(super) fn obstacle(
+        code: &str,
+        message: impl Into<String>,
+        decide: impl Into<String>,
+    ) -> Self {
+        Self { verdict: Verdict::Cannot, ..Self::decision(code, message, decide) }
+    }
+}
+
+/// Namespaces whose pods the webhook never mutates on AKS.
+///
+/// Source: Azure/azure-workload-identity documentation, "Known issues"; AKS admissions enforcer.
+pub(super) fn never_mutated(namespace: &Namespace) -> bool {
+    matches!(namespace.as_str(), "kube-system" | "gatekeeper-system")
+}
+
+/// Why old pods of a template do not keep serving while it rolls; none if they do or there are
+/// none.
+pub(super) fn gap(template: &EstateTemplate) -> Option<String> {
+    if template.replicas == Some(0) {
+        return None;
+    }
+    let key = template.key();
+    let says = |what: &str| Some(format!("{key} {what}"));
+    match (template.kind, template.strategy) {
+        (TemplateKind::CronJob, _) => {
+            return says("has no pods that keep serving: its next run is the experiment");
+        }
+        (_, Strategy::Recreate) => {
+            return says("ends its pods before it makes new ones (Recreate)");
+        }
+        (_, Strategy::OnDelete) => {
+            return says("replaces pods only when they are deleted (OnDelete)");
+        }
+        (_, Strategy::Paused) => return says("is paused"),
+        (_, Strategy::Partition(n)) => {
+            return Some(format!("{key} keeps ordinals below {n} as they are (partition)"));
+        }
+        (TemplateKind::StatefulSet, _) if template.replicas == Some(1) => {
+            return says("has one replica, which ends before its successor begins");
+        }
+        _ if template.gaps => {
+            return says("may take a pod away before its successor is ready (maxUnavailable)");
+        }
+        _ => {}
+    }
+    (!template.readiness)
+        .then(|| format!("{key} has no readiness probe: a pod that cannot sign in counts as ready"))
+}
+
+/// Why the migration sidecar that a template asks for cannot work in it.
+///
+/// Source: Azure/azure-workload-identity, `pkg/webhook` (hostNetwork is refused) and `init/`
+/// (iptables, Linux only).
+pub(super) fn proxy_obstacle(template: &EstateTemplate) -> Option<Reason> {
+    if !template.proxied() {
+        return None;
+    }
+    let key = template.key();
+    let fix =
+        "remove annotation azure.workload.identity/inject-proxy-sidecar and use a current SDK";
+    if template.windows {
+        let message = format!("{key} runs on Windows, where the migration sidecar does not work");
+        return Some(Reason::obstacle("windows-proxy", message, fix));
+    }
+    if template.host_network {
+        let message = format!("{key} uses hostNetwork, for which the webhook refuses the sidecar");
+        return Some(Reason::obstacle("host-network-proxy", message, fix));
+    }
+    None
+}
+
+/// The verdict that a list of reasons comes to.
+pub(super) fn of(reasons: &[Reason]) -> Verdict {
+    let worst: BTreeSet<Verdict> = reasons.iter().map(|reason| reason.verdict).collect();
+    worst.last().copied().unwrap_or(Verdict::Ready)
+}

@@ -1,0 +1,360 @@
+//! What AAD Pod Identity is made of in one cluster, as it was read. Everything has a default, so
+//! that a recorded world holds only what matters in it.
+//!
+//! Source: Azure/aad-pod-identity at v1.8.17, `pkg/apis/aadpodidentity/v1/types.go`, and its
+//! documentation pages on `AzureIdentity`, `AzureIdentityBinding` and pod exceptions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AccountName, ArmId, ClusterName, Issuer, Namespace, RemoteFailure,
+    snapshot::{ObservedCredential, ObservedIdentity, Strategy, TemplateKind},
+};
+
+/// The pod label that Pod Identity selects by. Its value is compared as a string.
+pub const BINDING_LABEL: &str = "aadpodidbinding";
+/// On an `AzureIdentity`: `namespaced` confines its bindings to their own namespace.
+pub const BEHAVIOR_ANNOTATION: &str = "aadpodidentity.k8s.io/Behavior";
+/// On a pod template: the workload identity webhook injects the migration sidecar. Its presence
+/// counts, whatever the value.
+pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
+
+/// Everything that matters for leaving Pod Identity in one cluster.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Estate {
+    /// The cluster's name in the file.
+    pub cluster: ClusterName,
+    /// Its issuer, if the OIDC issuer is on.
+    pub issuer: Option<Issuer>,
+    /// Whether the workload identity add-on is on.
+    pub workload_identity: bool,
+    /// `Updating` and the like, where an operation on the cluster is under way.
+    pub busy: Option<String>,
+    /// Whether any definition of the group `aadpodidentity.k8s.io` is served.
+    pub installed: bool,
+    /// `AzureIdentity` objects.
+    pub identities: Vec<PodIdentity>,
+    /// `AzureIdentityBinding` objects.
+    pub bindings: Vec<Binding>,
+    /// `AzurePodIdentityException` objects.
+    pub exceptions: Vec<PodException>,
+    /// `AzureAssignedIdentity` objects: what MIC has assigned and not taken back.
+    pub assigned: Vec<Named>,
+    /// Pod templates of every controller that no other controller owns.
+    pub templates: Vec<EstateTemplate>,
+    /// Pods, live or not.
+    pub pods: Vec<EstatePod>,
+    /// Service accounts.
+    pub accounts: Vec<EstateAccount>,
+    /// `podIdentityProfile` of ARM's record, where it is enabled: `namespace/name` of each
+    /// identity that ARM keeps in the cluster.
+    pub add_on: Option<Vec<String>>,
+    /// MIC and NMI.
+    pub installs: Vec<Install>,
+    /// `SecretProviderClass` objects that use Pod Identity.
+    pub secret_classes: Vec<Named>,
+    /// KEDA `TriggerAuthentication` objects whose provider is Pod Identity.
+    pub triggers: Vec<Named>,
+    /// The managed identities that `identities` name, as Azure knows them.
+    pub azure: BTreeMap<ArmId, AzureIdentityState>,
+    /// What was written down before workloads were changed.
+    pub backups: Vec<Backup>,
+    /// What could not be read.
+    pub unseen: Vec<RemoteFailure>,
+}
+
+/// An object by namespace and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Named {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+}
+
+/// An `AzureIdentity`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PodIdentity {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// 0: user-assigned managed identity; 1 and 2: service principal with secret or certificate.
+    pub kind: i64,
+    /// `spec.resourceID` as written.
+    pub resource_id: String,
+    /// `spec.clientID` as written.
+    pub client_id: String,
+    /// Whether the Behavior annotation confines it to its namespace.
+    pub namespaced: bool,
+}
+
+/// An `AzureIdentityBinding`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Binding {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// The name of an `AzureIdentity` in the binding's namespace.
+    pub identity: String,
+    /// The value of the pod label that it selects.
+    pub selector: String,
+}
+
+/// An `AzurePodIdentityException`: pods of its namespace with one of these labels reach the node's
+/// metadata endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PodException {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// The labels.
+    pub pod_labels: BTreeMap<String, String>,
+}
+
+/// A controller's pod template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EstateTemplate {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The controller's kind.
+    pub kind: TemplateKind,
+    /// Its version.
+    #[serde(default)]
+    pub api_version: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    #[serde(default)]
+    pub uid: String,
+    /// The account its pods run as.
+    #[serde(default = "default_account")]
+    pub account: AccountName,
+    /// Labels of the pod template.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod template.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The tool whose marks the controller bears: `Argo CD`, `Flux` or `Helm`.
+    #[serde(default)]
+    pub kept_by: Option<String>,
+    /// How many pods it is to have; none where the kind does not count them.
+    #[serde(default)]
+    pub replicas: Option<i64>,
+    /// A suspended `CronJob`, a finished Job.
+    #[serde(default)]
+    pub idle: bool,
+    /// How it replaces pods.
+    #[serde(default = "rolling")]
+    pub strategy: Strategy,
+    /// Whether every container that serves has a readiness probe: without one a new pod counts as
+    /// ready before it has done anything.
+    #[serde(default = "yes")]
+    pub readiness: bool,
+    /// Whether a roll may take a pod away before its successor is ready.
+    #[serde(default)]
+    pub gaps: bool,
+    /// Whether its own selector demands the label, so that the label cannot be taken away.
+    #[serde(default)]
+    pub selector_holds: bool,
+    /// Whether its pods use the node's network.
+    #[serde(default)]
+    pub host_network: bool,
+    /// Whether its pods run on a virtual node.
+    #[serde(default)]
+    pub virtual_node: bool,
+    /// Whether its pods run on Windows.
+    #[serde(default)]
+    pub windows: bool,
+    /// Whether its controller has finished with its present template.
+    #[serde(default = "yes")]
+    pub complete: bool,
+    /// When widentity last wrote it.
+    #[serde(default)]
+    pub written: Option<Timestamp>,
+}
+
+fn default_account() -> AccountName {
+    "default".into()
+}
+
+fn rolling() -> Strategy {
+    Strategy::RollingUpdate
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl EstateTemplate {
+    /// `kind/name`, as `pods` names it.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.kind.as_str(), self.name)
+    }
+
+    /// The value that Pod Identity selects it by.
+    pub fn selector(&self) -> Option<&str> {
+        self.labels.get(BINDING_LABEL).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the workload identity webhook mutates its pods.
+    pub fn labelled(&self) -> bool {
+        self.labels.get(super::names::USE_LABEL).is_some_and(|value| value == "true")
+    }
+
+    /// Whether it asks for the migration sidecar.
+    pub fn proxied(&self) -> bool {
+        self.annotations.contains_key(PROXY_ANNOTATION)
+    }
+}
+
+/// A pod.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EstatePod {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// The account it runs as.
+    pub account: AccountName,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// `kind/name` of its controller, as its owner reference says.
+    pub controller: Option<String>,
+    /// Whether it has ended or is being deleted.
+    pub gone: bool,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Whether it uses the node's network.
+    pub host_network: bool,
+    /// The client ids that the workload identity webhook put into it; empty where it put none.
+    pub client_ids: BTreeSet<String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+impl EstatePod {
+    /// The value that Pod Identity selects it by.
+    pub fn selector(&self) -> Option<&str> {
+        self.labels.get(BINDING_LABEL).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// A service account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EstateAccount {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: AccountName,
+    /// The client id it is annotated with.
+    pub client_id: Option<String>,
+    /// The tool whose marks it bears.
+    pub kept_by: Option<String>,
+}
+
+/// A part of Pod Identity itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Install {
+    /// `mic` or `nmi`.
+    pub component: String,
+    /// `deployment` or `daemonset`.
+    pub kind: String,
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// Whether Helm made it.
+    pub helm: bool,
+    /// Whether it runs in managed mode, in which nobody assigns identities to nodes.
+    pub managed: bool,
+    /// Whether it matches within a namespace only.
+    pub namespaced: bool,
+}
+
+/// What Azure says of a managed identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AzureIdentityState {
+    /// It is there, with its federated credentials.
+    Present(ObservedIdentity, Vec<ObservedCredential>),
+    /// It does not exist.
+    Gone,
+    /// It could not be seen.
+    Unknown(RemoteFailure),
+}
+
+/// What a workload was before widentity changed it: only the fields and objects that it changes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backup {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The account.
+    pub account: AccountName,
+    /// The managed identity that it answered as.
+    pub identity: String,
+    /// The client id it was given.
+    pub client_id: String,
+    /// Annotations of the account: the value before, none where there was none, and ours.
+    pub annotations: BTreeMap<String, Field>,
+    /// Its pod templates.
+    pub templates: Vec<TemplateBackup>,
+    /// Whether the account was made by widentity.
+    pub account_made: bool,
+    /// Objects of Pod Identity that were removed, complete.
+    pub removed: Vec<serde_json::Value>,
+    /// The bindings that answered for it: `namespace/name`.
+    pub bindings: Vec<String>,
+    /// Whether it was put back.
+    pub rolled_back: bool,
+}
+
+/// A field that widentity sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Field {
+    /// The value before.
+    pub before: Option<String>,
+    /// Our value; none where it was taken away.
+    pub after: Option<String>,
+}
+
+/// The fields of one pod template.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TemplateBackup {
+    /// `kind/name`.
+    pub key: String,
+    /// The UID.
+    pub uid: String,
+    /// Labels of the pod template.
+    pub labels: BTreeMap<String, Field>,
+    /// Annotations of the pod template.
+    pub annotations: BTreeMap<String, Field>,
+}

@@ -1,0 +1,164 @@
+//! `migrate apply`: takes every ready workload as far as its gates allow. One roll first, then
+//! five at once; the first failed one stops the others and is put back. Nothing is removed.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Overview, PutBack, Surveyed, rollback::put_back};
+use crate::{
+    execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions},
+    kubernetes::Client,
+    migrate::{Phase, Workload, transition},
+    model::{Address, RemoteFailure, desired::DesiredState, names, pod_identity::Backup},
+    observe::observe,
+    ops::{Connected, Planned, Scope},
+    plan::{self, Operation, PlanOptions},
+};
+
+/// What is going to be done in one cluster.
+#[derive(Debug)]
+pub struct Move {
+    /// The workloads as the engine sees them.
+    pub desired: DesiredState,
+    /// The engine's plan, whose rolls also drop the old label.
+    pub planned: Planned,
+    /// What is written down before anything is changed.
+    pub backups: Vec<Backup>,
+    /// The position of its cluster in the overview.
+    at: usize,
+}
+
+/// How one cluster's workloads fared.
+#[derive(Debug)]
+pub struct Moved {
+    /// The engine's report.
+    pub report: ApplyReport,
+    /// The workloads that were put back, `namespace/account`, and how that went.
+    pub put_back: Vec<(String, PutBack)>,
+}
+
+/// Why nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// A backup could not be written: without one nothing is changed.
+    #[error("no backup could be written: {0}")]
+    Backup(RemoteFailure),
+    /// The API server could not be reached.
+    #[error(transparent)]
+    Connect(RemoteFailure),
+    /// A defect of this program.
+    #[error("the plan does not fit together: {0}")]
+    Plan(#[from] BrokenPlan),
+}
+
+/// Reads what the engine needs and plans every due workload, cluster by cluster. A cluster with
+/// anything unseen is left out: there nothing is changed.
+pub async fn moves(
+    base: &DesiredState,
+    overview: &Overview,
+    connected: &Connected,
+    config: &str,
+    now: Timestamp,
+) -> Vec<Move> {
+    let mut moves = Vec::new();
+    for (at, Surveyed { estate, survey }) in overview.clusters.iter().enumerate() {
+        let due: Vec<&Workload> =
+            survey.workloads.iter().filter(|w| transition::is_due(w)).collect();
+        if due.is_empty() || !survey.unseen.is_empty() {
+            continue;
+        }
+        let desired = transition::desired(base, &survey.cluster, &due);
+        let snapshot = observe(&desired, &connected.arm, &connected.clusters, now).await;
+        let (mut plan, report) = plan::plan(&desired, &snapshot, PlanOptions::default());
+        transition::drop_old_labels(&mut plan, estate, &survey.cluster, &desired);
+        let backups =
+            due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
+        let scope = Scope::of(&desired, config, overview.sandbox, now);
+        moves.push(Move { desired, planned: Planned { scope, plan, report }, backups, at });
+    }
+    moves
+}
+
+async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveError> {
+    let name = &read.survey.cluster;
+    match connected.clusters.get(name) {
+        Some(connection) => connection.client().await.map_err(MoveError::Connect),
+        None => Err(MoveError::Connect(RemoteFailure::new(
+            crate::model::FailureKind::NotReached,
+            format!("connect to cluster {name}"),
+            "no way to reach it was given",
+        ))),
+    }
+}
+
+/// Writes the backups, carries the plan out, and puts back what failed after its pods were
+/// touched.
+pub async fn apply(
+    one: &Move,
+    overview: &Overview,
+    connected: &Connected,
+    options: RunOptions,
+    sink: &mut (dyn FnMut(&Event) + Send),
+) -> Result<Moved, MoveError> {
+    let read = &overview.clusters[one.at];
+    let client = client(read, connected).await?;
+    let project = &overview.project;
+    let manager = names::field_manager(project);
+    for backup in &one.backups {
+        client.write_backup(backup, &manager).await.map_err(|error| {
+            let tried = format!("write the backup of {}/{}", backup.namespace, backup.account);
+            MoveError::Backup(error.failure(tried))
+        })?;
+    }
+    let remotes = connected.remotes(&one.desired);
+    let report = execute::run(&one.planned.plan, &remotes, options, sink).await?;
+    let mut back = Vec::new();
+    for name in failed(one, &report, read) {
+        let backup = one.backups.iter().find(|b| format!("{}/{}", b.namespace, b.account) == name);
+        let earlier = || {
+            let all = read.estate.backups.iter();
+            all.into_iter().find(|b| format!("{}/{}", b.namespace, b.account) == name)
+        };
+        if let Some(backup) = backup.or_else(earlier).filter(|backup| !backup.rolled_back) {
+            back.push((name, put_back(&client, read, backup, project).await));
+        }
+    }
+    Ok(Moved { report, put_back: back })
+}
+
+/// The workloads whose roll or whose pods failed, and those that an earlier run left with a failed
+/// rollout.
+fn failed(one: &Move, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
+    let name = |address: &Address| match address {
+        Address::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
+        Address::Cluster(_) | Address::Identity(_) => None,
+    };
+    let mut found: BTreeMap<String, ()> = BTreeMap::new();
+    for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
+        let operation = one.planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
+        let pods = matches!(
+            operation,
+            Some(
+                Operation::RollTemplate { .. }
+                    | Operation::AwaitRollout { .. }
+                    | Operation::ProvePods { .. }
+            )
+        );
+        if pods && let Some(name) = name(&step.info.address) {
+            found.insert(name, ());
+        }
+    }
+    let switched = |name: &str| {
+        let workload = read.survey.workloads.iter().find(|w| w.name() == name);
+        workload.is_some_and(|w| w.phase == Phase::Switched)
+    };
+    for finding in &one.planned.report.not_proved {
+        if finding.code == "rollout-failed"
+            && let Some(name) = name(&finding.address).filter(|name| switched(name))
+        {
+            found.insert(name, ());
+        }
+    }
+    found.into_keys().collect()
+}

@@ -1,0 +1,9 @@
+//! `migrate`: off AAD Pod Identity, one workload at a time.
+
+pub mod apply;
+pub mod read;
+pub mod rollback;
+
+pub use apply::{Move, MoveError, Moved};
+pub use read::{Overview, Request, Surveyed, overview};
+pub use rollback::PutBack;

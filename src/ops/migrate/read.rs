@@ -1,0 +1,182 @@
+//! `migrate status` and `migrate plan`: reads what Pod Identity is made of in each cluster and
+//! says where each workload stands. Nothing is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, future::join_all, stream};
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::Connected;
+use crate::{
+    azure::Arm,
+    migrate::{self, Survey, Verdict, matching, survey::Given},
+    model::{
+        ArmId, FailureKind, Project, RemoteFailure,
+        desired::{Access, DesiredCluster, DesiredState, Feature},
+        pod_identity::{AzureIdentityState, Estate},
+    },
+};
+
+/// Managed identities read at once.
+const AT_ONCE: usize = 8;
+
+/// What a survey is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What the file asks for: clusters, and decisions about workloads.
+    pub desired: &'a DesiredState,
+    /// Whether the world is the sandbox's.
+    pub sandbox: bool,
+    /// The wall time.
+    pub now: Timestamp,
+    /// How long proved pods must have run.
+    pub soak: SignedDuration,
+}
+
+/// One cluster, read and judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Surveyed {
+    /// What was read.
+    pub estate: Estate,
+    /// What it means.
+    pub survey: Survey,
+}
+
+/// Every cluster of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overview {
+    /// The project.
+    pub project: Project,
+    /// Whether the world is the sandbox's.
+    pub sandbox: bool,
+    /// The clusters, by name. Those with `access = "none"` are missing.
+    pub clusters: Vec<Surveyed>,
+}
+
+impl Overview {
+    /// The surveys alone.
+    pub fn surveys(&self) -> Vec<Survey> {
+        self.clusters.iter().map(|cluster| cluster.survey.clone()).collect()
+    }
+
+    /// Whether Pod Identity is nowhere, and everything was seen.
+    pub fn is_free(&self) -> bool {
+        self.clusters.iter().all(|c| !c.survey.found && c.survey.unseen.is_empty())
+    }
+
+    /// What could not be read.
+    pub fn unseen(&self) -> impl Iterator<Item = &RemoteFailure> {
+        self.clusters.iter().flat_map(|cluster| &cluster.survey.unseen)
+    }
+
+    /// How many workloads have this verdict and are not switched yet.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        let all = self.clusters.iter().flat_map(|cluster| &cluster.survey.workloads);
+        all.filter(|w| w.verdict == verdict && !w.phase.is_switched()).count()
+    }
+
+    /// Keeps the workloads that `which` chooses, by cluster name and workload.
+    pub fn retain(&mut self, which: impl Fn(&str, &migrate::Workload) -> bool) {
+        for Surveyed { survey, .. } in &mut self.clusters {
+            let cluster = survey.cluster.clone();
+            survey.workloads.retain(|workload| which(cluster.as_str(), workload));
+        }
+    }
+}
+
+/// Reads and judges every cluster.
+pub async fn overview(request: Request<'_>, connected: &Connected) -> Overview {
+    let desired = request.desired;
+    let reachable = desired.clusters.values().filter(|c| c.access != Access::None);
+    let clusters = join_all(reachable.map(|cluster| one(request, cluster, connected))).await;
+    Overview { project: desired.project.clone(), sandbox: request.sandbox, clusters }
+}
+
+async fn one(request: Request<'_>, cluster: &DesiredCluster, connected: &Connected) -> Surveyed {
+    let estate = read(cluster, connected).await;
+    let desired = request.desired;
+    let here: Vec<_> = desired
+        .workloads
+        .iter()
+        .filter(|workload| workload.clusters.contains(&cluster.name))
+        .cloned()
+        .collect();
+    let both = [Feature::OidcIssuer, Feature::WorkloadIdentity];
+    let survey = migrate::survey(
+        &estate,
+        Given {
+            workloads: &here,
+            may_enable: both.iter().all(|feature| cluster.enable.contains(feature)),
+            audience: &cluster.audience,
+            now: request.now,
+            soak: request.soak,
+        },
+    );
+    Surveyed { estate, survey }
+}
+
+/// The estate of one cluster, with what ARM says of the cluster and the identities.
+pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Estate {
+    let name = &cluster.name;
+    let record = connected.arm.cluster(&cluster.id);
+    let kubernetes = async {
+        let tried = format!("connect to cluster {name}");
+        let Some(connection) = connected.clusters.get(name) else {
+            let message = "no way to reach it was given";
+            return Err(RemoteFailure::new(FailureKind::NotReached, tried, message));
+        };
+        Ok(connection.client().await?.estate().await)
+    };
+    let (record, kubernetes) = futures::join!(record, kubernetes);
+    let mut estate =
+        kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });
+    estate.cluster = name.clone();
+    match record {
+        Ok(Some(record)) => {
+            estate.issuer = record.issuer;
+            estate.workload_identity = record.workload_identity;
+            let busy = record.provisioning_state != "Succeeded";
+            estate.busy = busy.then_some(record.provisioning_state);
+            let profile = record.pod_identity.filter(|profile| profile.enabled);
+            estate.add_on = profile.map(|profile| profile.identities);
+        }
+        Ok(None) => estate.unseen.push(RemoteFailure::new(
+            FailureKind::Refused,
+            format!("read cluster {name}"),
+            "it does not exist in Azure",
+        )),
+        Err(error) => estate.unseen.push(error.failure(format!("read cluster {name}"))),
+    }
+    estate.azure = identities(&connected.arm, &estate).await;
+    estate
+}
+
+async fn identities(arm: &Arm, estate: &Estate) -> BTreeMap<ArmId, AzureIdentityState> {
+    let named = estate.identities.iter().filter_map(matching::resource_id);
+    let backed = estate.backups.iter().map(|backup| ArmId::new(backup.identity.clone()));
+    let ids: BTreeSet<ArmId> = named.chain(backed).collect();
+    let each = ids.into_iter().map(|id| async move {
+        let state = identity(arm, &id).await;
+        (id, state)
+    });
+    stream::iter(each).buffer_unordered(AT_ONCE).collect().await
+}
+
+async fn identity(arm: &Arm, id: &ArmId) -> AzureIdentityState {
+    let seen = match arm.identity(id).await {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return AzureIdentityState::Gone,
+        Err(error) => {
+            let failure = error.failure(format!("read identity {}", id.name()));
+            return AzureIdentityState::Unknown(failure);
+        }
+    };
+    match arm.credentials(id).await {
+        Ok(Some(credentials)) => AzureIdentityState::Present(seen, credentials),
+        Ok(None) => AzureIdentityState::Gone,
+        Err(error) => {
+            let tried = format!("list federated credentials of identity {}", id.name());
+            AzureIdentityState::Unknown(error.failure(tried))
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `migrate rollback W`, and the same after a failed proof: exactly the fields that widentity
+//! changed get back what they were, where they still hold our values.
+
+use super::{super::Connected, Surveyed};
+use crate::{
+    kubernetes::{Client, KubeError, Place},
+    model::{FailureKind, Project, RemoteFailure, names, pod_identity::Backup},
+};
+
+/// How putting one workload back went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutBack {
+    /// It is as it was.
+    Done,
+    /// Fields that are somebody else's now; nothing was written on those objects.
+    Hindered(Vec<String>),
+    /// It failed.
+    Failed(RemoteFailure),
+}
+
+/// Puts one workload back as its backup says: templates first, for they decide what answers.
+pub async fn put_back(
+    client: &Client,
+    read: &Surveyed,
+    backup: &Backup,
+    project: &Project,
+) -> PutBack {
+    match attempt(client, read, backup, project).await {
+        Ok(hindrances) if hindrances.is_empty() => PutBack::Done,
+        Ok(hindrances) => PutBack::Hindered(hindrances),
+        Err(error) => {
+            let tried = format!("put {}/{} back", backup.namespace, backup.account);
+            PutBack::Failed(error.failure(tried))
+        }
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    read: &Surveyed,
+    backup: &Backup,
+    project: &Project,
+) -> Result<Vec<String>, KubeError> {
+    let manager = names::field_manager(project);
+    let mut hindrances = Vec::new();
+    for kept in &backup.templates {
+        let found =
+            read.estate.templates.iter().find(|template| {
+                template.namespace == backup.namespace && template.key() == kept.key
+            });
+        let Some(template) = found else {
+            hindrances.push(format!("{} does not exist any more", kept.key));
+            continue;
+        };
+        if template.uid != kept.uid {
+            hindrances.push(format!("{} was made again", kept.key));
+            continue;
+        }
+        let at = Place {
+            kind: template.kind,
+            api_version: &template.api_version,
+            namespace: &template.namespace,
+            name: &template.name,
+            uid: &template.uid,
+        };
+        let found = client.restore_template(at, &kept.labels, &kept.annotations, &manager).await?;
+        hindrances.extend(found.into_iter().map(|what| format!("{}: {what}", kept.key)));
+    }
+    // An account that pods still use by the new path keeps its annotations.
+    if hindrances.is_empty() {
+        let found = client
+            .restore_account(
+                &backup.namespace,
+                backup.account.as_str(),
+                &backup.annotations,
+                &manager,
+            )
+            .await?;
+        hindrances.extend(found.into_iter().map(|what| format!("service account: {what}")));
+    }
+    if hindrances.is_empty() {
+        let done = Backup { rolled_back: true, ..backup.clone() };
+        client.write_backup(&done, &manager).await?;
+    }
+    Ok(hindrances)
+}
+
+/// The same for one workload that somebody named.
+pub async fn undo(
+    read: &Surveyed,
+    backup: &Backup,
+    project: &Project,
+    connected: &Connected,
+) -> PutBack {
+    let Some(connection) = connected.clusters.get(&read.survey.cluster) else {
+        return PutBack::Failed(RemoteFailure::new(
+            FailureKind::NotReached,
+            format!("connect to cluster {}", read.survey.cluster),
+            "no way to reach it was given",
+        ));
+    };
+    match connection.client().await {
+        Ok(client) => put_back(&client, read, backup, project).await,
+        Err(failure) => PutBack::Failed(failure),
+    }
+}

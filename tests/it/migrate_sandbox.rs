@@ -1,0 +1,349 @@
+//! Leaving Pod Identity against the sandbox, over HTTPS: moved, put back, rolled back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use url::Url;
+use widentity::{
+    execute::RunOptions,
+    migrate::{Phase, Verdict, toml},
+    model::{
+        ArmId,
+        desired::{Access, DesiredState},
+    },
+    observe::observe,
+    ops::{
+        Connected,
+        connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
+        migrate::{Overview, PutBack, Request, apply, overview, rollback},
+    },
+    plan::{self, PlanOptions},
+    sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster},
+};
+
+use crate::support::{cli::Desk, worlds};
+
+const LABEL: &str = "aadpodidbinding";
+const USE: &str = "azure.workload.identity/use";
+
+struct World {
+    desired: DesiredState,
+    connected: Connected,
+    kubernetes: kube::Client,
+    _running: Running,
+    _directory: tempfile::TempDir,
+}
+
+fn definition(kind: &str, plural: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.aadpodidentity.k8s.io")},
+        "spec": {
+            "group": "aadpodidentity.k8s.io", "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(),
+                "listKind": format!("{kind}List")},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema":
+                {"openAPIV3Schema": {"type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    })
+}
+
+fn deployment(name: &str) -> Value {
+    let labels = json!({"app": name, LABEL: name});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "serviceAccountName": name,
+                "containers": [{"name": "app", "image": "registry.example/app:1",
+                    "readinessProbe": {"httpGet": {"path": "/", "port": 80}}}],
+            }},
+        },
+    })
+}
+
+fn identity(name: &str) -> ArmId {
+    let group = ArmId::of_subscription(worlds::subscription()).child("resourceGroups", "rg-id");
+    ArmId::new(format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"))
+}
+
+impl World {
+    /// A cluster with a Deployment of its own, an identity and a binding for each name.
+    async fn start(names: &[String]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut desired = worlds::desired(&["prod"]);
+        let cluster = desired.clusters.values_mut().next().unwrap();
+        let mut objects = vec![
+            definition("AzureIdentity", "azureidentities"),
+            definition("AzureIdentityBinding", "azureidentitybindings"),
+        ];
+        for name in names {
+            objects.push(json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": name, "namespace": "shop"}}));
+            objects.push(deployment(name));
+        }
+        let seed = Seed {
+            clusters: vec![SeedCluster {
+                cluster: ClusterRef { name: "prod".to_owned(), id: cluster.id.to_string() },
+                location: String::new(),
+                oidc_issuer: true,
+                workload_identity: true,
+                entra: false,
+                namespaces: vec!["shop".to_owned()],
+                deployments: Vec::new(),
+                objects,
+            }],
+            resource_groups: vec![
+                identity("x").as_str().split("/providers").next().unwrap().into(),
+            ],
+            ..Seed::default()
+        };
+        let mut options = Options::new(Place::Memory(directory.path().to_owned()), seed);
+        options.settings.tenant = worlds::tenant().0;
+        options.settings.subscription = worlds::subscription().0;
+        options.settings.delays.fic = Duration::ZERO;
+        options.settings.delays.fic_write = Duration::ZERO;
+        options.settings.delays.parent = Duration::ZERO;
+        options.settings.delays.negative_cache = Duration::ZERO;
+        let running = Sandbox::start(options).await.unwrap();
+        let ready = running.ready();
+        let path = &ready.kubeconfigs["prod"];
+        cluster.access =
+            Access::Context { context: None, kubeconfig: Some(path.display().to_string()) };
+        let url = |text: &str| Url::parse(text).unwrap();
+        let port = url(&ready.data_plane).port();
+        let endpoints = Endpoints::sandbox(
+            url(&ready.resource_manager),
+            url(&ready.authority),
+            std::fs::read_to_string(&ready.ca_file).unwrap(),
+            port.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+        );
+        let variables = BTreeMap::from([
+            ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
+            ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
+            ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
+        ]);
+        let target = Target {
+            endpoints,
+            credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
+            auth: Some(AuthKind::Environment),
+        };
+        let connected = connect(&desired, target, Arc::new(|_: &str| {})).await.unwrap();
+        let file = kube::config::Kubeconfig::read_from(path).unwrap();
+        let config = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(file, &config).await.unwrap();
+        let kubernetes = kube::Client::try_from(config).unwrap();
+        let world =
+            Self { desired, connected, kubernetes, _running: running, _directory: directory };
+        for name in names {
+            let id = identity(name);
+            let tags = BTreeMap::new();
+            let made = world.connected.arm.create_identity(&id, "westeurope", &tags);
+            let made = made.await.unwrap();
+            let at = "/apis/aadpodidentity.k8s.io/v1/namespaces/shop";
+            let spec = json!({"type": 0, "resourceID": id.as_str(),
+                "clientID": made.client_id.to_string()});
+            world.make(at, "AzureIdentity", "azureidentities", name, spec).await;
+            let spec = json!({"azureIdentity": name, "selector": name});
+            world.make(at, "AzureIdentityBinding", "azureidentitybindings", name, spec).await;
+        }
+        world.settled(names).await;
+        world
+    }
+
+    /// Waits until every Deployment has its pod.
+    async fn settled(&self, names: &[String]) {
+        for name in names {
+            while self.deployment(name).await["status"]["availableReplicas"] != 1 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    async fn make(&self, at: &str, kind: &str, plural: &str, name: &str, spec: Value) {
+        let object = json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": kind,
+            "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        self.ask("POST", &format!("{at}/{plural}"), "application/json", &object).await;
+    }
+
+    async fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Value {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.header("content-type", kind);
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.kubernetes.request(request.body(body).unwrap()).await.unwrap()
+    }
+
+    async fn deployment(&self, name: &str) -> Value {
+        let path = format!("/apis/apps/v1/namespaces/shop/deployments/{name}");
+        self.ask("GET", &path, "application/json", &Value::Null).await
+    }
+
+    async fn overview(&self) -> Overview {
+        let request = Request {
+            desired: &self.desired,
+            sandbox: true,
+            now: Timestamp::now(),
+            soak: SignedDuration::from_hours(24),
+        };
+        overview(request, &self.connected).await
+    }
+
+    async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
+        let before = self.overview().await;
+        let now = Timestamp::now();
+        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now).await;
+        let (_never, interrupt) = watch::channel(false);
+        let (mut put_back, mut good) = (Vec::new(), true);
+        for one in &moves {
+            assert!(one.planned.report.is_clear(), "{:#?}", one.planned.report);
+            let options = RunOptions {
+                rollout_deadline: rollout,
+                looks_apart: Duration::from_millis(200),
+                ..RunOptions::new(now, interrupt.clone())
+            };
+            let mut ignore = |_: &_| {};
+            let done = apply::apply(one, &before, &self.connected, options, &mut ignore);
+            let done = done.await.unwrap();
+            good &= done.report.counts.failed == 0;
+            put_back.extend(done.put_back);
+        }
+        (put_back, good)
+    }
+
+    async fn phases(&self) -> Vec<Phase> {
+        let overview = self.overview().await;
+        assert_eq!(overview.unseen().count(), 0, "{:#?}", overview.unseen().collect::<Vec<_>>());
+        overview.clusters[0].survey.workloads.iter().map(|w| w.phase).collect()
+    }
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("w{n:03}")).collect()
+}
+
+fn template(object: &Value) -> &Value {
+    &object["spec"]["template"]["metadata"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_move_in_one_roll_the_engine_agrees_and_one_goes_back() {
+    let world = World::start(&names(3)).await;
+    assert_eq!(world.phases().await, [Phase::Discovered; 3]);
+    let before = world.deployment("w001").await;
+
+    let (put_back, good) = world.apply(Duration::from_mins(5)).await;
+    assert!(good && put_back.is_empty(), "{put_back:?}");
+    assert_eq!(world.phases().await, [Phase::Soaking; 3]);
+    let after = world.deployment("w001").await;
+    assert_eq!(template(&after)["labels"][USE], "true");
+    assert!(template(&after)["labels"].get(LABEL).is_none());
+    // One write of the template, so one roll: the label never went without the other.
+    let generation = |object: &Value| object["metadata"]["generation"].as_i64().unwrap();
+    assert_eq!(generation(&after), generation(&before) + 1);
+
+    // What `migrate plan -o toml` prints is what the engine finds done.
+    let overview = world.overview().await;
+    let text = toml::workloads(&overview.surveys(), &[], false);
+    assert_eq!(text.matches("[[workloads]]").count(), 3, "{text}");
+    let due: Vec<_> = overview.clusters[0].survey.workloads.iter().collect();
+    let wanted = widentity::migrate::transition::desired(
+        &world.desired,
+        &overview.clusters[0].survey.cluster,
+        &due,
+    );
+    let now = Timestamp::now();
+    let seen = observe(&wanted, &world.connected.arm, &world.connected.clusters, now).await;
+    let (plan, report) = plan::plan(&wanted, &seen, PlanOptions::default());
+    assert!(plan.changes.is_empty(), "{:#?}", plan.changes);
+    assert!(report.is_clear() && report.not_proved.is_empty(), "{report:#?}");
+
+    // A second apply does nothing.
+    assert_eq!(world.apply(Duration::from_mins(5)).await, (Vec::new(), true));
+
+    let read = &overview.clusters[0];
+    let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
+    let how = rollback::undo(read, backup, &overview.project, &world.connected).await;
+    assert_eq!(how, PutBack::Done);
+    let back = world.deployment("w001").await;
+    assert_eq!(template(&back)["labels"], template(&before)["labels"]);
+    assert!(template(&back)["annotations"].as_object().is_none_or(serde_json::Map::is_empty));
+    let path = "/api/v1/namespaces/shop/serviceaccounts/w001";
+    let account = world.ask("GET", path, "application/json", &Value::Null).await;
+    assert!(account["metadata"]["annotations"].as_object().is_none_or(serde_json::Map::is_empty));
+    let phases: BTreeSet<Phase> = world.phases().await.into_iter().collect();
+    assert_eq!(phases, BTreeSet::from([Phase::Soaking, Phase::RolledBack]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_that_fails_stops_the_others_and_is_put_back() {
+    let world = World::start(&names(3)).await;
+    // The Deployments have their pods; no new pod finds a node.
+    let nodes = world.ask("GET", "/api/v1/nodes", "application/json", &Value::Null).await;
+    for node in nodes["items"].as_array().unwrap() {
+        let path = format!("/api/v1/nodes/{}", node["metadata"]["name"].as_str().unwrap());
+        let body = json!({"spec": {"unschedulable": true}});
+        world.ask("PATCH", &path, "application/merge-patch+json", &body).await;
+    }
+    let before = world.deployment("w000").await;
+    let (put_back, good) = world.apply(Duration::from_secs(3)).await;
+    assert!(!good);
+    assert_eq!(put_back.len(), 1, "the first roll stops the others: {put_back:?}");
+    assert_eq!(put_back[0].1, PutBack::Done, "{put_back:?}");
+    for name in names(3) {
+        let object = world.deployment(&name).await;
+        assert_eq!(template(&object)["labels"][LABEL], name.as_str());
+        assert!(template(&object)["labels"].get(USE).is_none());
+    }
+    assert_eq!(template(&before)["labels"], template(&world.deployment("w000").await)["labels"]);
+    let phases = world.phases().await;
+    assert_eq!(phases.iter().filter(|phase| **phase == Phase::RolledBack).count(), 1);
+    let ready = |o: &Overview| o.count(Verdict::Ready);
+    assert_eq!(ready(&world.overview().await), 3);
+}
+
+const SMALL: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
+
+#[test]
+fn a_cluster_without_pod_identity_says_so_and_exits_0() {
+    let desk = Desk::new();
+    desk.write("workloads.toml", SMALL);
+    let free = "No AAD Pod Identity: nothing to migrate.";
+    desk.run("--sandbox migrate").exits(0).shows(free);
+    desk.run("--sandbox migrate plan -o markdown").exits(0).shows(free);
+    let ran = desk.run("--sandbox migrate status -o json").exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["found"], false);
+    assert_eq!(desk.run("--sandbox migrate plan -o toml").exits(0).stdout, "");
+    desk.run("--sandbox migrate apply --yes").exits(0).shows(free);
+    desk.run("--sandbox migrate apply").exits(64).says("no terminal");
+    desk.run("--sandbox migrate rollback payments/api --yes").exits(1).says("no backup");
+    desk.run("--sandbox migrate status -o toml").exits(64);
+}

@@ -351,5 +351,5 @@ fn roll(facts: &Facts<'_>) -> Fix {
     if on_delete {
         return Fix::advice("delete the pods: the update strategy is OnDelete");
     }
-    facts.kubernetes(Fix::Command { commands: facts.restart() })
+    facts.rolled(Fix::Command { commands: facts.restart() })
 }

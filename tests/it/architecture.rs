@@ -86,21 +86,23 @@ fn imports(text: &str) -> Vec<(usize, String)> {
         let line = text[..at].lines().count().max(1);
         let rest = &text[at + "crate::".len()..];
         if let Some(list) = rest.strip_prefix('{') {
-            let (mut depth, mut word) = (1, String::new());
+            // Only the first word of each path at the top of the list is a stage.
+            let (mut depth, mut word, mut first) = (1, String::new(), true);
             for c in list.chars() {
                 match c {
                     '{' => depth += 1,
                     '}' => depth -= 1,
                     _ => {}
                 }
-                if depth == 1 && (c.is_alphanumeric() || c == '_') {
+                if depth == 1 && first && (c.is_alphanumeric() || c == '_') {
                     word.push(c);
-                } else if depth <= 1 || c == '{' {
-                    // A path's first word ends here; the words after `::` are not stages.
-                    if !word.is_empty() {
-                        found.push((line, std::mem::take(&mut word)));
-                    }
+                    continue;
                 }
+                if !word.is_empty() {
+                    found.push((line, std::mem::take(&mut word)));
+                    first = false;
+                }
+                first |= depth == 1 && c == ',';
                 if depth == 0 {
                     break;
                 }

@@ -148,7 +148,8 @@ impl World {
             Self { desired, connected, kubernetes, _running: running, _directory: directory };
         for name in names {
             let id = identity(name);
-            let made = world.connected.arm.create_identity(&id, "westeurope", &BTreeMap::new());
+            let tags = BTreeMap::new();
+            let made = world.connected.arm.create_identity(&id, "westeurope", &tags);
             let made = made.await.unwrap();
             let at = "/apis/aadpodidentity.k8s.io/v1/namespaces/shop";
             let spec = json!({"type": 0, "resourceID": id.as_str(),
@@ -211,7 +212,8 @@ impl World {
                 looks_apart: Duration::from_millis(200),
                 ..RunOptions::new(now, interrupt.clone())
             };
-            let done = apply::apply(one, &before, &self.connected, options, &mut |_| {});
+            let mut ignore = |_: &_| {};
+            let done = apply::apply(one, &before, &self.connected, options, &mut ignore);
             let done = done.await.unwrap();
             good &= done.report.counts.failed == 0;
             put_back.extend(done.put_back);

@@ -366,6 +366,95 @@ pub(super) enum Sandbox {
     Reset,
     /// Show what the sandbox's world is
     Show,
+    /// Make the sandbox that is being served fail in ways that Azure and Kubernetes fail
+    #[command(subcommand)]
+    Fault(Fault),
+}
+
+/// `sandbox fault`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Fault {
+    /// Add a rule; of several that fit a request the first that is due plays
+    Add(FaultRule),
+    /// Print the rules as JSON lines, with how many requests each has fitted
+    List,
+    /// Remove all rules and end random faults
+    Clear,
+    /// Take the workload identity webhook of an emulated cluster down, or up again
+    Webhook {
+        /// The cluster's name in the file
+        cluster: String,
+        /// Whether it answers
+        state: WebhookState,
+    },
+}
+
+/// Whether a webhook answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum WebhookState {
+    /// It answers.
+    Up,
+    /// Pods that need it are refused.
+    Down,
+}
+
+/// `sandbox fault add`.
+#[derive(Debug, Args)]
+pub(super) struct FaultRule {
+    /// arm, entra, graph, data, issuers, cluster/NAME or webhook/NAME; * stands for any text
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub(super) service: String,
+    /// The HTTP method, or WATCH for a cluster's watches
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub(super) method: String,
+    /// The path without its query, compared without case
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub(super) path: String,
+    /// The first request that is met, counted from 1
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) nth: u64,
+    /// How many requests are met from there on; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) times: u64,
+    /// What happens.
+    #[command(flatten)]
+    pub(super) action: FaultAction,
+    /// The error code, or reason, of --answer
+    #[arg(long, requires = "answer", default_value = "")]
+    pub(super) code: String,
+    /// The message of --answer
+    #[arg(long, requires = "answer", default_value = "")]
+    pub(super) message: String,
+    /// The Retry-After of --answer in seconds
+    #[arg(long, requires = "answer", value_name = "SECONDS")]
+    pub(super) retry_after: Option<u64>,
+}
+
+/// What a rule does to a request.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct FaultAction {
+    /// Answer with this status instead of serving it
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(400..=599))]
+    pub(super) answer: Option<u16>,
+    /// Serve it after this long, for example 500ms
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) delay: Option<std::time::Duration>,
+    /// Close the connection before it is served
+    #[arg(long)]
+    pub(super) reset: bool,
+    /// Serve it, then close the connection without the answer
+    #[arg(long)]
+    pub(super) reply_lost: bool,
+    /// End the answer's body in the middle
+    #[arg(long)]
+    pub(super) cut: bool,
+    /// Send the answer's body in small pieces, each after this long
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) slow: Option<std::time::Duration>,
+    /// Send the answer's head and never its body, as a watch that has gone stale
+    #[arg(long)]
+    pub(super) stall: bool,
 }
 
 /// `sandbox serve`.
@@ -377,6 +466,22 @@ pub(super) struct Serve {
     /// Put a real API server behind a cluster (repeatable)
     #[arg(long, value_name = "NAME=KUBECONFIG", value_parser = pair)]
     pub(super) cluster: Vec<(String, String)>,
+    /// Enforce the published throttles with 429 answers
+    #[arg(long)]
+    pub(super) limits: bool,
+    /// How long something takes to be seen (repeatable); NAME is one of fic, fic-write, role,
+    /// cluster-update, principal, parent, list, negative-cache
+    #[arg(long, value_name = "NAME=DURATION", value_parser = pair)]
+    pub(super) delay: Vec<(String, String)>,
+    /// Let this share of all requests fail at random, for example 0.1
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(super) fault_rate: Option<f64>,
+    /// Which sequence of random faults
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "fault_rate")]
+    pub(super) fault_seed: u64,
+    /// Append every request as a JSON line to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(super) request_log: Option<PathBuf>,
 }
 
 /// Documents that have a schema.
@@ -404,7 +509,12 @@ fn signed_duration(text: &str) -> Result<SignedDuration, String> {
     SignedDuration::try_from(length).map_err(|_| "that is too long".to_owned())
 }
 
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let parsed: SignedDuration =
         text.parse().map_err(|_| "expected a duration such as 90s, 30m or 1h30m".to_owned())?;
     std::time::Duration::try_from(parsed).map_err(|_| "a duration cannot be negative".to_owned())
@@ -426,6 +536,7 @@ mod tests {
         assert_eq!(duration("30m"), Ok(std::time::Duration::from_mins(30)));
         assert!(duration("-1s").is_err() && duration("soon").is_err());
         assert_eq!(pair("prod=/tmp/k"), Ok(("prod".to_owned(), "/tmp/k".to_owned())));
+        assert!(share("0.1") == Ok(0.1) && share("1.1").is_err() && share("NaN").is_err());
         assert!(pair("prod").is_err() && pair("=x").is_err());
     }
 }

@@ -10,11 +10,11 @@ use super::{
     audit, completions, doctor,
     env::Environment,
     error::CliError,
-    explain, init,
+    explain, fault, init,
     interrupt::Interrupt,
     logging, migrate,
     output::{Color, Output},
-    plan, sandbox, schema, slips, validate, verify,
+    plan, sandbox, schema, show, slips, validate, verify,
 };
 use crate::{
     execute::exit::ExitCode,
@@ -128,7 +128,8 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Sandbox(Sandbox::Serve(args)) => {
             block_on(context, |interrupt| sandbox::serve(context, args, interrupt))
         }
-        Command::Sandbox(Sandbox::Show) => sandbox::show(context),
+        Command::Sandbox(Sandbox::Show) => block_on(context, |_| show::run(context)),
+        Command::Sandbox(Sandbox::Fault(args)) => block_on(context, |_| fault::run(context, args)),
     }
 }
 

@@ -7,12 +7,13 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use url::Url;
 
 use super::{
-    args::{Select, Serve},
+    args::{self, Select, Serve},
     error::CliError,
     files,
     interrupt::Interrupt,
@@ -23,9 +24,11 @@ use crate::{
     execute::exit::ExitCode,
     model::desired::{Access, DesiredState},
     ops::connect::{AuthKind, CredentialEnv, Endpoints, Target},
-    render::{escape, findings::counted, text::SANDBOX},
+    render::{escape, text::SANDBOX},
     sandbox::{
         Options, Place, Ready, Running, Sandbox, Settings, StartError,
+        chance::Chance,
+        context::Delays,
         external::External,
         files::{FileError, Files},
     },
@@ -63,7 +66,7 @@ impl Attached {
 }
 
 /// Where the world's snapshot is: beside the configuration, or as `--sandbox-state` says.
-fn state_file(context: &Context) -> PathBuf {
+pub(super) fn state_file(context: &Context) -> PathBuf {
     if let Some(path) = &context.global.sandbox_state {
         return path.clone();
     }
@@ -138,7 +141,7 @@ fn clients(ready: &Ready, desired: &DesiredState) -> Result<Target, CliError> {
 }
 
 /// An error of the sandbox with what to do; every level of its causes in one line.
-fn start_error(error: &StartError) -> CliError {
+pub(super) fn start_error(error: &StartError) -> CliError {
     let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
@@ -181,7 +184,14 @@ pub(super) async fn serve(
     let (_, desired) = world::desired(context, &Select::default())?;
     let external = args.cluster.into_iter();
     let external = external.map(|(name, path)| External { name, kubeconfig: path.into() });
-    let options = Options { external: external.collect(), ..options(context, &desired)? };
+    let mut options = Options { external: external.collect(), ..options(context, &desired)? };
+    options.settings.limits = args.limits;
+    for (name, value) in &args.delay {
+        *delay(&mut options.settings.delays, name)? =
+            args::duration(value).map_err(CliError::usage)?;
+    }
+    options.random = args.fault_rate.map(|rate| Chance::new(rate, args.fault_seed));
+    options.request_log = args.request_log;
     let running = Sandbox::start(options).await.map_err(|error| start_error(&error))?;
     if running.dropped_torn_write() {
         context.output.message(TORN);
@@ -189,15 +199,31 @@ pub(super) async fn serve(
     if let Some(path) = &args.ready_file {
         running.write_ready_file(path).map_err(|error| start_error(&error.into()))?;
     }
-    context.output.data(&served(running.ready()));
+    context.output.data(&format!("{SANDBOX}\n{}{SANDBOX}\n", served(running.ready())));
     interrupt.asked().await;
     running.stop().await.map_err(|error| start_error(&error))?;
     context.output.note("stopped; the world is written down");
     Ok(ExitCode::Done)
 }
 
-fn served(ready: &Ready) -> String {
-    let mut text = format!("{SANDBOX}\n");
+/// The delay that the command line calls `name`.
+fn delay<'a>(delays: &'a mut Delays, name: &str) -> Result<&'a mut Duration, CliError> {
+    Ok(match name {
+        "fic" => &mut delays.fic,
+        "fic-write" => &mut delays.fic_write,
+        "role" => &mut delays.role,
+        "cluster-update" => &mut delays.cluster_update,
+        "principal" => &mut delays.principal,
+        "parent" => &mut delays.parent,
+        "list" => &mut delays.list,
+        "negative-cache" => &mut delays.negative_cache,
+        _ => return Err(CliError::usage(format!("there is no delay `{name}`"))),
+    })
+}
+
+/// How a served sandbox is reached, in lines.
+pub(super) fn served(ready: &Ready) -> String {
+    let mut text = String::new();
     let lines = [
         ("resource manager", ready.resource_manager.clone()),
         ("authority", ready.authority.clone()),
@@ -217,7 +243,6 @@ fn served(ready: &Ready) -> String {
         let _ = writeln!(text, "  {name:<17} KUBECONFIG={}", escape::terminal(&path));
     }
     text.push_str("other runs with --sandbox attach to it; Ctrl-C stops it\n");
-    let _ = writeln!(text, "{SANDBOX}");
     text
 }
 
@@ -247,60 +272,4 @@ pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
     drop(held);
     context.output.note(&format!("{}: the world is forgotten", path.display()));
     Ok(ExitCode::Done)
-}
-
-/// `sandbox show`.
-pub(super) fn show(context: &Context) -> Result<ExitCode, CliError> {
-    let path = state_file(context);
-    if !path.exists() {
-        return Err(CliError::failed(format!("there is no sandbox at {}", path.display()))
-            .hint("widentity --sandbox plan begins one"));
-    }
-    match Files::open(&path) {
-        Ok(opened) => {
-            let mut text =
-                format!("{SANDBOX}\n{}\n", escape::terminal(&path.display().to_string()));
-            let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for (key, doc) in opened.store.list("") {
-                let (kind, name) = describe(&key, &doc);
-                kinds.entry(kind).or_default().push(name);
-            }
-            for (kind, names) in kinds.iter().filter(|(kind, _)| !kind.is_empty()) {
-                let _ = writeln!(
-                    text,
-                    "{}: {}",
-                    escape::terminal(kind),
-                    counted(names.len(), "object")
-                );
-                for name in names.iter().take(50) {
-                    let _ = writeln!(text, "  {}", escape::terminal(name));
-                }
-                if names.len() > 50 {
-                    let _ = writeln!(text, "  ... and {} more", names.len() - 50);
-                }
-            }
-            let _ = writeln!(text, "{SANDBOX}");
-            context.output.data(&text);
-            Ok(ExitCode::Done)
-        }
-        Err(FileError::Locked { path: _, ready: Some(ready) }) => {
-            context.output.data(&served(&ready));
-            Ok(ExitCode::Done)
-        }
-        Err(error) => Err(start_error(&error.into())),
-    }
-}
-
-/// What a document of the world is, for people; an empty kind for what is not shown: keys.
-fn describe(key: &str, doc: &serde_json::Value) -> (String, String) {
-    if let Some(id) = key.strip_prefix("arm/") {
-        let shown = doc["id"].as_str().unwrap_or(id).to_owned();
-        let kind = crate::model::ArmId::new(format!("/{}", id.trim_start_matches('/')));
-        let kind = kind.resource_type().unwrap_or_else(|| "subscriptions and groups".to_owned());
-        return (kind, shown);
-    }
-    if let Some(rest) = key.strip_prefix("kubernetes/").or_else(|| key.strip_prefix("k8s/")) {
-        return ("kubernetes".to_owned(), rest.to_owned());
-    }
-    (String::new(), String::new())
 }

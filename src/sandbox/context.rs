@@ -126,6 +126,8 @@ pub struct Delays {
     /// Until a federated credential may be written under a new identity
     /// (`ParentResourceNotFound`).
     pub parent: Duration,
+    /// Until a list shows what was made; reads by id show it at once.
+    pub list: Duration,
     /// How long Entra remembers that nothing matched; zero remembers nothing.
     pub negative_cache: Duration,
 }
@@ -139,6 +141,7 @@ impl Default for Delays {
             cluster_update: Duration::from_secs(3),
             principal: Duration::ZERO,
             parent: Duration::ZERO,
+            list: Duration::ZERO,
             negative_cache: Duration::ZERO,
         }
     }

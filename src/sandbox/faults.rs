@@ -12,6 +12,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::chance::Chance;
+
 /// Which requests a fault meets, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,7 +21,7 @@ pub struct Rule {
     /// `arm`, `entra`, `graph`, `data`, `issuers` or `cluster/<name>`; `*` stands for any text.
     #[serde(default = "any")]
     pub service: String,
-    /// The HTTP method; `*` for any.
+    /// The HTTP method, or `WATCH` for the watches of a cluster; `*` for any.
     #[serde(default = "any")]
     pub method: String,
     /// The path without its query, compared without case; `*` stands for any text.
@@ -69,12 +71,17 @@ pub enum Action {
     ReplyLost,
     /// The answer's body ends in the middle.
     Cut,
+    /// The answer's body comes in small pieces, each after so many milliseconds.
+    Slow(u64),
+    /// The answer's head comes, its body never does: a watch that has gone stale.
+    Stall,
 }
 
 /// Rules with how often each has matched.
 #[derive(Debug, Default)]
 pub struct Faults {
     rules: Mutex<Vec<(Rule, u64)>>,
+    random: Mutex<Option<Chance>>,
     log: Mutex<Option<std::fs::File>>,
 }
 
@@ -94,18 +101,37 @@ impl Faults {
         self.rules().clone()
     }
 
+    /// Meets requests at random from now on, besides what the rules say; `None` ends it.
+    pub fn at_random(&self, chance: Option<Chance>) {
+        *self.random.lock().unwrap_or_else(PoisonError::into_inner) = chance;
+    }
+
     /// Writes one JSON line for each request to `file` from now on.
     pub fn log_to(&self, file: std::fs::File) {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     }
 
-    /// Counts a request against the rules and returns what happens to it.
-    pub(super) fn meet(&self, service: &str, method: &str, path: &str) -> Option<Action> {
+    /// Whether requests are written down.
+    pub(super) fn logs(&self) -> bool {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Counts a request against the rules and returns what happens to it. The sandbox's own
+    /// requests are never met: with them faults are taken back.
+    pub(super) fn meet(
+        &self,
+        service: &str,
+        method: &str,
+        path: &str,
+        watch: bool,
+    ) -> Option<Action> {
+        if path.starts_with("/sandbox/") {
+            return None;
+        }
         let mut due = None;
         for (rule, seen) in self.rules().iter_mut() {
-            let matches = glob(&rule.service, service)
-                && glob(&rule.method, method)
-                && glob(&rule.path, path);
+            let verb = glob(&rule.method, method) || (watch && glob(&rule.method, "WATCH"));
+            let matches = verb && glob(&rule.service, service) && glob(&rule.path, path);
             if !matches {
                 continue;
             }
@@ -116,7 +142,10 @@ impl Faults {
                 due = Some(rule.action.clone());
             }
         }
-        due
+        due.or_else(|| {
+            let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+            random.as_mut()?.meet(service, method, path)
+        })
     }
 
     /// Appends a request to the log, if there is one. A log that cannot be written is given up.
@@ -127,7 +156,7 @@ impl Faults {
         let line = json!({
             "time": entry.time.to_string(), "service": entry.service, "method": entry.method,
             "path": entry.path, "query": shown_query(entry.query), "status": entry.status,
-            "fault": entry.fault, "ms": millis, "request_id": entry.request_id,
+            "fault": entry.fault, "ms": millis, "request_id": entry.request_id, "body": entry.body,
         });
         if writeln!(file, "{line}").is_err() {
             *log = None;
@@ -151,6 +180,8 @@ pub(super) struct Entry<'a> {
     pub(super) fault: Option<&'a Action>,
     pub(super) took: Duration,
     pub(super) request_id: Option<&'a str>,
+    /// What was sent to Azure Resource Manager, which takes no secrets from these clients.
+    pub(super) body: Option<Value>,
 }
 
 /// Query parameters that are known to hold no secret; of any other only the name is shown.
@@ -204,12 +235,23 @@ mod tests {
                            "action": { "answer": { "status": 503 } } });
         faults.add(serde_json::from_value(rule).unwrap());
         let path = "/subscriptions/s/providers/Microsoft.Authorization/roleAssignments/g";
-        let put = || faults.meet("arm", "PUT", path);
+        let put = || faults.meet("arm", "PUT", path, false);
         assert_eq!(put(), None);
-        assert_eq!(faults.meet("arm", "GET", path), None);
+        assert_eq!(faults.meet("arm", "GET", path, false), None);
         assert!(matches!(put(), Some(Action::Answer { status: 503, .. })));
         assert_eq!(put(), None);
         assert_eq!(faults.list()[0].1, 3);
+    }
+
+    #[test]
+    fn a_rule_can_name_watches_and_never_meets_the_sandbox_itself() {
+        let faults = Faults::default();
+        let rule = json!({ "method": "WATCH", "times": 0, "action": "stall" });
+        faults.add(serde_json::from_value(rule).unwrap());
+        assert_eq!(faults.meet("cluster/prod", "GET", "/api/v1/pods", false), None);
+        assert_eq!(faults.meet("cluster/prod", "GET", "/api/v1/pods", true), Some(Action::Stall));
+        faults.add(serde_json::from_value(json!({ "times": 0, "action": "reset" })).unwrap());
+        assert_eq!(faults.meet("arm", "DELETE", "/sandbox/faults", false), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod admission;
 pub mod arm;
+pub mod chance;
 pub mod clock;
 pub mod clusters;
 pub mod context;
@@ -20,10 +21,12 @@ pub mod limits;
 mod listeners;
 pub mod ready;
 pub mod roles;
+mod scripted;
 pub mod seed;
 mod server;
 pub mod start;
 pub mod store;
+pub mod summary;
 pub mod tls;
 pub mod tokens;
 

@@ -4,13 +4,13 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 
 use axum::{
     Router,
-    body::{Body, Bytes},
-    http::{Request, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    body::{Body, Bytes, to_bytes},
+    http::{Method, Request},
+    response::Response,
 };
 use futures::StreamExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -23,10 +23,13 @@ use tower::ServiceExt as _;
 use super::{
     context::Context,
     faults::{Action, Entry},
+    scripted,
 };
 
 /// How long a client may take over the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// ARM refuses bodies above this size anyway.
+const LOGGED: usize = 4 << 20;
 /// How long requests under way get at a stop.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -153,7 +156,11 @@ impl Site {
         let method = request.method().as_str().to_owned();
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let fault = self.ctx.faults.meet(&self.service, &method, &path);
+        let watch = self.service.starts_with("cluster/")
+            && url::form_urlencoded::parse(query.as_bytes())
+                .any(|(name, value)| name == "watch" && matches!(&*value, "1" | "true"));
+        let fault = self.ctx.faults.meet(&self.service, &method, &path, watch);
+        let (request, body) = self.noted(request).await;
         let answer = self.play(request, fault.as_ref()).await;
         let response = answer.as_ref().ok();
         let request_id = response
@@ -169,8 +176,21 @@ impl Site {
             fault: fault.as_ref(),
             took: started.elapsed(),
             request_id,
+            body,
         });
         answer
+    }
+
+    /// The request with what its log line shows of its body.
+    async fn noted(&self, request: Request<Body>) -> (Request<Body>, Option<Value>) {
+        if self.service != "arm" || request.method() == Method::GET || !self.ctx.faults.logs() {
+            return (request, None);
+        }
+        let (parts, body) = request.into_parts();
+        // A body that breaks off is the service's to refuse.
+        let bytes = to_bytes(body, LOGGED).await.unwrap_or_default();
+        let value = serde_json::from_slice(&bytes).ok();
+        (Request::from_parts(parts, Body::from(bytes)), value)
     }
 
     async fn play(
@@ -181,7 +201,9 @@ impl Site {
         match fault {
             None => Ok(self.serve(request).await),
             Some(Action::Answer { status, code, message, retry_after }) => {
-                Ok(scripted(*status, code, message, *retry_after))
+                let path = request.uri().path();
+                let service = &self.service;
+                Ok(scripted::response(service, path, *status, code, message, *retry_after))
             }
             Some(Action::Delay(millis)) => {
                 tokio::time::sleep(Duration::from_millis(*millis)).await;
@@ -193,6 +215,10 @@ impl Site {
                 Err(Closed)
             }
             Some(Action::Cut) => Ok(cut(self.serve(request).await)),
+            Some(Action::Slow(millis)) => {
+                Ok(slow(self.serve(request).await, Duration::from_millis(*millis)))
+            }
+            Some(Action::Stall) => Ok(stalled(self.serve(request).await)),
         }
     }
 
@@ -200,17 +226,6 @@ impl Site {
         let answer: Result<Response, Infallible> = self.router.clone().oneshot(request).await;
         answer.unwrap_or_else(|never| match never {})
     }
-}
-
-fn scripted(status: u16, code: &str, message: &str, retry_after: Option<u64>) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = json!({ "error": { "code": code, "message": message } }).to_string();
-    let kind = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
-    let mut response = (status, kind, body).into_response();
-    if let Some(seconds) = retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
 }
 
 /// Sends half of the first piece of the body under its full length, then fails.
@@ -222,4 +237,28 @@ fn cut(response: Response) -> Response {
     });
     let end = futures::stream::once(async { Err::<Bytes, _>(io::Error::other("cut")) });
     Response::from_parts(parts, Body::from_stream(pieces.chain(end)))
+}
+
+/// Sends the body in pieces of at most 64 bytes with a pause before each.
+fn slow(response: Response, pause: Duration) -> Response {
+    let (parts, body) = response.into_parts();
+    let pieces = body.into_data_stream().flat_map(|piece| {
+        let piece = piece.unwrap_or_default();
+        let starts = (0..piece.len()).step_by(64);
+        let pieces: Vec<Bytes> =
+            starts.map(|at| piece.slice(at..piece.len().min(at + 64))).collect();
+        futures::stream::iter(pieces)
+    });
+    let pieces = pieces.then(move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<Bytes, io::Error>(piece)
+    });
+    Response::from_parts(parts, Body::from_stream(pieces))
+}
+
+/// Sends the head only; the connection stays open until the client leaves it or the sandbox stops.
+fn stalled(response: Response) -> Response {
+    let (parts, _) = response.into_parts();
+    let nothing = futures::stream::pending::<Result<Bytes, io::Error>>();
+    Response::from_parts(parts, Body::from_stream(nothing))
 }

@@ -8,11 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     admission,
     arm::{self, KubeconfigError},
+    chance::Chance,
     clock::{Clock, Ids},
     context::{ClusterRef, Context, Settings},
     endpoints, entra,
@@ -51,6 +52,8 @@ pub struct Options {
     pub external: Vec<External>,
     /// Faults from the start.
     pub rules: Vec<Rule>,
+    /// Faults at random from the start.
+    pub random: Option<Chance>,
     /// A file that takes one JSON line for each request.
     pub request_log: Option<PathBuf>,
 }
@@ -65,6 +68,7 @@ impl Options {
             seed,
             external: Vec::new(),
             rules: Vec::new(),
+            random: None,
             request_log: None,
         }
     }
@@ -146,6 +150,7 @@ impl Sandbox {
         for rule in options.rules {
             ctx.faults.add(rule);
         }
+        ctx.faults.at_random(options.random);
         if let Some(path) = options.request_log {
             let file = OpenOptions::new().create(true).append(true).open(&path);
             ctx.faults.log_to(file.map_err(|source| StartError::Log { path, source })?);
@@ -312,23 +317,4 @@ fn file_name(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
         .collect()
-}
-
-/// How the world of a run is described in its output: a plain object for `sandbox show`.
-pub fn summary(ctx: &Context) -> Value {
-    let count = |prefix: &str, part: &str| {
-        ctx.store
-            .list(prefix)
-            .iter()
-            .filter(|(key, _)| key.split('/').rev().nth(1) == Some(part))
-            .count()
-    };
-    json!({
-        "tenant": ctx.settings.tenant,
-        "clusters": count("arm/", "managedclusters"),
-        "identities": count("arm/", "userassignedidentities"),
-        "federated_credentials": count("arm/", "federatedidentitycredentials"),
-        "role_assignments": ctx.store.list(super::roles::ASSIGNMENTS).len(),
-        "revision": ctx.store.lock().revision(),
-    })
 }

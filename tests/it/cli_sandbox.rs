@@ -205,11 +205,21 @@ fn other_runs_attach_to_a_served_sandbox() {
     assert!(ready["kubeconfigs"]["prod"].is_string());
     desk.run("--sandbox plan").exits(0).says("attached");
     desk.run("sandbox show").exits(0).shows("resource manager");
+    desk.run("sandbox fault add --service arm --times 2 --answer 503 --retry-after 1").exits(0);
+    desk.run("sandbox fault list").exits(0).shows("503");
+    // Its client gets over them.
+    desk.run("--sandbox plan").exits(0);
+    desk.run("sandbox fault list").exits(0).shows("\"seen\"");
+    desk.run("sandbox fault webhook prod down").exits(0);
+    desk.run("sandbox fault webhook other down").exits(64);
+    desk.run("sandbox fault clear").exits(0);
+    desk.run("sandbox fault list").exits(0);
     desk.run("sandbox reset").exits(1).says("in use");
     signal(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    desk.run("sandbox fault list").exits(1).says("no sandbox is being served");
     // The lock is free again.
-    desk.run("sandbox show").exits(0).shows("managedclusters");
+    desk.run("sandbox show").exits(0).shows("cluster prod");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod render_plan;
 mod render_report;
 mod sandbox_arm;
 mod sandbox_chain;
+mod sandbox_faults;
 mod sandbox_kubernetes;
 mod schema;
 mod support;

@@ -7,11 +7,11 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use reqwest::{Client, Method, header::HeaderMap};
-use serde_json::Value;
-use widentity::sandbox::{
-    ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster, clock::Clock,
-};
+use reqwest::{Method, header::HeaderMap};
+use serde_json::{Value, json};
+use widentity::sandbox::{ClusterRef, Seed, SeedCluster};
+
+use crate::support::arm::{Served, answered, json as with_body};
 
 /// Where the sandbox may differ, as `kind place`, where `*` stands for any text, and why.
 const ALLOWED: &[(&str, &str)] = &[
@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("extra $.properties.resourceUID", "shown since 2023-10"),
     ("extra $.kind", "shown since 2024"),
     ("extra $.identity.delegatedResources", "shown since 2024"),
+    ("extra $.properties.identityProfile", "shown when the nodes are there, here at once"),
 ];
 
 #[tokio::test]
@@ -64,54 +65,31 @@ async fn recorded_exchanges_are_answered_as_azure_answered_them() {
 
 /// A sandbox in which one recording is played.
 struct Replay {
-    running: Running,
-    client: Client,
-    token: String,
+    served: Served,
     /// Identifiers and hosts of the recording to those of this world.
     ours: BTreeMap<String, String>,
-    _directory: tempfile::TempDir,
 }
 
 impl Replay {
     async fn start(recording: &Value) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let seed = seed(recording);
-        let mut options = Options::new(Place::Memory(directory.path().to_owned()), seed);
-        options.clock = Clock::manual("2026-11-21T12:00:00Z".parse().unwrap());
-        let running = Sandbox::start(options).await.unwrap();
-        let ready = running.ready();
-        let pem = fs::read(&ready.ca_file).unwrap();
-        let client = Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()])
-            .build()
-            .unwrap();
-        let form = format!(
-            "grant_type=client_credentials&client_id={}&client_secret={}\
-             &scope=https://management.azure.com/.default",
-            ready.client_id, ready.client_secret
-        );
-        let answer = client
-            .post(format!("{}/{}/oauth2/v2.0/token", ready.authority, ready.tenant))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form)
-            .send()
-            .await
-            .unwrap();
-        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
-        let token = answer["access_token"].as_str().unwrap().to_owned();
+        let served = Served::start(seed(recording), |_| {}).await;
         let ours = BTreeMap::from([
-            ("https://management.azure.com".to_owned(), ready.resource_manager.clone()),
+            (
+                "https://management.azure.com".to_owned(),
+                served.running.ready().resource_manager.clone(),
+            ),
             // What a recording left open.
             ("<v>".to_owned(), "2025-10-01".to_owned()),
             ("<user oid>".to_owned(), "6d97229a-391f-473a-893f-f0608b592d7c".to_owned()),
         ]);
-        Self { running, client, token, ours, _directory: directory }
+        Self { served, ours }
     }
 
     /// Sends each request and returns how many, with every difference that is not allowed.
     async fn play(mut self, recording: &Value) -> (usize, Vec<String>) {
         let mut found = Vec::new();
         let exchanges = recording["exchanges"].as_array().unwrap();
+        self.prepare(exchanges).await;
         for (at, exchange) in exchanges.iter().enumerate() {
             let place = format!("exchange {at} {}", exchange["method"].as_str().unwrap());
             let mut differences = Vec::new();
@@ -121,17 +99,42 @@ impl Replay {
             // Recorded reads of a long-running operation lie apart; the last one finds it ended.
             let next = exchanges.get(at + 1).map(|next| &next["response_body"]);
             if next.is_some_and(|body| body["properties"]["provisioningState"] == "Succeeded") {
-                self.running.context().clock.advance(std::time::Duration::from_secs(60));
+                self.served.running.context().clock.advance(std::time::Duration::from_secs(60));
             }
         }
-        self.running.stop().await.unwrap();
+        self.served.running.stop().await.unwrap();
         (exchanges.len(), found)
+    }
+
+    /// Makes what a recording takes for granted: the resource groups that it reads as it shows
+    /// them, and the identities of whose credentials it is about.
+    async fn prepare(&self, exchanges: &[Value]) {
+        for exchange in exchanges {
+            let url = url::Url::parse(exchange["uri"].as_str().unwrap()).unwrap();
+            let parts: Vec<&str> = url.path().trim_matches('/').split('/').collect();
+            let (path, version, body) = match parts.as_slice() {
+                [_, _, _, _] if exchange["status"] == 200 => {
+                    let shown = &exchange["response_body"];
+                    let body = json!({ "location": shown["location"], "tags": shown["tags"] });
+                    (url.path().to_owned(), "2021-04-01", body)
+                }
+                [.., "userAssignedIdentities", _, "federatedIdentityCredentials"]
+                | [.., "userAssignedIdentities", _, "federatedIdentityCredentials", _] => {
+                    let path = format!("/{}", parts[..8].join("/"));
+                    (path, "2023-01-31", json!({ "location": "westus2" }))
+                }
+                _ => continue,
+            };
+            let request = self.served.arm("PUT", &format!("{path}?api-version={version}"));
+            let (status, answer) = answered(with_body(request, &body)).await.unwrap();
+            assert!(matches!(status, 200 | 201), "{status} {answer}");
+        }
     }
 
     async fn exchange(&mut self, exchange: &Value, differences: &mut Vec<String>) {
         let method: Method = exchange["method"].as_str().unwrap().parse().unwrap();
         let url = self.substituted(exchange["uri"].as_str().unwrap());
-        let mut request = self.client.request(method, &url).bearer_auth(&self.token);
+        let mut request = self.served.client.request(method, &url).bearer_auth(&self.served.token);
         if let Some(body) = Some(&exchange["request_body"]).filter(|body| !body.is_null()) {
             let body = self.body(body, &url).await;
             request = request.header("content-type", "application/json").body(body.to_string());
@@ -153,7 +156,10 @@ impl Replay {
             return;
         }
         match serde_json::from_slice(&bytes) {
-            Ok(ours) => self.shape("$", recorded, &ours, differences),
+            Ok(ours) => {
+                let excerpt = recorded.get("…").is_some();
+                self.shape("$", recorded, &ours, excerpt, differences);
+            }
             Err(error) => differences.push(format!("body is no JSON: {error}")),
         }
     }
@@ -162,7 +168,8 @@ impl Replay {
     async fn body(&self, recorded: &Value, url: &str) -> Value {
         let mut text = self.substituted(&recorded.to_string());
         if recorded.get("…").is_some() {
-            let now = self.client.get(url).bearer_auth(&self.token).send().await.unwrap();
+            let now =
+                self.served.client.get(url).bearer_auth(&self.served.token).send().await.unwrap();
             let mut now: Value = serde_json::from_slice(&now.bytes().await.unwrap()).unwrap();
             merge(&mut now, &serde_json::from_str(&text).unwrap());
             now.as_object_mut().unwrap().remove("…");
@@ -197,36 +204,41 @@ impl Replay {
         }
     }
 
-    /// Compares names and types of members, and the values that a client reads as words.
-    fn shape(&self, place: &str, recorded: &Value, ours: &Value, differences: &mut Vec<String>) {
+    /// Compares names and types of members, and the values that a client reads as words. Of an
+    /// excerpt only what it shows is compared.
+    fn shape(
+        &self,
+        place: &str,
+        recorded: &Value,
+        ours: &Value,
+        excerpt: bool,
+        differences: &mut Vec<String>,
+    ) {
         match (recorded, ours) {
             (Value::Object(recorded), Value::Object(ours)) => {
-                let partly = recorded.contains_key("…");
                 for (name, value) in recorded.iter().filter(|(name, _)| *name != "…") {
                     match ours.get(name) {
                         Some(ours) => {
-                            self.shape(&format!("{place}.{name}"), value, ours, differences);
+                            let place = format!("{place}.{name}");
+                            self.shape(&place, value, ours, excerpt, differences);
                         }
                         None => differences.push(format!("missing {place}.{name}")),
                     }
                 }
-                for name in ours.keys().filter(|name| !partly && !recorded.contains_key(*name)) {
+                for name in ours.keys().filter(|name| !excerpt && !recorded.contains_key(*name)) {
                     differences.push(format!("extra {place}.{name}"));
                 }
             }
             (Value::Array(recorded), Value::Array(ours)) => {
-                // An excerpt names the elements it shows.
-                let partly = recorded.iter().all(|item| {
-                    item.as_object().is_some_and(|item| item.len() == 2 && place.contains("Pool"))
-                });
-                if recorded.len() != ours.len() && !partly {
+                if !excerpt && recorded.len() != ours.len() {
                     let (ours, recorded) = (ours.len(), recorded.len());
                     differences.push(format!("length {place}: {ours}, recorded {recorded}"));
                 }
-                if !partly {
-                    for (at, (recorded, ours)) in recorded.iter().zip(ours).enumerate() {
-                        self.shape(&format!("{place}[{at}]"), recorded, ours, differences);
-                    }
+                if excerpt {
+                    return;
+                }
+                for (at, (recorded, ours)) in recorded.iter().zip(ours).enumerate() {
+                    self.shape(&format!("{place}[{at}]"), recorded, ours, excerpt, differences);
                 }
             }
             (Value::String(text), Value::String(found)) => {
@@ -296,7 +308,13 @@ fn seed(recording: &Value) -> Seed {
     for exchange in recording["exchanges"].as_array().unwrap() {
         let url = url::Url::parse(exchange["uri"].as_str().unwrap()).unwrap();
         let parts: Vec<&str> = url.path().trim_matches('/').split('/').collect();
-        if parts.len() >= 4 && parts[2].eq_ignore_ascii_case("resourceGroups") {
+        let group_is_read = recording["exchanges"].as_array().unwrap().iter().any(|exchange| {
+            let group = format!("/{}", parts[..parts.len().min(4)].join("/"));
+            exchange["response_body"]["id"]
+                .as_str()
+                .is_some_and(|id| id.eq_ignore_ascii_case(&group))
+        });
+        if !group_is_read && parts.len() >= 4 && parts[2].eq_ignore_ascii_case("resourceGroups") {
             let id = format!("/{}", parts[..4].join("/"));
             let known = |known: &String| known.eq_ignore_ascii_case(&id);
             if !seed.resource_groups.iter().any(known) {

@@ -83,6 +83,13 @@ impl Call {
     pub(super) fn now_ms(&self) -> i64 {
         self.ctx.clock.now().as_millisecond()
     }
+
+    /// A test for what lists show already of what was made at a time in milliseconds.
+    pub(super) fn listed(&self) -> impl Fn(&Value) -> bool + use<> {
+        let lag = i64::try_from(self.ctx.settings.delays.list.as_millis()).unwrap_or(i64::MAX);
+        let now = self.now_ms();
+        move |made| lag == 0 || made.as_i64().unwrap_or(0).saturating_add(lag) <= now
+    }
 }
 
 /// A successful answer.

@@ -8,10 +8,11 @@ use axum::http::{Method, StatusCode};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::{
     call::{Call, Refusal, Reply, page, stamp},
-    groups, identities, kubeconfig,
+    created, groups, identities, kubeconfig,
 };
 use crate::sandbox::{
     clusters::{self, NewCluster},
@@ -133,13 +134,20 @@ pub(super) fn operation_status(call: &Call, results: bool) -> Result<Reply, Refu
         return Ok(Reply::empty(status));
     }
     let mut body = json!({
-        "name": id, "status": if ended { "Succeeded" } else { "InProgress" },
+        "name": shown_id(id), "status": if ended { "Succeeded" } else { "InProgress" },
         "startTime": stamp(doc["start_ms"].as_i64().unwrap_or(0)),
     });
     if ended {
         body["endTime"] = stamp(doc["end_ms"].as_i64().unwrap_or(0)).into();
     }
     Ok(Reply::pretty(StatusCode::OK, body))
+}
+
+/// The id of an operation as its status shows it: the service writes the first three groups of the
+/// GUID in the other byte order (recorded).
+fn shown_id(id: &str) -> String {
+    Uuid::parse_str(id)
+        .map_or_else(|_| id.to_owned(), |id| Uuid::from_bytes(id.to_bytes_le()).to_string())
 }
 
 fn key(call: &Call) -> String {
@@ -331,13 +339,19 @@ fn replaced(old: &Value, body: &Value, location: &str, fresh: bool) -> Result<Va
             restore(&mut properties, had, name);
         }
     }
-    storage(&mut properties, had);
-    pools(&mut properties, had);
+    if fresh {
+        created::fill(&mut properties, had);
+    } else {
+        storage(&mut properties, had);
+        pools(&mut properties, had);
+    }
     issuer(&mut properties, old)?;
     let mut doc = old.clone();
     doc["properties"] = properties;
     if let Some(sku) = body.get("sku").filter(|sku| sku.is_object()) {
         doc["sku"] = sku.clone();
+    } else if fresh {
+        doc["sku"] = json!({ "name": "Base", "tier": "Free" });
     }
     for name in ["kind", "extendedLocation", "zones", "plan"] {
         match body.get(name) {

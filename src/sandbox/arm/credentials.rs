@@ -51,7 +51,9 @@ pub(super) async fn one(call: &Call) -> Result<Reply, Refusal> {
 /// `…/federatedIdentityCredentials`.
 pub(super) fn list(call: &Call) -> Result<Reply, Refusal> {
     parent(call)?;
+    let listed = call.listed();
     let items = call.ctx.store.list(&format!("arm/{}/", call.lower.join("/")));
+    let items = items.into_iter().filter(|(_, doc)| listed(&doc["since_ms"]));
     Ok(page(call, items, 100, |_, doc| render(&doc)))
 }
 

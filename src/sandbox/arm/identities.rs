@@ -40,12 +40,14 @@ pub(super) fn one(call: &Call) -> Result<Reply, Refusal> {
 pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
-    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, _)| {
+    let listed = call.listed();
+    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, doc)| {
         let parts: Vec<&str> = key.split('/').collect();
         parts.len() == 9
             && parts[7] == "userassignedidentities"
             && parts[6] == "microsoft.managedidentity"
             && group.is_none_or(|group| parts[4] == group)
+            && listed(&doc["created_ms"])
     });
     page(call, items, PAGE, |_, doc| render(&doc))
 }

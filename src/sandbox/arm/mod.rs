@@ -3,6 +3,7 @@
 mod assignments;
 mod call;
 mod clusters;
+mod created;
 mod credentials;
 mod definitions;
 mod dispatch;

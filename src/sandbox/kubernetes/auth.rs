@@ -116,7 +116,7 @@ impl Kubernetes {
             .map(|(_, token)| token.trim());
         let mut user = token.and_then(|t| self.user_of(t)).ok_or_else(Status::unauthorized)?;
         user.groups.push("system:authenticated".to_owned());
-        Ok(user)
+        self.acting(user, headers)
     }
 
     /// The user that a token stands for, if it is valid now.

@@ -21,6 +21,7 @@ mod discovery;
 mod error;
 mod fields;
 mod http;
+mod impersonation;
 mod kinds;
 mod list;
 mod objects;

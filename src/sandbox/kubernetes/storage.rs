@@ -16,8 +16,9 @@ use super::{
     kinds::{Kind, Kinds},
 };
 
-/// How many events are kept for watches and list continuations; older versions answer 410.
-const KEPT_EVENTS: usize = 20_000;
+/// How many events are kept for watches and list continuations; older versions answer 410. Each
+/// holds an object before and after: tens of kilobytes.
+const KEPT_EVENTS: usize = 2_000;
 
 /// What is kept beside the store; rebuilt from it on start.
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub(crate) mod arm;
 pub(crate) mod cli;
 pub(crate) mod fake;
 pub(crate) mod kube_apiserver;

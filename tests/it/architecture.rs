@@ -86,14 +86,20 @@ fn imports(text: &str) -> Vec<(usize, String)> {
         let line = text[..at].lines().count().max(1);
         let rest = &text[at + "crate::".len()..];
         if let Some(list) = rest.strip_prefix('{') {
-            let (mut depth, mut word) = (1, String::new());
+            let (mut depth, mut word, mut below) = (1, String::new(), false);
             for c in list.chars() {
                 match c {
                     '{' => depth += 1,
                     '}' => depth -= 1,
                     _ => {}
                 }
-                if depth == 1 && (c.is_alphanumeric() || c == '_') {
+                if depth == 1 && matches!(c, ',' | ':') {
+                    // What stands after `::` belongs to the stage before it.
+                    if !below && !word.is_empty() {
+                        found.push((line, std::mem::take(&mut word)));
+                    }
+                    below = c == ':';
+                } else if depth == 1 && !below && (c.is_alphanumeric() || c == '_') {
                     word.push(c);
                 } else if depth <= 1 || c == '{' {
                     // A path's first word ends here; the words after `::` are not stages.
@@ -159,6 +165,7 @@ fn imports_are_found_in_every_form() {
     let nested = words("use crate::{\n    model::{Address, plan_b},\n    execute,\n};");
     assert!(nested.contains(&"model".to_owned()) && nested.contains(&"execute".to_owned()));
     assert!(!nested.contains(&"plan_b".to_owned()), "{nested:?}");
+    assert_eq!(words("use crate::{ops::migrate::{self, a}, model};"), ["ops", "model"]);
     assert_eq!(words("// nothing"), Vec::<String>::new());
 }
 

@@ -416,3 +416,15 @@ async fn a_sidecar_without_the_label_is_not_mutated_and_our_template_is() {
         assert_eq!(text.contains("AZURE_FEDERATED_TOKEN_FILE"), mutated, "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: run it alone on a quiet machine"]
+async fn two_hundred_workloads_move_within_a_minute() {
+    let world = World::start(&names(200)).await;
+    let started = std::time::Instant::now();
+    let (put_back, good) = world.apply(Duration::from_mins(5)).await;
+    let took = started.elapsed();
+    assert!(good && put_back.is_empty(), "{put_back:?}");
+    assert_eq!(world.phases().await, vec![Phase::Soaking; 200]);
+    assert!(took < Duration::from_mins(1), "{took:?}");
+}

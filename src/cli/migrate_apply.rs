@@ -39,7 +39,7 @@ pub(super) async fn run(
     if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("migrate apply writes text or json"));
     }
-    if !args.yes && !context.env.can_ask {
+    if !args.yes && !context.env.can_ask() {
         return Err(CliError::usage("there is no terminal to ask on")
             .hint("review with `widentity migrate plan`, then `widentity migrate apply --yes`"));
     }

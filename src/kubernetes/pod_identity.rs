@@ -21,7 +21,7 @@ use crate::model::{
     snapshot::{Strategy, TemplateKind},
 };
 
-const GROUP: &str = "aadpodidentity.k8s.io/v1";
+pub(super) const GROUP: &str = "aadpodidentity.k8s.io/v1";
 /// Marks the `ConfigMap` that holds a backup.
 pub const BACKUP_LABEL: &str = "widentity.dev/migrate";
 /// Its value.
@@ -372,6 +372,12 @@ impl Client {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What MIC has assigned and not taken back.
+    pub async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
+        let found = self.collect(GROUP, "azureassignedidentities", &[], |o| Some(named(o))).await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Reads everything of Pod Identity that this cluster's API server knows. What is refused is

@@ -339,7 +339,7 @@ pub(super) struct Doctor {
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// A code, a message in quotes, or `-` for a log on standard input (the default in a pipe)
-    #[arg(value_name = "CODE", allow_hyphen_values = true)]
+    #[arg(value_name = "CODE")]
     pub(super) text: Vec<String>,
     /// Look at the chains of the configuration file, too
     #[arg(long)]
@@ -436,13 +436,13 @@ pub(super) struct FaultRule {
     #[command(flatten)]
     pub(super) action: FaultAction,
     /// The error code, or reason, of --answer
-    #[arg(long, requires = "answer", default_value = "")]
+    #[arg(long, default_value = "")]
     pub(super) code: String,
     /// The message of --answer
-    #[arg(long, requires = "answer", default_value = "")]
+    #[arg(long, default_value = "")]
     pub(super) message: String,
     /// The Retry-After of --answer in seconds
-    #[arg(long, requires = "answer", value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS")]
     pub(super) retry_after: Option<u64>,
 }
 

@@ -58,6 +58,10 @@ fn rule(args: FaultRule) -> Result<Rule, CliError> {
     let millis =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let FaultAction { answer, delay, reset, reply_lost, cut, slow, stall } = action;
+    let worded = !code.is_empty() || !message.is_empty() || retry_after.is_some();
+    if answer.is_none() && worded {
+        return Err(CliError::usage("--code, --message and --retry-after go with --answer"));
+    }
     let action = match (answer, delay, slow) {
         (Some(status), _, _) => Action::Answer { status, code, message, retry_after },
         (_, Some(delay), _) => Action::Delay(millis(delay)),

@@ -57,8 +57,11 @@ async fn in_world(
     let mut decided = Vec::new();
     for read in &everything.clusters {
         let of = chosen.clusters.iter().filter(|c| c.survey.cluster == read.survey.cluster);
-        let names: BTreeSet<String> =
-            of.flat_map(|c| c.survey.workloads.iter().map(|w| w.name())).collect();
+        let names: BTreeSet<String> = of
+            .flat_map(|c| {
+                c.survey.workloads.iter().map(super::super::migrate::survey::Workload::name)
+            })
+            .collect();
         let options = RunOptions::new(context.env.now(), interrupt.receiver());
         let progress = Progress::new(output, context.env.stderr_is_terminal);
         let mut sink = |event: &Event| progress.on_event(event);

@@ -26,12 +26,11 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, CliError> {
             .hint("widentity --sandbox plan begins one"));
     }
     let ready = served::find(context)?;
-    let world = match &ready {
-        Some(ready) => served::send(ready, Method::GET, "/sandbox/world", None).await?,
-        None => {
-            let opened = Files::open(&path).map_err(|error| start_error(&error.into()))?;
-            summary::of(&opened.store)
-        }
+    let world = if let Some(ready) = &ready {
+        served::send(ready, Method::GET, "/sandbox/world", None).await?
+    } else {
+        let opened = Files::open(&path).map_err(|error| start_error(&error.into()))?;
+        summary::of(&opened.store)
     };
     if context.global.output == Format::Json {
         context.output.data(&format!("{world:#}\n"));

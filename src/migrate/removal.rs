@@ -47,12 +47,11 @@ pub fn removal(estate: &Estate, survey: &Survey, allowed: Allowed<'_>) -> Remova
         if users.is_empty() {
             continue;
         }
-        match obstacle(estate, binding, &users, allowed) {
-            Some(why) => found.kept.push((format!("binding {at}"), why)),
-            None => {
-                found.workloads.extend(users.iter().map(|workload| workload.name()));
-                found.bindings.push(binding.clone());
-            }
+        if let Some(why) = obstacle(estate, binding, &users, allowed) {
+            found.kept.push((format!("binding {at}"), why))
+        } else {
+            found.workloads.extend(users.iter().map(|workload| workload.name()));
+            found.bindings.push(binding.clone());
         }
     }
     let goes = |b: &Binding| found.bindings.iter().any(|gone| gone.uid == b.uid);

@@ -1,7 +1,7 @@
 //! An issuer's documents, fetched as Entra fetches them: over the public network, without a
 //! credential.
 //!
-//! Source: OpenID Connect Discovery 1.0, §4.
+//! Source: `OpenID` Connect Discovery 1.0, §4.
 
 use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, Request, Url};
 use serde::{Deserialize, de::DeserializeOwned};

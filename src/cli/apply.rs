@@ -60,7 +60,7 @@ fn gate(context: &Context, args: &Apply) -> Result<Gate, CliError> {
     if args.yes {
         return Ok(Gate::Yes);
     }
-    if context.env.can_ask {
+    if context.env.can_ask() {
         return Ok(Gate::Ask);
     }
     Err(CliError::usage("there is no terminal to ask on").hint(

@@ -230,6 +230,22 @@ pub(super) enum Migrate {
     Apply(MigrateApply),
     /// Give a workload back exactly what widentity changed
     Rollback(MigrateRollback),
+    /// Prove again, then remove bindings and identities of workloads that have soaked
+    Finish(MigrateFinish),
+}
+
+/// `migrate finish`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateFinish {
+    /// Which workloads.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// MIC may take identities from nodes although other pods may live on them
+    #[arg(long)]
+    pub(super) unassign: bool,
 }
 
 /// `migrate apply`.

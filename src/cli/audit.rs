@@ -23,7 +23,7 @@ pub(super) async fn run(
     }
     let world = World::open(context, &args.select).await?;
     let found = tokio::select! {
-        found = audit::audit(&world.connected, &world.desired) => found,
+        found = Box::pin(audit::audit(&world.connected, &world.desired)) => found,
         () = interrupt.asked() => return Ok(ExitCode::Interrupted),
     };
     let sandbox = world.is_sandbox();

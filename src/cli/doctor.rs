@@ -31,7 +31,7 @@ pub(super) async fn run(
     let options = Options { token: !args.no_token, now: context.env.now() };
     let with_file = context.global.sandbox || context.global.config.exists();
     let examined = tokio::select! {
-        examined = examine(context, &args, about, options, with_file) => examined?,
+        examined = Box::pin(examine(context, &args, about, options, with_file)) => examined?,
         () = interrupt.asked() => return Ok(ExitCode::Interrupted),
     };
     Ok(show(context, &examined))
@@ -61,7 +61,7 @@ async fn examine(
     with_file: bool,
 ) -> Result<Vec<Examined>, CliError> {
     if with_file {
-        return in_world(context, args, about, options).await;
+        return Box::pin(in_world(context, args, about, options)).await;
     }
     let Some((namespace, object)) = about else {
         let file = context.global.config.display().to_string();
@@ -77,7 +77,7 @@ async fn examine(
     let to = args.context.first().cloned();
     let wanted = args.target.as_deref().map(ArmId::new);
     let questions = doctor::bare(namespace, &object, args.kubeconfig.clone(), to, wanted);
-    finish(doctor::doctor(reach, questions, None, options).await)
+    finish(Box::pin(doctor::doctor(reach, questions, None, options)).await)
 }
 
 async fn in_world(
@@ -103,15 +103,16 @@ async fn in_world(
         auth: args.auth,
     };
     let world = World::open(context, &select).await?;
-    let questions = questions(&world, about, &args.cluster);
+    let questions = questions(context, &world, about, &args.cluster);
     let reach = world.connected.reach();
-    let examined = doctor::doctor(reach, questions, Some(&world.desired), options).await;
+    let examined = Box::pin(doctor::doctor(reach, questions, Some(&world.desired), options)).await;
     world.close().await?;
     finish(examined)
 }
 
 /// What is asked about in an open world.
 pub(super) fn questions(
+    context: &Context,
     world: &World,
     about: Option<(Namespace, Object)>,
     clusters: &[String],
@@ -120,7 +121,15 @@ pub(super) fn questions(
     if !clusters.is_empty() {
         connections.retain(|name, _| clusters.iter().any(|cluster| cluster == name.as_str()));
     }
-    doctor::of_file(&world.desired, &connections, about)
+    let mut options = Vec::new();
+    let config = context.global.config.display().to_string();
+    if config != "workloads.toml" {
+        options.extend(["-c".to_owned(), config]);
+    }
+    if context.global.sandbox {
+        options.push("--sandbox".to_owned());
+    }
+    doctor::of_file(&world.desired, &connections, about, &options)
 }
 
 fn finish<E: std::fmt::Display>(

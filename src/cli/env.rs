@@ -11,8 +11,6 @@ use jiff::Timestamp;
 /// The environment of the process, read once. It may hold secrets: no `Debug`.
 pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
-    /// Whether a person can be asked: standard input and standard error are a terminal.
-    pub(super) can_ask: bool,
     /// Whether standard input is a terminal.
     pub(super) stdin_is_terminal: bool,
     /// Whether standard output is a terminal.
@@ -24,13 +22,11 @@ pub(super) struct Environment {
 impl Environment {
     /// Reads the process's environment.
     pub(super) fn read() -> Self {
-        let stderr_is_terminal = io::stderr().is_terminal();
         Self {
             variables: std::env::vars_os().collect(),
-            can_ask: io::stdin().is_terminal() && stderr_is_terminal,
             stdin_is_terminal: io::stdin().is_terminal(),
             stdout_is_terminal: io::stdout().is_terminal(),
-            stderr_is_terminal,
+            stderr_is_terminal: io::stderr().is_terminal(),
         }
     }
 
@@ -39,11 +35,15 @@ impl Environment {
         let variables = variables.into_iter().map(|(key, value)| (key.into(), value.into()));
         Self {
             variables: variables.collect(),
-            can_ask: false,
-            stdin_is_terminal: true,
+            stdin_is_terminal: false,
             stdout_is_terminal: false,
             stderr_is_terminal: false,
         }
+    }
+
+    /// Whether a person can be asked: standard input and standard error are a terminal.
+    pub(super) fn can_ask(&self) -> bool {
+        self.stdin_is_terminal && self.stderr_is_terminal
     }
 
     /// A variable that is set, not empty and Unicode.

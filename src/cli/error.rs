@@ -71,6 +71,13 @@ impl CliError {
         self
     }
 
+    /// The same error with another exit code.
+    #[must_use]
+    pub(super) fn with_exit(mut self, exit: ExitCode) -> Self {
+        self.exit = exit;
+        self
+    }
+
     /// The error as text for standard error.
     pub(super) fn render(&self, palette: Palette) -> String {
         if self.verbatim {

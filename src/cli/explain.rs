@@ -33,12 +33,12 @@ pub(super) async fn with_chain(
 ) -> Result<ExitCode, CliError> {
     let mut explained = read(context, &args)?;
     let world = World::open(context, &args.select).await?;
-    let questions = doctor::questions(&world, None, &args.select.cluster);
+    let questions = doctor::questions(context, &world, None, &args.select.cluster);
     let options = Options { token: true, now: context.env.now() };
     let examined = tokio::select! {
-        examined = ops_doctor::doctor(
+        examined = Box::pin(ops_doctor::doctor(
             world.connected.reach(), questions, Some(&world.desired), options,
-        ) => examined,
+        )) => examined,
         () = interrupt.asked() => return Ok(ExitCode::Interrupted),
     };
     world.close().await?;

@@ -5,7 +5,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate_apply, migrate_rollback,
+    migrate_apply, migrate_finish, migrate_rollback,
     world::World,
 };
 use crate::{
@@ -25,6 +25,7 @@ pub(super) async fn run(
         Migrate::Plan(select) => show(context, &select, true, &interrupt).await,
         Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
         Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
+        Migrate::Finish(args) => migrate_finish::run(context, args, interrupt).await,
     }
 }
 
@@ -92,14 +93,7 @@ pub(super) async fn survey(
             return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
         }
     }
-    context.output.note("reading Azure and the clusters ...");
-    let request = Request {
-        desired: &world.desired,
-        sandbox: world.is_sandbox(),
-        now: context.env.now(),
-        soak: select.soak,
-    };
-    let mut overview = ops::overview(request, &world.connected).await;
+    let mut overview = everything(context, world, select).await;
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
@@ -116,4 +110,20 @@ pub(super) async fn survey(
         return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
     }
     Ok(overview)
+}
+
+/// Every workload of every cluster, whatever was chosen.
+pub(super) async fn everything(
+    context: &Context,
+    world: &World,
+    select: &MigrateSelect,
+) -> Overview {
+    context.output.note("reading Azure and the clusters ...");
+    let request = Request {
+        desired: &world.desired,
+        sandbox: world.is_sandbox(),
+        now: context.env.now(),
+        soak: select.soak,
+    };
+    ops::overview(request, &world.connected).await
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(
     if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("migrate apply writes text or json"));
     }
-    if !args.yes && !context.env.can_ask {
+    if !args.yes && !context.env.can_ask() {
         return Err(CliError::usage("there is no terminal to ask on")
             .hint("review with `widentity migrate plan`, then `widentity migrate apply --yes`"));
     }
@@ -170,7 +170,10 @@ fn keep_on_disk(context: &Context, one: &Move) -> Result<(), CliError> {
         .map_err(|error| failed(&error))?;
     for backup in &one.backups {
         let clusters = one.desired.clusters.keys();
-        let cluster = clusters.map(|name| name.as_str()).collect::<Vec<_>>().join("-");
+        let cluster = clusters
+            .map(super::super::model::identifiers::ClusterName::as_str)
+            .collect::<Vec<_>>()
+            .join("-");
         let Backup { namespace, account, .. } = backup;
         let path = folder.join(format!("{cluster}_{namespace}_{account}.json"));
         let file =

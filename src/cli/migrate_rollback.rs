@@ -23,7 +23,7 @@ pub(super) async fn run(
     if context.global.output != Format::Text {
         return Err(CliError::usage("migrate rollback writes text"));
     }
-    if !args.yes && !context.env.can_ask {
+    if !args.yes && !context.env.can_ask() {
         return Err(CliError::usage("there is no terminal to ask on").hint("add --yes"));
     }
     let world = migrate::open(context, &args.select).await?;

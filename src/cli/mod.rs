@@ -17,6 +17,7 @@ mod logging;
 mod main;
 mod migrate;
 mod migrate_apply;
+mod migrate_finish;
 mod migrate_rollback;
 mod output;
 mod plan;

@@ -114,6 +114,9 @@ pub struct Asked {
     /// The kubeconfig context, where commands need one.
     #[serde(default)]
     pub context: Option<String>,
+    /// Options that our own commands need, for example `--sandbox`.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// What is wanted, as far as anybody said.
@@ -138,6 +141,8 @@ pub struct Wanted {
     pub enable: Vec<String>,
     /// Whether Git, not widentity, writes the Kubernetes objects.
     pub git: bool,
+    /// Whether widentity leaves the pods to a later deployment.
+    pub later: bool,
 }
 
 /// A role that is wanted at a scope.

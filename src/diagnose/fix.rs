@@ -26,7 +26,10 @@ impl Facts<'_> {
 
     /// `widentity apply` for this workload.
     pub(super) fn apply(&self) -> String {
-        format!("widentity apply --only {}", quoted(&self.address()))
+        let mut words = vec!["widentity".to_owned()];
+        words.extend(self.evidence.asked.options.iter().map(|option| quoted(option)));
+        words.push(format!("apply --only {}", quoted(&self.address())));
+        words.join(" ")
     }
 
     /// `<namespace>/<account>[@<cluster>]`.
@@ -49,6 +52,11 @@ impl Facts<'_> {
         } else {
             otherwise
         }
+    }
+
+    /// The same for pods, unless they wait for somebody else's deployment.
+    pub(super) fn rolled(&self, otherwise: Fix) -> Fix {
+        if self.evidence.wanted.later { otherwise } else { self.kubernetes(otherwise) }
     }
 
     /// `kubectl annotate` of the account.

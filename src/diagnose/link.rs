@@ -85,13 +85,12 @@ impl Link {
     /// The links without which this one cannot be judged.
     pub fn needs(self) -> &'static [Self] {
         match self {
-            Self::Cluster | Self::Target => &[],
+            Self::Cluster | Self::Target | Self::Identity => &[],
             Self::Issuer | Self::Webhook | Self::Template | Self::Account => &[Self::Cluster],
             Self::Discovery => &[Self::Issuer],
             Self::Annotations => &[Self::Account],
             Self::Pods => &[Self::Webhook, Self::Template, Self::Account, Self::Annotations],
             Self::Token => &[Self::Issuer, Self::Account],
-            Self::Identity => &[],
             Self::Credential => &[Self::Issuer, Self::Account, Self::Identity],
             Self::Exchange => &[Self::Discovery, Self::Token, Self::Identity, Self::Credential],
             Self::Role => &[Self::Identity],
@@ -249,11 +248,9 @@ impl State {
     }
 
     pub(super) fn unseen(failure: &RemoteFailure) -> Self {
-        Self::CouldNotSee {
-            why: failure.to_string(),
-            hint: failure.hint.clone(),
-            matters: failure.kind != FailureKind::NotReached,
-        }
+        let matters = failure.kind != FailureKind::NotReached;
+        let why = if matters { failure.to_string() } else { failure.message.clone() };
+        Self::CouldNotSee { why, hint: failure.hint.clone(), matters }
     }
 
     /// Could not be judged, for a reason that is not a failed call.

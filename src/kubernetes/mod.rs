@@ -2,8 +2,9 @@
 //! [`crate::model::snapshot`] types by pure functions.
 //!
 //! What is never done here: typed `replace` (it drops unknown fields), writes to `spec.selector`,
-//! deletes, unbounded retries, plain http to anything but loopback. Waiting for rollouts is the
-//! executor's business; [`Client::template`] gives it [`crate::model::snapshot::Progress`].
+//! deletes (but of Pod Identity's own objects, by uid), unbounded retries, plain http to anything
+//! but loopback. Waiting for rollouts is the executor's business; [`Client::template`] gives it
+//! [`crate::model::snapshot::Progress`].
 
 mod client;
 mod connect;

@@ -21,7 +21,7 @@ use crate::model::{
     snapshot::{Strategy, TemplateKind},
 };
 
-const GROUP: &str = "aadpodidentity.k8s.io/v1";
+pub(super) const GROUP: &str = "aadpodidentity.k8s.io/v1";
 /// Marks the `ConfigMap` that holds a backup.
 pub const BACKUP_LABEL: &str = "widentity.dev/migrate";
 /// Its value.
@@ -313,11 +313,8 @@ fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
     let by_name = (name == "nmi" && kind == TemplateKind::DaemonSet)
         || (name == "mic" && kind == TemplateKind::Deployment);
     let component = component.map(str::to_owned).or_else(|| by_name.then(|| name.clone()))?;
-    let fits = match kind {
-        TemplateKind::Deployment => component == "mic",
-        TemplateKind::DaemonSet => component == "nmi",
-        _ => false,
-    };
+    let fits = (kind == TemplateKind::Deployment && component == "mic")
+        || (kind == TemplateKind::DaemonSet && component == "nmi");
     if !fits {
         return None;
     }
@@ -375,6 +372,12 @@ impl Client {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What MIC has assigned and not taken back.
+    pub async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
+        let found = self.collect(GROUP, "azureassignedidentities", &[], |o| Some(named(o))).await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Reads everything of Pod Identity that this cluster's API server knows. What is refused is

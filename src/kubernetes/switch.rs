@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::{
     Namespace, names,
-    pod_identity::{Backup, Field},
+    pod_identity::{Backup, Field, Named},
     snapshot::TemplateKind,
 };
 
@@ -61,9 +61,10 @@ impl Place<'_> {
     }
 
     fn template(&self) -> &'static str {
-        match self.kind {
-            TemplateKind::CronJob => "/spec/jobTemplate/spec/template/metadata",
-            _ => "/spec/template/metadata",
+        if self.kind == TemplateKind::CronJob {
+            "/spec/jobTemplate/spec/template/metadata"
+        } else {
+            "/spec/template/metadata"
         }
     }
 }
@@ -258,6 +259,108 @@ impl Client {
         let found: Option<Value> = self.find(format!("{path}/{}", backup_name(like))).await?;
         Ok(found.as_ref().and_then(pod_identity::backup))
     }
+}
+
+/// Objects of Pod Identity, removed by uid and made again.
+impl Client {
+    async fn remove(&self, plural: &str, object: &Named) -> Result<(), KubeError> {
+        let path = collection(pod_identity::GROUP, Some(object.namespace.as_str()), plural);
+        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions",
+            "preconditions": {"uid": object.uid}});
+        let asked: Result<Value, KubeError> = self
+            .ask(&Ask {
+                method: Method::DELETE,
+                path: format!("{path}/{}", segment(&object.name)),
+                query: Vec::new(),
+                body: Some(("application/json", body)),
+                repeat: Repeat::Unsafe,
+            })
+            .await;
+        match asked {
+            // Gone is gone.
+            Err(error) if error.is_not_found() => Ok(()),
+            asked => asked.map(drop),
+        }
+    }
+
+    /// Removes an `AzureIdentityBinding`, unless it was made again since.
+    pub async fn remove_binding(&self, object: &Named) -> Result<(), KubeError> {
+        self.remove("azureidentitybindings", object).await
+    }
+
+    /// Removes an `AzureIdentity`, unless it was made again since.
+    pub async fn remove_identity(&self, object: &Named) -> Result<(), KubeError> {
+        self.remove("azureidentities", object).await
+    }
+
+    async fn whole(
+        &self,
+        plural: &str,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Option<Value>, KubeError> {
+        let path = collection(pod_identity::GROUP, Some(namespace.as_str()), plural);
+        let found: Option<Value> = self.find(format!("{path}/{}", segment(name))).await?;
+        Ok(found.map(bare))
+    }
+
+    /// An `AzureIdentityBinding` as it can be made again.
+    pub async fn pod_identity_binding(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Option<Value>, KubeError> {
+        self.whole("azureidentitybindings", namespace, name).await
+    }
+
+    /// An `AzureIdentity` as it can be made again.
+    pub async fn pod_identity(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Option<Value>, KubeError> {
+        self.whole("azureidentities", namespace, name).await
+    }
+
+    /// Makes an object of Pod Identity again; one that is there stays as it is.
+    pub async fn make_again(&self, object: &Value, manager: &str) -> Result<(), KubeError> {
+        let plural = match object["kind"].as_str() {
+            Some("AzureIdentity") => "azureidentities",
+            Some("AzureIdentityBinding") => "azureidentitybindings",
+            kind => {
+                let message =
+                    format!("a backup holds an object of kind {}", kind.unwrap_or("none"));
+                return Err(KubeError::Body { message });
+            }
+        };
+        let namespace = object["metadata"]["namespace"].as_str();
+        let asked: Result<Value, KubeError> = self
+            .ask(&Ask {
+                method: Method::POST,
+                path: collection(pod_identity::GROUP, namespace, plural),
+                query: vec![("fieldManager", manager.to_owned())],
+                body: Some(("application/json", object.clone())),
+                repeat: Repeat::Unsafe,
+            })
+            .await;
+        match asked {
+            Err(error) if error.is_already_exists() => Ok(()),
+            asked => asked.map(drop),
+        }
+    }
+}
+
+/// An object without what the server gave it.
+fn bare(mut object: Value) -> Value {
+    let Some(meta) = object["metadata"].as_object() else { return object };
+    let keep = ["name", "namespace", "labels", "annotations"];
+    let meta: serde_json::Map<String, Value> = meta
+        .iter()
+        .filter(|(k, _)| keep.contains(&k.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    object["metadata"] = Value::Object(meta);
+    object
 }
 
 /// The name of a backup: an account's name may be longer than a `ConfigMap`'s allows with a prefix.

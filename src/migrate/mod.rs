@@ -7,7 +7,10 @@
 //! without a working path to its credential.
 
 pub mod matching;
+mod notes;
 pub mod phase;
+mod reasons;
+pub mod removal;
 pub mod survey;
 pub mod toml;
 pub mod transition;

@@ -129,13 +129,12 @@ fn unmask(
     masked: &[&EstateTemplate],
 ) {
     let address = Address::workload(&workload.namespace, &workload.account).at(cluster);
-    let proof = plan.steps.iter().find_map(|step| match &step.operation {
-        Operation::Prove { namespace, account, claim, .. }
-            if *namespace == workload.namespace && *account == workload.account =>
-        {
-            Some((step.id, claim.clone()))
-        }
-        _ => None,
+    let proof = plan.steps.iter().find_map(|step| {
+        let Operation::Prove { namespace, account, claim, .. } = &step.operation else {
+            return None;
+        };
+        let ours = *namespace == workload.namespace && *account == workload.account;
+        ours.then(|| (step.id, claim.clone()))
     });
     let Some((proof, claim)) = proof.filter(|_| !masked.is_empty()) else { return };
     let expiration = workload.expiration();

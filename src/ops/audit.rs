@@ -48,7 +48,7 @@ pub async fn audit(connected: &Connected, desired: &DesiredState) -> Audit {
     let (assignments, counted) = assignments;
     let estate = Estate {
         project: Some(desired.project.clone()),
-        clusters: joined(connected, desired, records).await,
+        clusters: Box::pin(joined(connected, desired, records)).await,
         all_clusters,
         identities,
         assignments,
@@ -137,7 +137,7 @@ async fn joined(
         let record = records.iter().find(|record| record.id == cluster.id);
         let kubernetes = match connected.clusters.get(&cluster.name) {
             Some(connection) => match connection.client().await {
-                Ok(client) => match facts(&client).await {
+                Ok(client) => match Box::pin(facts(&client)).await {
                     Ok(facts) => Observation::Present(facts),
                     Err(error) => Observation::Unknown(error.failure("read the cluster")),
                 },

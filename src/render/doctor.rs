@@ -44,14 +44,20 @@ fn one(out: &mut String, diagnosis: &Diagnosis, palette: Palette) {
             let _ = writeln!(out, "        {}", terminal(advice));
         }
     }
-    // A second cause that does not hang on the first has its fix, too.
-    let first = diagnosis.headline().map(|(link, _)| link);
+    // A second cause that does not hang on the first is worth a line, and its fix where the first
+    // one's does not mend it, too.
+    let Some((first, headline)) = diagnosis.headline() else {
+        out.push('\n');
+        return;
+    };
     for checked in &diagnosis.links {
         if let State::Broken(found) = &checked.state
-            && Some(checked.link) != first
+            && checked.link != first
         {
             let _ = writeln!(out, "  also: {}: {}", checked.link.title(), terminal(&found.message));
-            details(out, found);
+            if found.fix != headline.fix {
+                details(out, found);
+            }
         }
     }
     out.push('\n');

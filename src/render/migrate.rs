@@ -12,7 +12,7 @@ use super::{
     text::SANDBOX,
 };
 use crate::{
-    migrate::{Phase, Survey, Verdict, Workload, toml},
+    migrate::{Phase, Survey, Verdict, Workload, removal::Removal, toml},
     model::{RemoteFailure, desired::DesiredWorkload},
     ops::migrate::{Overview, PutBack},
 };
@@ -172,7 +172,7 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
              incomplete",
         ),
         Phase::Broken => {
-            line(out, "      broken: it left Pod Identity and its workload identity is incomplete")
+            line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
         }
         _ => {}
     }
@@ -188,6 +188,25 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
             line(out, format!("      next: {}", escape::terminal(step)));
         }
     }
+}
+
+/// What `finish` would remove in one cluster, and what it keeps with the reason.
+pub fn removal(cluster: &str, what: &Removal) -> String {
+    let mut out = String::new();
+    line(&mut out, format!("# cluster {}", escape::terminal(cluster)));
+    let objects = what
+        .bindings
+        .iter()
+        .map(|b| format!("binding {}/{}", b.namespace, b.name))
+        .chain(what.identities.iter().map(|i| format!("identity {}/{}", i.namespace, i.name)));
+    for object in objects {
+        line(&mut out, format!("  - {}", escape::terminal(&object)));
+    }
+    for (object, why) in &what.kept {
+        let why = escape::terminal(why);
+        line(&mut out, format!("  keeps {}: {why}", escape::terminal(object)));
+    }
+    out
 }
 
 /// How putting a workload back went, in one line.

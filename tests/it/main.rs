@@ -12,6 +12,7 @@ mod azure_client;
 mod azure_clusters;
 mod azure_sandbox;
 mod cli;
+mod cli_doctor;
 mod cli_sandbox;
 mod config;
 mod corpus;

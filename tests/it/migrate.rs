@@ -4,17 +4,25 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use serde::Deserialize;
 use widentity::{
     migrate::{
         self, Phase, Survey, Verdict,
+        matching::{reached, selects},
+        removal::{Allowed, removal},
         survey::{Given, Note},
         toml,
     },
     model::{
-        ArmId, Audience, Origin,
+        AccountName, ArmId, Audience, Namespace, Origin, Subject,
         desired::{DesiredWorkload, ManagedBy, PodSelection, RolloutMode},
-        pod_identity::Estate,
+        names,
+        pod_identity::{
+            AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
+            EstateTemplate, Install, PodIdentity,
+        },
+        snapshot::ObservedCredential,
     },
 };
 
@@ -209,5 +217,208 @@ fn a_survey_does_not_depend_on_the_order_of_what_was_read() {
             s.workloads.iter().map(of).collect()
         };
         assert_eq!(facts(&first), facts(&again), "{name}");
+    }
+}
+
+/// A binding never goes while anything still lives by it.
+#[test]
+fn no_binding_goes_while_anything_lives_by_it() {
+    for (name, fixture) in fixtures() {
+        let survey = fixture.survey();
+        let allowed = Allowed { workloads: None, unassign: true };
+        let what = removal(&fixture.estate, &survey, allowed);
+        let estate = &fixture.estate;
+        for binding in &what.bindings {
+            let live = estate.pods.iter().filter(|pod| !pod.gone);
+            let live = live.filter_map(|pod| Some((&pod.namespace, pod.selector()?)));
+            let stamped = estate.templates.iter().filter(|t| t.kind.writable());
+            let stamped = stamped.filter_map(|t| Some((&t.namespace, t.selector()?)));
+            let used = live.chain(stamped).any(|(n, s)| selects(estate, binding, n, s));
+            assert!(!used, "{name}: {binding:?}");
+            let at = format!("{}/{}", binding.namespace, binding.name);
+            let users = survey.workloads.iter().filter(|w| w.bindings.contains(&at));
+            let arrived = |p| matches!(p, Phase::Soaked | Phase::BindingRemoved | Phase::Cleaned);
+            assert!(users.clone().count() > 0, "{name}");
+            assert!(users.clone().all(|w| arrived(w.phase)), "{name}");
+        }
+        let stays =
+            !matches!(name.as_str(), "soaked" | "switched-and-scaled-to-zero" | "binding-removed");
+        assert_eq!(what.bindings.is_empty() && what.identities.is_empty(), stays, "{name}");
+    }
+}
+
+/// How far one workload of a random estate has come.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Old,
+    Federated,
+    Masked,
+    Switched { ready: bool },
+}
+
+fn random_estate() -> impl Strategy<Value = Estate> {
+    let way = prop_oneof![
+        Just(Way::Old),
+        Just(Way::Federated),
+        Just(Way::Masked),
+        any::<bool>().prop_map(|ready| Way::Switched { ready }),
+    ];
+    let workload = (0..3usize, 0..4usize, way, any::<bool>());
+    let binding = (0..3usize, 0..4usize, 0..3usize);
+    (prop::collection::vec(workload, 1..200), prop::collection::vec(binding, 1..12), any::<bool>())
+        .prop_map(|(workloads, bindings, namespaced)| estate(&workloads, &bindings, namespaced))
+}
+
+fn estate(
+    workloads: &[(usize, usize, Way, bool)],
+    bindings: &[(usize, usize, usize)],
+    namespaced: bool,
+) -> Estate {
+    let fixtures = fixtures();
+    let known = |wanted: &str| {
+        let found = fixtures.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, fixture)| fixture.estate.clone()).unwrap()
+    };
+    let mut estate = known("soaked");
+    let (seen, trusted) = match estate.azure.values().next().unwrap() {
+        AzureIdentityState::Present(seen, trusted) => (seen.clone(), trusted[0].clone()),
+        other => panic!("{other:?}"),
+    };
+    let template = estate.templates[0].clone();
+    let pod = estate.pods[0].clone();
+    let identity = estate.identities[0].clone();
+    estate.templates.clear();
+    estate.pods.clear();
+    estate.accounts.clear();
+    estate.identities.clear();
+    estate.bindings.clear();
+    estate.backups.clear();
+    let space = |n: usize| Namespace(format!("ns{n}"));
+    for n in 0..3 {
+        for i in 0..3 {
+            estate.identities.push(PodIdentity {
+                namespace: space(n),
+                name: format!("id{i}"),
+                uid: format!("i{n}{i}"),
+                ..identity.clone()
+            });
+        }
+    }
+    for (at, (n, selector, i)) in bindings.iter().enumerate() {
+        estate.bindings.push(Binding {
+            namespace: space(*n),
+            name: format!("b{at}"),
+            uid: format!("b{at}"),
+            identity: format!("id{i}"),
+            selector: format!("s{selector}"),
+        });
+    }
+    estate.installs = vec![Install {
+        component: "mic".to_owned(),
+        kind: "deployment".to_owned(),
+        namespaced,
+        ..Install::default()
+    }];
+    let mut credentials = Vec::new();
+    for (at, (n, selector, way, straggler)) in workloads.iter().enumerate() {
+        let (namespace, name) = (space(*n), format!("w{at}"));
+        let selector = format!("s{selector}");
+        let labels = match way {
+            Way::Old | Way::Federated => vec![(BINDING_LABEL, selector.as_str())],
+            Way::Masked => vec![(BINDING_LABEL, selector.as_str()), (names::USE_LABEL, "true")],
+            Way::Switched { .. } => vec![(names::USE_LABEL, "true")],
+        };
+        let labels: BTreeMap<String, String> =
+            labels.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let account = AccountName(name.clone());
+        let switched = matches!(way, Way::Switched { .. });
+        estate.templates.push(EstateTemplate {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: name.clone(),
+            account: account.clone(),
+            labels: labels.clone(),
+            ..template.clone()
+        });
+        let mut live = EstatePod {
+            namespace: namespace.clone(),
+            name: format!("{name}-x-1"),
+            account: account.clone(),
+            labels,
+            controller: Some(format!("replicaset/{name}-x")),
+            ..pod.clone()
+        };
+        live.ready = !matches!(way, Way::Switched { ready: false });
+        estate.pods.push(live.clone());
+        if *straggler {
+            // A pod of the old template that is still there.
+            live.labels = [(BINDING_LABEL.to_owned(), selector.clone())].into();
+            live.client_ids.clear();
+            live.controller = Some(format!("replicaset/{name}-o"));
+            estate.pods.push(live);
+        }
+        if !matches!(way, Way::Old) {
+            credentials.push(ObservedCredential {
+                name: name.clone(),
+                subject: Some(Subject::of(&namespace, &account)),
+                ..trusted.clone()
+            });
+        }
+        estate.accounts.push(EstateAccount {
+            namespace: namespace.clone(),
+            name: account.clone(),
+            client_id: (!matches!(way, Way::Old)).then(|| seen.client_id.to_string()),
+            kept_by: None,
+        });
+        if switched {
+            let reached = reached(&estate, &namespace, &selector);
+            let bindings =
+                reached.iter().map(|r| format!("{}/{}", r.binding.namespace, r.binding.name));
+            let bindings = bindings.collect();
+            estate.backups.push(Backup {
+                namespace,
+                account,
+                identity: seen.id.to_string(),
+                client_id: seen.client_id.to_string(),
+                bindings,
+                ..Backup::default()
+            });
+        }
+    }
+    estate.azure =
+        BTreeMap::from([(seen.id.clone(), AzureIdentityState::Present(seen, credentials))]);
+    estate
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever is removed, every live pod that Pod Identity answered is answered by the same
+    /// identities afterwards, and every pod that it does not answer carries its own proof.
+    #[test]
+    fn nothing_that_lives_loses_its_path(estate in random_estate()) {
+        let survey = migrate::survey(&estate, Given {
+            workloads: &[],
+            may_enable: false,
+            audience: &Audience::default(),
+            now: later(),
+            soak: SignedDuration::ZERO,
+        });
+        let what = removal(&estate, &survey, Allowed { workloads: None, unassign: true });
+        let mut after = estate.clone();
+        after.bindings.retain(|b| !what.bindings.iter().any(|gone| gone.uid == b.uid));
+        after.identities.retain(|i| !what.identities.iter().any(|gone| gone.uid == i.uid));
+        let path = |estate: &Estate, pod: &EstatePod| -> Vec<String> {
+            let found = pod.selector().map(|s| reached(estate, &pod.namespace, s));
+            let found = found.into_iter().flatten();
+            found.filter_map(|r| Some(format!("{} {}", r.binding.uid, r.identity?.uid))).collect()
+        };
+        for pod in estate.pods.iter().filter(|pod| !pod.gone) {
+            prop_assert_eq!(path(&estate, pod), path(&after, pod), "{}", pod.name);
+        }
+        for name in &what.workloads {
+            let workload = survey.workloads.iter().find(|w| w.name() == *name).unwrap();
+            prop_assert_eq!(workload.proved, workload.pods);
+        }
     }
 }

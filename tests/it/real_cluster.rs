@@ -26,6 +26,7 @@ struct Azure {
 }
 
 impl Azure {
+    #[expect(clippy::zombie_processes, reason = "`Drop` ends it and waits for it")]
     fn serve(desk: &Desk, server: &ApiServer) -> Self {
         let line = format!(
             "sandbox serve --ready-file ready.json --cluster prod={}",
@@ -125,7 +126,7 @@ impl Scene {
     }
 
     /// Runs the program while pods are made to run, as a kubelet would.
-    async fn run(&self, line: &str) -> Ran {
+    fn run(&self, line: &str) -> Ran {
         let mut command = self.desk.command(line);
         self.azure.sign_in(&mut command);
         let done = Arc::new(AtomicBool::new(false));
@@ -180,7 +181,6 @@ async fn a_real_api_server_goes_from_nothing_to_proved() {
     a_context_without_rights_sees_nothing_and_writes_nothing(&scene).await;
     scene
         .run("-c real.toml apply --yes --timeout 3m")
-        .await
         .exits(0)
         .shows("Proof: 1 of 1 proved")
         .shows("Apply complete! Resources: 4 added, 1 changed, 0 destroyed.");
@@ -202,19 +202,18 @@ async fn a_real_api_server_goes_from_nothing_to_proved() {
         assert!(pod.to_string().contains(client), "{pod}");
     }
 
-    scene.run("-c real.toml plan --detailed-exitcode").await.exits(0);
+    scene.run("-c real.toml plan --detailed-exitcode").exits(0);
     scene
         .run("-c real.toml apply --yes")
-        .await
         .exits(0)
         .shows("No changes. Your infrastructure matches the configuration.");
-    scene.run("-c real.toml verify").await.exits(0).shows("Proof: 1 of 1 proved");
+    scene.run("-c real.toml verify").exits(0).shows("Proof: 1 of 1 proved");
 }
 
 async fn a_context_without_rights_sees_nothing_and_writes_nothing(scene: &Scene) {
     let text = scene.desk.read("real.toml").replace("\"admin\"", "\"nobody\"");
     scene.desk.write("nobody.toml", text);
-    let ran = scene.run("-c nobody.toml apply --yes").await.exits(6);
+    let ran = scene.run("-c nobody.toml apply --yes").exits(6);
     assert!(!ran.stdout.contains("No changes"), "{}", ran.stdout);
     let path = format!("/api/v1/namespaces/{}/serviceaccounts", scene.namespace);
     let accounts = scene.admin.get(&path).await;

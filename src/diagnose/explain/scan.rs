@@ -134,7 +134,7 @@ impl Scanner {
         let mut hits: Vec<(String, Option<&'static Entry>)> = Vec::new();
         for hit in self.automaton.find_overlapping_iter(&self.line) {
             if let Some(entry) = self.patterns.get(hit.pattern().as_usize()).copied().flatten() {
-                hits.push((entry.code.to_owned(), Some(entry)))
+                hits.push((entry.code.to_owned(), Some(entry)));
             } else {
                 // A number that may go on in the next piece is seen there.
                 if !whole && hit.end() + DIGITS > self.line.len() {

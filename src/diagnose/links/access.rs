@@ -58,7 +58,7 @@ pub(in crate::diagnose) fn role(facts: &mut Facts<'_>) -> State {
             State::CouldNotSee { why, hint, matters } => {
                 unseen = Some(State::CouldNotSee { why, hint, matters });
             }
-            other => return other,
+            other @ (State::Broken(_) | State::NotReached { .. }) => return other,
         }
     }
     unseen.unwrap_or_else(|| {
@@ -284,11 +284,14 @@ pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
         Observation::Present(answer) => answer,
         Observation::Absent => return State::unclear("not asked", false),
         Observation::Unknown(failure) => {
-            return State::CouldNotSee {
-                why: failure.to_string(),
-                hint: failure.hint.clone(),
-                // The target may well be open to the pods only.
-                matters: false,
+            // The target may well be open to the pods only: it never decides.
+            return match State::unseen(failure) {
+                State::CouldNotSee { why, hint, matters: _ } => {
+                    State::CouldNotSee { why, hint, matters: false }
+                }
+                other @ (State::Holds { .. } | State::Broken(_) | State::NotReached { .. }) => {
+                    other
+                }
             };
         }
     };

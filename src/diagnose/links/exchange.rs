@@ -78,7 +78,9 @@ pub(in crate::diagnose) fn exchange(facts: &mut Facts<'_>) -> State {
                 State::CouldNotSee { why, hint, .. } => {
                     State::CouldNotSee { why, hint, matters: !left_out }
                 }
-                other => other,
+                other @ (State::Holds { .. } | State::Broken(_) | State::NotReached { .. }) => {
+                    other
+                }
             };
         }
     };

@@ -139,7 +139,13 @@ fn unset(facts: &Facts<'_>, template: &Template, variable: &str) -> Fix {
         TemplateKind::Rollout | TemplateKind::Job | TemplateKind::Pod => {
             Fix::advice(format!("take {variable} out of the manifest").replace("- ", " "))
         }
-        _ => Fix::command(facts.kubectl(&["set", "env", &template.seen.key(), &variable])),
+        TemplateKind::Deployment
+        | TemplateKind::StatefulSet
+        | TemplateKind::DaemonSet
+        | TemplateKind::CronJob
+        | TemplateKind::ReplicaSet => {
+            Fix::command(facts.kubectl(&["set", "env", &template.seen.key(), &variable]))
+        }
     }
 }
 
@@ -345,5 +351,5 @@ fn roll(facts: &Facts<'_>) -> Fix {
     if on_delete {
         return Fix::advice("delete the pods: the update strategy is OnDelete");
     }
-    facts.kubernetes(Fix::Command { commands: facts.restart() })
+    facts.rolled(Fix::Command { commands: facts.restart() })
 }

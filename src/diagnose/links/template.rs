@@ -199,7 +199,7 @@ fn unlabelled(facts: &Facts<'_>, template: &Template, object: &str) -> State {
             ),
         )
     };
-    State::broken(code, message, facts.kubernetes(patch(facts, template)))
+    State::broken(code, message, facts.rolled(patch(facts, template)))
 }
 
 fn patch(facts: &Facts<'_>, template: &Template) -> Fix {

@@ -179,18 +179,17 @@ impl AzureRead {
                 continue;
             }
             let known = self.credentials.lock().await.get(&id).cloned();
-            let found = match known {
-                Some(found) => found,
-                None => {
-                    let tried = format!("list federated credentials of {}", id.name());
-                    let found = match arm.credentials(&id).await {
-                        Ok(Some(list)) => Observation::Present(list),
-                        Ok(None) => Observation::Absent,
-                        Err(error) => Observation::Unknown(error.failure(tried)),
-                    };
-                    self.credentials.lock().await.insert(id.clone(), found.clone());
-                    found
-                }
+            let found = if let Some(found) = known {
+                found
+            } else {
+                let tried = format!("list federated credentials of {}", id.name());
+                let found = match arm.credentials(&id).await {
+                    Ok(Some(list)) => Observation::Present(list),
+                    Ok(None) => Observation::Absent,
+                    Err(error) => Observation::Unknown(error.failure(tried)),
+                };
+                self.credentials.lock().await.insert(id.clone(), found.clone());
+                found
             };
             evidence.credentials.insert(id, found);
             added = true;

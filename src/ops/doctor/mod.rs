@@ -121,7 +121,9 @@ pub async fn doctor(
         let place = (key, question.asked.namespace.clone(), also.map(|(_, name)| name.to_owned()));
         if !namespaces.contains_key(&place) {
             let found = match client {
-                Ok(client) => cluster::namespace(client, &question.asked.namespace, also).await,
+                Ok(client) => {
+                    Box::pin(cluster::namespace(client, &question.asked.namespace, also)).await
+                }
                 Err(failure) => NamespaceRead::unreachable(failure),
             };
             namespaces.insert(place.clone(), found);
@@ -252,7 +254,9 @@ async fn documents(
     clients: &Clients,
     all: &[&Evidence],
 ) -> BTreeMap<Issuer, Observation<diagnose::evidence::Discovery>> {
-    let issuers: BTreeSet<Issuer> = all.iter().filter_map(|evidence| issuer_of(evidence)).collect();
+    // Issuers of the sandbox are names that only its own Entra resolves.
+    let reachable = all.iter().filter(|_| !clients.endpoints.loopback_only);
+    let issuers: BTreeSet<Issuer> = reachable.filter_map(|evidence| issuer_of(evidence)).collect();
     let fetched = issuers.into_iter().map(|issuer| async {
         let found = cluster::discovery(&clients.issuers, &issuer).await;
         (issuer, found)

@@ -11,7 +11,7 @@ use crate::{
     kubernetes::{Connect, Connection},
     model::{
         AccountName, ArmId, ClusterName, Namespace,
-        desired::{Access, DesiredState, Feature, ManagedBy, Probe, Role},
+        desired::{Access, DesiredState, Feature, ManagedBy, Probe, Role, RolloutMode},
         snapshot::TemplateKind,
     },
 };
@@ -85,6 +85,7 @@ fn asked(namespace: Namespace, object: Option<&Object>) -> Asked {
         cluster: None,
         cluster_id: None,
         context: None,
+        options: Vec::new(),
     };
     match object {
         Some(Object::Account(account)) => asked.account = Some(account.clone()),
@@ -94,14 +95,17 @@ fn asked(namespace: Namespace, object: Option<&Object>) -> Asked {
     asked
 }
 
-/// Every chosen workload of a file, or one object in every chosen cluster of it.
+/// Every chosen workload of a file, or one object in every chosen cluster of it. `options` are
+/// those our own commands need again.
 pub fn of_file(
     desired: &DesiredState,
     connections: &BTreeMap<ClusterName, Connection>,
     about: Option<(Namespace, Object)>,
+    options: &[String],
 ) -> Questions {
     let in_cluster = |mut asked: Asked, name: &ClusterName| {
         let cluster = desired.clusters.get(name);
+        asked.options = options.to_vec();
         asked.cluster = Some(name.clone());
         asked.cluster_id = cluster.map(|cluster| cluster.id.clone());
         asked.context = match cluster.map(|cluster| &cluster.access) {
@@ -176,6 +180,7 @@ pub(super) fn wanted(desired: &DesiredState, evidence: &Evidence) -> (Wanted, Op
     wanted.expiration = Some(workload.expiration());
     wanted.pods = Some(workload.pods.clone());
     wanted.git = workload.managed_by == ManagedBy::Git;
+    wanted.later = workload.rollout != RolloutMode::Auto;
     let grants = desired.assignments.iter().filter(|grant| grant.workloads.contains(&index));
     let grants = grants.map(|grant| Grant {
         role: match &grant.role {

@@ -18,13 +18,11 @@ const SECONDS: u32 = 600;
 
 /// Whether the API server's refusal is about who asks, not about the pod.
 fn about_us(error: &KubeError) -> bool {
-    match error {
-        KubeError::Status { status, message, .. } => match status {
-            401 => true,
-            403 => message.contains("cannot create resource"),
-            status => *status >= 500 && !message.contains("webhook"),
-        },
-        _ => true,
+    let KubeError::Status { status, message, .. } = error else { return true };
+    match status {
+        401 => true,
+        403 => message.contains("cannot create resource"),
+        status => *status >= 500 && !message.contains("webhook"),
     }
 }
 

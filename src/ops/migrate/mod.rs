@@ -1,6 +1,7 @@
 //! `migrate`: off AAD Pod Identity, one workload at a time.
 
 pub mod apply;
+pub mod finish;
 pub mod read;
 pub mod rollback;
 

@@ -43,6 +43,10 @@ async fn attempt(
 ) -> Result<Vec<String>, KubeError> {
     let manager = names::field_manager(project);
     let mut hindrances = Vec::new();
+    // What answers for the old label comes back before the label does.
+    for object in backup.removed.iter().rev() {
+        client.make_again(object, &manager).await?;
+    }
     for kept in &backup.templates {
         let found =
             read.estate.templates.iter().find(|template| {

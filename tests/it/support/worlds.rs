@@ -433,7 +433,7 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
                 (names::PROJECT_ANNOTATION, desired.project.to_string()),
             ];
             if let Some(seconds) = expiration {
-                fields.push((names::EXPIRATION_ANNOTATION, seconds.to_string()))
+                fields.push((names::EXPIRATION_ANNOTATION, seconds.to_string()));
             } else {
                 let field = owned(names::EXPIRATION_ANNOTATION).0;
                 if meta.owners.remove(&field).is_some() {

@@ -447,6 +447,7 @@ pub(super) struct FaultRule {
 }
 
 /// What a rule does to a request.
+#[expect(clippy::struct_excessive_bools, reason = "one switch for each fault without a value")]
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct FaultAction {

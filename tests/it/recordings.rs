@@ -72,7 +72,12 @@ struct Replay {
 
 impl Replay {
     async fn start(recording: &Value) -> Self {
-        let served = Served::start(seed(recording), |_| {}).await;
+        let first = recording["exchanges"][0]["uri"].as_str().unwrap();
+        let subscription = first.split('/').nth(4).unwrap().parse().unwrap();
+        let served = Served::start(seed(recording), |options| {
+            options.settings.subscription = subscription;
+        })
+        .await;
         let ours = BTreeMap::from([
             (
                 "https://management.azure.com".to_owned(),

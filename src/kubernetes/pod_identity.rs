@@ -292,7 +292,11 @@ fn pod(object: &Value) -> EstatePod {
         gone: meta["deletionTimestamp"].is_string() || matches!(phase, "Succeeded" | "Failed"),
         ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
         host_network: object["spec"]["hostNetwork"] == true,
-        client_ids: if injected.present { injected.client_ids } else { Default::default() },
+        client_ids: if injected.present {
+            injected.client_ids
+        } else {
+            std::collections::BTreeSet::default()
+        },
         created: meta["creationTimestamp"].as_str().and_then(|text| text.parse().ok()),
     }
 }

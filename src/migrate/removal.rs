@@ -48,7 +48,7 @@ pub fn removal(estate: &Estate, survey: &Survey, allowed: Allowed<'_>) -> Remova
             continue;
         }
         if let Some(why) = obstacle(estate, binding, &users, allowed) {
-            found.kept.push((format!("binding {at}"), why))
+            found.kept.push((format!("binding {at}"), why));
         } else {
             found.workloads.extend(users.iter().map(|workload| workload.name()));
             found.bindings.push(binding.clone());
@@ -108,7 +108,7 @@ fn obstacle(
     let selects = |namespace, selector: Option<&str>| {
         selector.is_some_and(|s| matching::selects(estate, binding, namespace, s))
     };
-    let templates = estate.templates.iter().filter(|t| !(t.idle && !t.kind.writable()));
+    let templates = estate.templates.iter().filter(|t| !t.idle || t.kind.writable());
     if let Some(template) = templates.into_iter().find(|t| selects(&t.namespace, t.selector())) {
         return Some(format!("it still selects {} in {}", template.key(), template.namespace));
     }

@@ -282,7 +282,20 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                     remember(&mut kept.labels, label, Some(value.clone()), None);
                 }
             }
-            _ => {}
+            Operation::EnableFeatures { .. }
+            | Operation::CreateIdentity { .. }
+            | Operation::TagIdentity { .. }
+            | Operation::PutCredential { .. }
+            | Operation::PutAssignment { .. }
+            | Operation::SettleRoles { .. }
+            | Operation::ConfirmCluster { .. }
+            | Operation::CreateAccount { .. }
+            | Operation::Prove { .. }
+            | Operation::AnnotateAccount { .. }
+            | Operation::CheckInjection { .. }
+            | Operation::RollTemplate { .. }
+            | Operation::AwaitRollout { .. }
+            | Operation::ProvePods { .. } => {}
         }
     }
     changes.then_some(backup)

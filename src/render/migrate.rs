@@ -174,7 +174,15 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         Phase::Broken => {
             line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
         }
-        _ => {}
+        Phase::Discovered
+        | Phase::IdentityFederated
+        | Phase::TokenProved
+        | Phase::Switched
+        | Phase::Soaking
+        | Phase::Soaked
+        | Phase::BindingRemoved
+        | Phase::Cleaned
+        | Phase::RolledBack => {}
     }
     if workload.proxied {
         line(out, "      debt: it uses the migration sidecar");

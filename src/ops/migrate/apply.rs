@@ -1,7 +1,7 @@
 //! `migrate apply`: takes every ready workload as far as its gates allow. One roll first, then
 //! five at once; the first failed one stops the others and is put back. Nothing is removed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -134,7 +134,7 @@ fn failed(one: &Move, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
         Address::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
         Address::Cluster(_) | Address::Identity(_) => None,
     };
-    let mut found: BTreeMap<String, ()> = BTreeMap::new();
+    let mut found = BTreeSet::new();
     for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
         let operation = one.planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
         let pods = matches!(
@@ -146,7 +146,7 @@ fn failed(one: &Move, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
             )
         );
         if pods && let Some(name) = name(&step.info.address) {
-            found.insert(name, ());
+            found.insert(name);
         }
     }
     let switched = |name: &str| {
@@ -157,8 +157,8 @@ fn failed(one: &Move, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
         if finding.code == "rollout-failed"
             && let Some(name) = name(&finding.address).filter(|name| switched(name))
         {
-            found.insert(name, ());
+            found.insert(name);
         }
     }
-    found.into_keys().collect()
+    found.into_iter().collect()
 }

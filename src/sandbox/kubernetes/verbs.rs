@@ -546,7 +546,7 @@ pub(super) fn log(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>>
     }
     let mut text = format!("widentity sandbox: container {name} of pod {}\n", target.name);
     if let Some(started) = status["state"]["running"]["startedAt"].as_str() {
-        text.push_str(&format!("started at {started}\n"));
+        text = format!("{text}started at {started}\n");
     }
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

@@ -38,12 +38,14 @@ impl Manager {
     }
 
     fn show(&self) -> String {
+        use std::fmt::Write as _;
+        // Writing to a string cannot fail.
         let mut out = format!("{:?}", self.name);
         if !self.subresource.is_empty() {
-            out.push_str(&format!(" with subresource {:?}", self.subresource));
+            let _ = write!(out, " with subresource {:?}", self.subresource);
         }
         if !self.applied {
-            out.push_str(&format!(" using {}", self.api_version));
+            let _ = write!(out, " using {}", self.api_version);
         }
         out
     }

@@ -18,11 +18,10 @@ use super::{
 const HASH: &str = "controller-revision-hash";
 
 /// A node came, went or changed: every DaemonSet looks again.
-pub(super) fn node_changed(tx: &mut Tx<'_>) -> Outcome<()> {
+pub(super) fn node_changed(tx: &mut Tx<'_>) {
     for (key, _) in tx.list("apps/daemonsets/", None) {
         tx.enqueue(key);
     }
-    Ok(())
 }
 
 /// Moves a DaemonSet on and writes its status.

@@ -85,18 +85,16 @@ fn published(name: &str) -> String {
 
 /// The published name of a kind.
 fn published_kind(kind: &Kind) -> String {
-    match kind.ty() {
-        // Both versions of CronJob share a type but not its published name.
-        Type::Named(name) => published(name).replace(
+    // Both versions of CronJob share a type but not its published name.
+    if let Type::Named(name) = kind.ty() {
+        return published(name).replace(
             &format!(".{}.{}", kind.storage, kind.kind),
             &format!(".{}.{}", kind.version, kind.kind),
-        ),
-        _ => {
-            let mut parts: Vec<&str> = kind.group.split('.').collect();
-            parts.reverse();
-            format!("{}.{}.{}", parts.join("."), kind.version, kind.kind)
-        }
+        );
     }
+    let mut parts: Vec<&str> = kind.group.split('.').collect();
+    parts.reverse();
+    format!("{}.{}.{}", parts.join("."), kind.version, kind.kind)
 }
 
 /// How references are written in a version of `OpenAPI`.

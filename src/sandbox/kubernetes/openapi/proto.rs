@@ -11,11 +11,15 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
+        loop {
+            // Seven bits at a time, so the byte is never cut.
+            let bits = u8::try_from(value & 0x7f).unwrap_or(0);
             value >>= 7;
+            if value == 0 {
+                return self.0.push(bits);
+            }
+            self.0.push(bits | 0x80);
         }
-        self.0.push(value as u8);
     }
 
     fn bytes(&mut self, number: u64, bytes: &[u8]) {

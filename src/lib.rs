@@ -28,6 +28,7 @@
 //! | [`model`] | says what things are | nothing |
 //! | [`config`] | reads TOML, reports every problem at once | `model` |
 //! | [`plan`] | decides: pure, no clock, no IO | `model` |
+//! | [`diagnose`] | explains: the chain link by link, audit, codes | `model` |
 //! | [`azure`] | talks to ARM and Entra | `model` |
 //! | [`kubernetes`] | talks to API servers | `model` |
 //! | [`observe`] | decides what to read and how much at once | `model`, `azure`, `kubernetes` |

@@ -70,6 +70,8 @@ pub mod model;
 pub mod config;
 pub mod plan;
 
+pub mod diagnose;
+
 // Talking.
 pub mod azure;
 pub mod execute;

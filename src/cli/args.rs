@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn durations_and_pairs() {
-        assert_eq!(duration("30m"), Ok(std::time::Duration::from_secs(1800)));
+        assert_eq!(duration("30m"), Ok(std::time::Duration::from_mins(30)));
         assert!(duration("-1s").is_err() && duration("soon").is_err());
         assert_eq!(pair("prod=/tmp/k"), Ok(("prod".to_owned(), "/tmp/k".to_owned())));
         assert!(pair("prod").is_err() && pair("=x").is_err());

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     execute::exit::{self, ExitCode},
-    ops::{self, PlanOptions, Planned, plan::Request},
+    ops::{self, PlanOptions, Planned, Scope, plan::Request},
     render::{escape, findings::counted, json, markdown, text},
 };
 
@@ -36,16 +36,17 @@ pub(super) async fn read(
     interrupt: &Interrupt,
     options: PlanOptions,
 ) -> Option<Planned> {
-    let placements = world.desired.placements().count();
+    let scope = Scope::of(&world.desired, &world.config, world.is_sandbox(), context.env.now());
     context.output.note(&format!(
-        "reading Azure and the clusters for {} ...",
-        counted(placements, "placement")
+        "reading Azure and {} for {} ...",
+        counted(scope.clusters.len(), "cluster"),
+        counted(scope.workloads.len(), "workload"),
     ));
     let request = Request {
         desired: &world.desired,
         config: &world.config,
         sandbox: world.is_sandbox(),
-        now: context.env.now(),
+        now: scope.taken_at,
         options,
     };
     tokio::select! {

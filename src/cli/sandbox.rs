@@ -31,6 +31,10 @@ use crate::{
     },
 };
 
+/// What is said of a log whose last line an earlier run could not finish.
+const TORN: &str = "the sandbox's log was cut short: its last line is dropped, run again if \
+                    something is missing";
+
 /// The sandbox that a run uses.
 pub(super) enum Attached {
     /// Started by this run, which writes its world down at the end.
@@ -40,6 +44,15 @@ pub(super) enum Attached {
 }
 
 impl Attached {
+    /// What is worth saying about how it was opened.
+    pub(super) fn remark(&self) -> Option<&'static str> {
+        match self {
+            Self::Own(running) if running.dropped_torn_write() => Some(TORN),
+            Self::Own(_) => None,
+            Self::Served => Some("attached to the sandbox that is being served"),
+        }
+    }
+
     /// Ends a sandbox of our own.
     pub(super) async fn close(self) -> Result<(), CliError> {
         match self {
@@ -80,17 +93,8 @@ pub(super) async fn target(
     desired: &mut DesiredState,
 ) -> Result<(Target, Attached), CliError> {
     let (ready, attached) = match Sandbox::start(options(context, desired)?).await {
-        Ok(running) => {
-            if running.dropped_torn_write() {
-                context.output.message(
-                    "the sandbox's log was cut short: its last line is dropped, run again if \
-                     something is missing",
-                );
-            }
-            (running.ready().clone(), Attached::Own(Box::new(running)))
-        }
+        Ok(running) => (running.ready().clone(), Attached::Own(Box::new(running))),
         Err(StartError::Files(FileError::Locked { path: _, ready: Some(ready) })) => {
-            context.output.note("attached to the sandbox that is being served");
             (*ready, Attached::Served)
         }
         Err(error) => return Err(start_error(&error)),
@@ -180,7 +184,7 @@ pub(super) async fn serve(
     let options = Options { external: external.collect(), ..options(context, &desired)? };
     let running = Sandbox::start(options).await.map_err(|error| start_error(&error))?;
     if running.dropped_torn_write() {
-        context.output.message("the sandbox's log was cut short: its last line is dropped");
+        context.output.message(TORN);
     }
     if let Some(path) = &args.ready_file {
         running.write_ready_file(path).map_err(|error| start_error(&error.into()))?;

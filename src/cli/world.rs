@@ -53,9 +53,6 @@ pub(super) fn desired(
     select: &Select,
 ) -> Result<(Config, DesiredState), CliError> {
     let config = load(context)?;
-    if config.warnings().warnings() > 0 {
-        context.output.note(&config.warnings().render(context.output.err.coloured));
-    }
     let selection = Selection {
         only: select.only.clone(),
         namespaces: select.namespace.clone(),
@@ -96,7 +93,14 @@ impl World {
         let connected = connect::connect(&desired, target, waits).await;
         let connected = connected.map_err(|error| connect_error(&error))?;
         let actor = connected.actor.to_string();
-        output.note(&format!("acting as {} ({})", escape::terminal(&actor), connected.kind));
+        let kind = if sandbox.is_some() { "sandbox" } else { connected.kind.as_str() };
+        output.note(&format!("acting as {} ({kind})", escape::terminal(&actor)));
+        if let Some(remark) = sandbox.as_ref().and_then(Attached::remark) {
+            output.message(remark);
+        }
+        if config.warnings().warnings() > 0 {
+            output.note(&config.warnings().render(output.err.coloured));
+        }
         let config = context.global.config.display().to_string();
         Ok(Self { desired, connected, config, sandbox })
     }

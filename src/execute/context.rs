@@ -19,8 +19,8 @@ use tokio::{
 use super::{
     RunOptions,
     event::{Cancelled, Evidence, Outcome},
+    lanes::cluster_of,
     outputs::{Output, Outputs},
-    queue::cluster_of,
     remote::{Notes, Remote},
 };
 use crate::{

@@ -12,9 +12,10 @@ use tokio::{
 use super::{
     context::{Context, Run},
     event::{Cancelled, Event, Outcome, StepInfo},
+    lanes::{BrokenPlan, Limits},
     operations,
     outputs::Outputs,
-    queue::{BrokenPlan, Limits, Queue},
+    queue::Queue,
     remote::Remote,
     report::ApplyReport,
 };

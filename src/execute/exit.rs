@@ -222,6 +222,9 @@ mod tests {
         Outcome::Failed { failure, written: false }
     }
 
+    /// What it is, what planning found, how the steps ended, the exit code.
+    type Case<'a> = (&'a str, &'a PlanReport, Vec<(StepClass, Outcome)>, u8);
+
     #[test]
     fn precedence_of_apply() {
         use FailureKind::{Denied, NotProved, Refused, TimedOut, Unreachable};
@@ -234,7 +237,7 @@ mod tests {
         let denied = PlanReport { unknown: unseen(Denied), ..PlanReport::default() };
         let unreachable = PlanReport { unknown: unseen(Unreachable), ..PlanReport::default() };
 
-        let table: Vec<(&str, &PlanReport, Vec<(StepClass, Outcome)>, u8)> = vec![
+        let table: Vec<Case<'_>> = vec![
             ("nothing to do", &clear, vec![], 0),
             ("all done", &clear, vec![(Write, done()), (Proof, done())], 0),
             ("interrupted", &clear, vec![(Write, cancelled(Cancelled::Interrupted))], 8),

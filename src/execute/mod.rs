@@ -5,6 +5,7 @@ pub mod event;
 mod executor;
 pub mod exit;
 pub mod journal;
+mod lanes;
 mod operations;
 mod outputs;
 mod queue;
@@ -14,7 +15,7 @@ pub mod report;
 
 pub use event::{Event, Outcome};
 pub use executor::{RunOptions, run};
-pub use queue::{BrokenPlan, Limits};
+pub use lanes::{BrokenPlan, Limits};
 pub use remote::Remote;
 pub use remotes::{RemoteCluster, Remotes};
 pub use report::ApplyReport;

@@ -4,7 +4,10 @@
 use std::{fmt, io::IsTerminal as _, path::PathBuf, sync::Arc};
 
 use futures::future::BoxFuture;
-use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{
+    Cluster, Context, ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError,
+    NamedCluster, NamedContext,
+};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
@@ -135,39 +138,64 @@ pub(super) struct Settings {
 pub(super) async fn settings(connect: Connect) -> Result<Settings, KubeError> {
     match connect {
         Connect::Kubeconfig { path, context } => kubeconfig(path, context).await,
-        Connect::Direct { server, ca_pem, token } => {
-            let server = checked_server(server.as_str())?;
-            let bad =
-                |message: String| KubeError::BadServer { server: server.to_string(), message };
-            let mut config =
-                kube::Config::new(server.as_str().parse().map_err(|e| bad(format!("{e}")))?);
-            if !ca_pem.trim().is_empty() {
-                config.root_cert = Some(certificates(&ca_pem).map_err(bad)?);
-            }
-            Ok(Settings {
-                config,
-                token: Some(token),
-                who: "the Azure credential".to_owned(),
-                install: None,
-            })
-        }
+        Connect::Direct { server, ca_pem, token } => direct(&server, &ca_pem, token).await,
     }
 }
 
-/// The DER bodies of a PEM bundle.
-fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, String> {
+async fn direct(server: &Url, ca_pem: &str, token: TokenSource) -> Result<Settings, KubeError> {
     use base64::Engine as _;
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    let mut found = Vec::new();
-    for part in pem.split(BEGIN).skip(1) {
-        let Some((body, _)) = part.split_once("-----END CERTIFICATE-----") else {
-            return Err("its CA is cut short".to_owned());
-        };
-        let body: String = body.split_whitespace().collect();
-        let der = base64::engine::general_purpose::STANDARD.decode(body);
-        found.push(der.map_err(|e| format!("its CA is not PEM: {e}"))?);
+    let bad = |message: String| KubeError::BadServer { server: server.to_string(), message };
+    let ca = (!ca_pem.trim().is_empty())
+        .then(|| base64::engine::general_purpose::STANDARD.encode(ca_pem));
+    let name = String::from("direct");
+    let cluster = Cluster {
+        server: Some(server.to_string()),
+        certificate_authority_data: ca,
+        ..Cluster::default()
+    };
+    let context = Context { cluster: name.clone(), ..Context::default() };
+    // As a kubeconfig without a user, so that `HTTPS_PROXY` counts for both ways.
+    let file = Kubeconfig {
+        clusters: vec![NamedCluster {
+            name: name.clone(),
+            cluster: Some(cluster),
+            ..NamedCluster::default()
+        }],
+        contexts: vec![NamedContext {
+            name: name.clone(),
+            context: Some(context),
+            ..NamedContext::default()
+        }],
+        ..Kubeconfig::default()
+    };
+    let config = configuration(file, name).await?.map_err(|e| bad(e.to_string()))?;
+    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+        return Err(bad("its certificate authority is not PEM".to_owned()));
     }
-    if found.is_empty() { Err("its CA is not PEM".to_owned()) } else { Ok(found) }
+    let who = "the Azure credential".to_owned();
+    Ok(Settings { config, token: Some(token), who, install: None })
+}
+
+/// What kube makes of a context, after its server was checked.
+async fn configuration(
+    file: Kubeconfig,
+    context: String,
+) -> Result<Result<kube::Config, KubeconfigError>, KubeError> {
+    let cluster_of = |named: &NamedContext| Some(named.context.as_ref()?.cluster.clone());
+    let cluster = file.contexts.iter().find(|known| known.name == context).and_then(cluster_of);
+    let cluster = file.clusters.iter().find(|known| Some(&known.name) == cluster.as_ref());
+    let own_proxy = cluster.and_then(|known| known.cluster.as_ref()?.proxy_url.as_ref()).is_some();
+    let options = KubeConfigOptions { context: Some(context), ..KubeConfigOptions::default() };
+    let mut config = match kube::Config::from_custom_kubeconfig(file, &options).await {
+        Ok(config) => config,
+        Err(error) => return Ok(Err(error)),
+    };
+    let server = checked_server(&config.cluster_url.to_string())?;
+    // kube takes `HTTPS_PROXY` where the cluster names no proxy; loopback must not go through it.
+    if is_loopback(&server) && !own_proxy {
+        config.proxy_url = None;
+    }
+    Ok(Ok(config))
 }
 
 async fn kubeconfig(path: Option<PathBuf>, context: Option<String>) -> Result<Settings, KubeError> {
@@ -180,7 +208,6 @@ async fn kubeconfig(path: Option<PathBuf>, context: Option<String>) -> Result<Se
     };
     let mut file = file.map_err(|e| kubeconfig_error(&shown, &e))?;
     let name = context
-        .clone()
         .or_else(|| file.current_context.clone())
         .filter(|name| !name.is_empty())
         .ok_or_else(|| KubeError::NoCurrentContext { path: shown.clone() })?;
@@ -196,25 +223,7 @@ async fn kubeconfig(path: Option<PathBuf>, context: Option<String>) -> Result<Se
             exec.interactive_mode = Some(ExecInteractiveMode::Never);
         }
     }
-    // kube takes `HTTPS_PROXY` where the cluster names no proxy; loopback must not go through it.
-    let own_proxy = |cluster: &kube::config::NamedCluster| {
-        cluster.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some())
-    };
-    let cluster_name = file
-        .contexts
-        .iter()
-        .find(|known| known.name == name)
-        .and_then(|known| known.context.as_ref().map(|context| context.cluster.clone()));
-    let cluster = file.clusters.iter().find(|known| Some(&known.name) == cluster_name.as_ref());
-    let proxied = cluster.is_some_and(own_proxy);
-    let options = KubeConfigOptions { context: Some(name), ..KubeConfigOptions::default() };
-    let mut config = kube::Config::from_custom_kubeconfig(file, &options)
-        .await
-        .map_err(|e| kubeconfig_error(&shown, &e))?;
-    let server = checked_server(&config.cluster_url.to_string())?;
-    if is_loopback(&server) && !proxied {
-        config.proxy_url = None;
-    }
+    let config = configuration(file, name).await?.map_err(|e| kubeconfig_error(&shown, &e))?;
     let (who, install) = match &config.auth_info.exec {
         Some(exec) => {
             let command = exec.command.as_deref().unwrap_or("without a command");
@@ -251,14 +260,22 @@ mod tests {
         assert!(matches!(checked_server("ftp://x"), Err(KubeError::BadServer { .. })));
     }
 
-    #[test]
-    fn a_ca_is_pem_or_refused() {
-        assert_eq!(
-            certificates("-----BEGIN CERTIFICATE-----\nAAE=\n-----END CERTIFICATE-----\n"),
-            Ok(vec![vec![0, 1]])
-        );
-        assert!(certificates("nonsense").is_err());
-        assert!(certificates("-----BEGIN CERTIFICATE-----\nAAE=\n").is_err());
+    #[tokio::test]
+    async fn a_ca_is_pem_or_refused() {
+        let ask = async |server: &str, ca: &str| {
+            let token: TokenSource = Arc::new(|| Box::pin(async { Ok(Token::new("t")) }));
+            let server = Url::parse(server).unwrap();
+            settings(Connect::Direct { server, ca_pem: ca.to_owned(), token }).await.map(|_| ())
+        };
+        let good = "-----BEGIN CERTIFICATE-----\nAAE=\n-----END CERTIFICATE-----\n";
+        assert!(ask("https://aks.example", good).await.is_ok());
+        assert!(ask("https://aks.example", "").await.is_ok());
+        for bad in ["nonsense", "-----BEGIN CERTIFICATE-----\nAAE=\n"] {
+            let refused = ask("https://aks.example", bad).await;
+            assert!(matches!(refused, Err(KubeError::BadServer { .. })), "{bad}: {refused:?}");
+        }
+        let clear = ask("http://aks.example", good).await;
+        assert!(matches!(clear, Err(KubeError::PlainHttp { .. })), "{clear:?}");
     }
 
     #[tokio::test]

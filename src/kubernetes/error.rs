@@ -160,14 +160,11 @@ impl KubeError {
 
     /// Whether somebody else owns a field, or the object changed or was recreated.
     pub fn is_conflict(&self) -> bool {
-        match self {
-            Self::Recreated { .. } => true,
-            // Servers say of another uid in the body either that or that the field is immutable.
-            Self::Status { status: 422, causes, .. } => {
-                causes.iter().any(|cause| cause.field == "metadata.uid")
-            }
-            _ => self.status() == Some(409) && !self.is_already_exists(),
-        }
+        // Servers say of another uid in the body either that or that the field is immutable.
+        let immutable = || self.causes().iter().any(|cause| cause.field == "metadata.uid");
+        matches!(self, Self::Recreated { .. })
+            || self.status() == Some(409) && !self.is_already_exists()
+            || self.status() == Some(422) && immutable()
     }
 
     /// Whether the object to be made exists.

@@ -316,6 +316,7 @@ pub type FieldOwners = BTreeMap<OwnedField, BTreeSet<Manager>>;
 
 /// Marks of other tools on an object: what its labels, annotations and managed fields say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ObjectMeta {
     /// Labels of the object.
     pub labels: BTreeMap<String, String>,
@@ -445,6 +446,7 @@ pub enum Strategy {
 
 /// How far a controller has come with its present template.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Progress {
     /// `metadata.generation`.
     pub generation: i64,
@@ -505,11 +507,31 @@ impl ObservedPod {
     pub fn live(&self) -> bool {
         !self.deleting && self.phase != "Succeeded" && self.phase != "Failed"
     }
+
+    /// Whether the controller of `template` made it. A Deployment's pods belong to a ReplicaSet
+    /// named after it and a hash, so no list of `ReplicaSets` is needed; a CronJob's to a Job
+    /// likewise.
+    pub fn is_made_by(&self, template: &ObservedTemplate) -> bool {
+        let Some((kind, name)) = &self.controller else { return false };
+        let stem = name.rsplit_once('-').map_or(name.as_str(), |(stem, _)| stem);
+        match template.kind {
+            TemplateKind::Deployment | TemplateKind::Rollout => {
+                kind == "ReplicaSet" && stem == template.name
+            }
+            TemplateKind::StatefulSet => kind == "StatefulSet" && *name == template.name,
+            TemplateKind::DaemonSet => kind == "DaemonSet" && *name == template.name,
+            TemplateKind::CronJob => kind == "Job" && stem == template.name,
+            TemplateKind::ReplicaSet => kind == "ReplicaSet" && *name == template.name,
+            TemplateKind::Job => kind == "Job" && *name == template.name,
+            TemplateKind::Pod => false,
+        }
+    }
 }
 
 /// The workload identity environment of a pod, found by audience and
 /// `AZURE_FEDERATED_TOKEN_FILE`, never by path: webhook 1.6 moved the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Injected {
     /// Whether a container has the variable and a projected token that its mount covers.
     pub present: bool,

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Planned;
-use crate::{
-    model::{Address, address::Part},
-    plan::{Operation, Step, StepId, Value, report::Finding, step::Claim},
+use crate::plan::{
+    Action, Change, ObjectKind, Operation, Step, StepId, Value, report::Finding, step::Claim,
 };
 
-/// The same plan reduced to what proves: no change, no write, no rollout. A proof whose identity
-/// does not exist yet is a finding.
+/// The same plan reduced to what proves: no change, no write, no rollout. What the plan would
+/// change is a finding: a chain that differs from the file is not proved by a token alone.
 #[must_use]
 pub fn proofs_only(planned: Planned) -> Planned {
     let Planned { scope, mut plan, mut report } = planned;
@@ -32,10 +31,8 @@ pub fn proofs_only(planned: Planned) -> Planned {
             | Operation::RollTemplate { .. }
             | Operation::AwaitRollout { .. } => continue,
         };
+        // What it rests on does not exist yet: that is among the changes below.
         if !ready {
-            if matches!(step.operation, Operation::Prove { .. }) {
-                report.not_proved.push(incomplete(&step));
-            }
             continue;
         }
         let id = StepId(kept.len());
@@ -44,10 +41,8 @@ pub fn proofs_only(planned: Planned) -> Planned {
         kept.push(Step { id, needs, change: None, ..step });
     }
     plan.steps = kept;
-    plan.changes.clear();
-    // What waits for somebody else's write is not what is asked here.
-    report.pending_git.clear();
-    report.pending_rollout.clear();
+    report.not_proved.extend(plan.changes.drain(..).filter_map(|change| broken_link(&change)));
+    plan.digests.clear();
     report.risks.clear();
     report.left_over.clear();
     Planned { scope, plan, report }
@@ -62,27 +57,31 @@ fn claim_is_known(claim: &Claim) -> bool {
     known(client) && known(principal) && known(issuer)
 }
 
-fn incomplete(step: &Step) -> Finding {
-    Finding {
-        address: proof_of(&step.address),
-        code: "chain-incomplete".to_owned(),
-        message: "the chain is not complete: its identity or issuer does not exist yet".to_owned(),
-        hint: Some("widentity plan shows what is missing; widentity apply makes it".to_owned()),
-        origin: step.origin.clone(),
-    }
-}
-
-/// The workload in its cluster, without the word `proof`.
-fn proof_of(address: &Address) -> Address {
-    match address {
-        Address::Workload { namespace, account, cluster, part: Some(Part::Proof) } => {
-            Address::Workload {
-                namespace: namespace.clone(),
-                account: account.clone(),
-                cluster: cluster.clone(),
-                part: None,
-            }
+/// A difference that breaks the chain, as a finding; nothing for what the chain does not need.
+fn broken_link(change: &Change) -> Option<Finding> {
+    let (what, missing) = match (change.kind, change.action) {
+        // Tags are our mark, no link.
+        (ObjectKind::AzureUserAssignedIdentity, Action::Update) => return None,
+        (ObjectKind::AzureUserAssignedIdentity, Action::Create) => ("the identity", true),
+        (ObjectKind::AzureKubernetesCluster, _) => ("the cluster's issuer or webhook", false),
+        (ObjectKind::AzureFederatedIdentityCredential, action) => {
+            ("the federated credential", action == Action::Create)
         }
-        Address::Cluster(_) | Address::Identity(_) | Address::Workload { .. } => address.clone(),
-    }
+        (ObjectKind::AzureRoleAssignment, action) => {
+            ("the role assignment", action == Action::Create)
+        }
+        (ObjectKind::KubernetesServiceAccount, action) => {
+            ("the service account", action == Action::Create)
+        }
+        (ObjectKind::KubernetesPodTemplate, _) => ("the pod template", false),
+        (ObjectKind::KubernetesRollout, _) => ("what live pods carry", false),
+    };
+    let how = if missing { "does not exist" } else { "is not as the file wants it" };
+    Some(Finding {
+        address: change.address.clone(),
+        code: "chain-differs".to_owned(),
+        message: format!("{what} {how}"),
+        hint: Some("widentity plan shows the difference".to_owned()),
+        origin: change.origin.clone(),
+    })
 }

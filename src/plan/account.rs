@@ -7,7 +7,7 @@ use super::{
     draft::{Draft, NewChange, NewStep, differs, finding, invented, known},
     identity::IdentityState,
     ownership,
-    planner::{Place, World},
+    planner::{Place, World, not_read, take_over},
     report::Pending,
 };
 use crate::model::{
@@ -64,7 +64,7 @@ pub(super) fn plan<'a>(
             return Err(());
         }
         None => {
-            draft.unseen(address, &world.not_read(&workload.namespace), &workload.origin);
+            draft.unseen(address, &not_read(&workload.namespace), &workload.origin);
             return Err(());
         }
     };
@@ -330,5 +330,5 @@ fn may_write(
     let fields: Vec<OwnedField> =
         wanted.iter().map(|wanted| OwnedField::Annotation(wanted.key.to_owned())).collect();
     let conflicts = ownership::conflicts(&seen.meta, &world.desired.project, &fields);
-    world.take_over(draft, place, address, &conflicts)
+    take_over(draft, place, address, &conflicts)
 }

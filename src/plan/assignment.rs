@@ -8,12 +8,12 @@ use super::{
     Action, FieldChange, ObjectKind, Operation, Planned, Reason, StepId, Value,
     draft::{Draft, NewChange, NewStep, differs, finding, invented, known},
     identity::IdentityState,
-    planner::World,
+    planner::{World, not_read},
 };
 use crate::model::{
     Address, ArmId, RoleId,
     desired::{DesiredAssignment, Role},
-    names,
+    names, roles,
     snapshot::{Observation, ObservedAssignment},
 };
 
@@ -93,7 +93,7 @@ fn resolve(
             return None;
         }
         None => {
-            draft.unseen(assignment.address.clone(), &world.not_read(name), origin);
+            draft.unseen(assignment.address.clone(), &not_read(name), origin);
             return None;
         }
     };
@@ -253,7 +253,7 @@ fn risks(world: &World<'_>, draft: &mut Draft, assignment: &DesiredAssignment, r
         let origin = &assignment.origin;
         draft.report.risks.push(finding(assignment.address.clone(), code, message, hint, origin));
     };
-    if world.is_privileged(role) {
+    if roles::by_id(role).is_some_and(|known| known.kind == roles::Kind::Privileged) {
         risk(
             "privileged-role",
             format!("role `{label}` can change or grant access to {scope}"),

@@ -147,21 +147,20 @@ fn judge<'a>(
             change: None,
         }));
     }
-    if let Some(webhook) = kubernetes.and_then(|kubernetes| kubernetes.webhook.present()) {
-        if webhook.configurations.len() > 1 {
-            draft.report.risks.push(finding(
-                Address::Cluster(name.clone()),
-                "webhook-installed-twice",
-                format!(
-                    "{} webhook configurations mutate labelled pods: {}",
-                    webhook.configurations.len(),
-                    webhook.configurations.join(", ")
-                ),
-                "remove the self-installed one: helm uninstall workload-identity-webhook"
-                    .to_owned(),
-                &cluster.origin,
-            ));
-        }
+    if let Some(webhook) = kubernetes.and_then(|kubernetes| kubernetes.webhook.present())
+        && webhook.configurations.len() > 1
+    {
+        draft.report.risks.push(finding(
+            Address::Cluster(name.clone()),
+            "webhook-installed-twice",
+            format!(
+                "{} webhook configurations mutate labelled pods: {}",
+                webhook.configurations.len(),
+                webhook.configurations.join(", ")
+            ),
+            "remove the self-installed one: helm uninstall workload-identity-webhook".to_owned(),
+            &cluster.origin,
+        ));
     }
     Ok(ClusterState { cluster, issuer, kubernetes, enabled, confirmed })
 }

@@ -7,7 +7,7 @@ use super::{
     cluster::ClusterState,
     draft::{Draft, NewChange, NewStep, differs, finding, invented, known, near},
     identity::IdentityState,
-    planner::World,
+    planner::{World, not_read},
 };
 use crate::model::{
     Address, ArmId, Issuer,
@@ -39,15 +39,14 @@ pub(super) fn plan<'a>(
     let address = place.clone().part(Part::FederatedCredential);
     let nothing = Vec::new();
     let seen = match (&identity.client, world.snapshot.credentials.get(&identity.identity.id)) {
-        (Value::AfterApply(_), _) => &nothing,
+        (Value::AfterApply(_), _) | (Value::Known(_), Some(Observation::Absent)) => &nothing,
         (Value::Known(_), Some(Observation::Present(seen))) => seen,
-        (Value::Known(_), Some(Observation::Absent)) => &nothing,
         (Value::Known(_), Some(Observation::Unknown(failure))) => {
             draft.unseen(address, failure, &workload.origin);
             return Err(());
         }
         (Value::Known(_), None) => {
-            draft.unseen(address, &world.not_read(&identity.identity.id), &workload.origin);
+            draft.unseen(address, &not_read(&identity.identity.id), &workload.origin);
             return Err(());
         }
     };
@@ -100,8 +99,12 @@ pub(super) fn plan<'a>(
         look_alikes(draft, seen, &address, workload, issuer);
     }
     let before_issuer = found.map(|found| found.issuer.as_str());
-    let before_subject = found.and_then(|found| found.subject.as_ref()).map(|s| s.as_str());
-    let before_audience = found.and_then(|found| found.audiences.first()).map(|a| a.as_str());
+    let before_subject = found
+        .and_then(|found| found.subject.as_ref())
+        .map(super::super::model::identifiers::Subject::as_str);
+    let before_audience = found
+        .and_then(|found| found.audiences.first())
+        .map(super::super::model::identifiers::Audience::as_str);
     let issuer_formula = format!("issuer of cluster/{}", cluster.cluster.name);
     let all = vec![
         invented("issuer", before_issuer, &cluster.issuer, issuer_formula.clone()),

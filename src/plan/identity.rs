@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Action, Lock, ObjectKind, Operation, Reason, StepId, Value,
     draft::{Draft, NewChange, NewStep, differs, finding, known},
-    planner::World,
+    planner::{World, not_read},
 };
 use crate::model::{
     Address, ClientId, PrincipalId,
@@ -54,7 +54,7 @@ pub(super) fn plan<'a>(
             None
         }
         None => {
-            draft.unseen(address(identity), &world.not_read(&identity.id), &identity.origin);
+            draft.unseen(address(identity), &not_read(&identity.id), &identity.origin);
             None
         }
     }

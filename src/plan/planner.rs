@@ -26,7 +26,7 @@ use super::{
     template::{self, Rolling},
 };
 use crate::model::{
-    Address, ArmId, ClusterName, FailureKind, RemoteFailure, RoleId,
+    Address, ArmId, ClusterName, FailureKind, RemoteFailure,
     address::Part,
     desired::{Access, DesiredState, DesiredWorkload},
     names,
@@ -89,61 +89,9 @@ pub(super) struct World<'a> {
     pub(super) options: PlanOptions,
 }
 
-impl World<'_> {
-    /// The failure of something that should have been read and was not.
-    #[expect(clippy::unused_self, reason = "reads as a question about the snapshot")]
-    pub(super) fn not_read(&self, what: &dyn Display) -> RemoteFailure {
-        RemoteFailure::new(FailureKind::NotReached, format!("read {what}"), "it was not read")
-    }
-
-    /// Whether a role can change or grant access.
-    #[expect(clippy::unused_self, reason = "will ask the table of roles")]
-    pub(super) fn is_privileged(&self, role: RoleId) -> bool {
-        const PRIVILEGED: [&str; 4] = [
-            "8e3af657-a8ff-443c-a75c-2fe8c4bcb635",
-            "b24988ac-6180-42a0-ab88-20f7382dd24c",
-            "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
-            "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
-        ];
-        PRIVILEGED.contains(&role.to_string().as_str())
-    }
-
-    /// Whether fields that others own may be set, and whether by force. People's tools and the
-    /// tool we replace are taken over and shown; Helm, other projects and unknown managers only
-    /// with `adopt`.
-    #[expect(clippy::unused_self, reason = "reads as a question about the world")]
-    pub(super) fn take_over(
-        &self,
-        draft: &mut Draft,
-        place: &Place<'_>,
-        address: &Address,
-        conflicts: &[Conflict],
-    ) -> Result<bool, ()> {
-        let origin = &place.workload.origin;
-        let adopt = place.workload.adopt;
-        let (taken, foreign): (Vec<&Conflict>, Vec<&Conflict>) =
-            conflicts.iter().partition(|conflict| conflict.may_be_taken || adopt);
-        if let Some(first) = foreign.first() {
-            draft.report.refused.push(finding(
-                address.clone(),
-                "field-manager-conflict",
-                format!("{} is owned by field manager {}", first.field, first.manager),
-                "let that tool set it, or write `adopt = true` for this workload".to_owned(),
-                origin,
-            ));
-            return Err(());
-        }
-        for conflict in &taken {
-            draft.report.risks.push(finding(
-                address.clone(),
-                "field-taken-over",
-                format!("{} is taken over from {}", conflict.field, conflict.manager),
-                None,
-                origin,
-            ));
-        }
-        Ok(!taken.is_empty())
-    }
+/// The failure of something that should have been read and was not.
+pub(super) fn not_read(what: &dyn Display) -> RemoteFailure {
+    RemoteFailure::new(FailureKind::NotReached, format!("read {what}"), "it was not read")
 }
 
 /// A workload in one cluster in which something can be done.
@@ -165,6 +113,41 @@ impl Place<'_> {
     pub(super) fn kubectl(&self) -> String {
         kubectl(self.cluster, self.workload)
     }
+}
+
+/// Whether fields that others own may be set, and whether by force. People's tools and the
+/// tool we replace are taken over and shown; Helm, other projects and unknown managers only
+/// with `adopt`.
+pub(super) fn take_over(
+    draft: &mut Draft,
+    place: &Place<'_>,
+    address: &Address,
+    conflicts: &[Conflict],
+) -> Result<bool, ()> {
+    let origin = &place.workload.origin;
+    let adopt = place.workload.adopt;
+    let (taken, foreign): (Vec<&Conflict>, Vec<&Conflict>) =
+        conflicts.iter().partition(|conflict| conflict.may_be_taken || adopt);
+    if let Some(first) = foreign.first() {
+        draft.report.refused.push(finding(
+            address.clone(),
+            "field-manager-conflict",
+            format!("{} is owned by field manager {}", first.field, first.manager),
+            "let that tool set it, or write `adopt = true` for this workload".to_owned(),
+            origin,
+        ));
+        return Err(());
+    }
+    for conflict in &taken {
+        draft.report.risks.push(finding(
+            address.clone(),
+            "field-taken-over",
+            format!("{} is taken over from {}", conflict.field, conflict.manager),
+            None,
+            origin,
+        ));
+    }
+    Ok(!taken.is_empty())
 }
 
 fn kubectl(cluster: &ClusterState<'_>, workload: &DesiredWorkload) -> String {
@@ -201,7 +184,7 @@ fn places<'a>(
         for name in &workload.selected {
             let Some(cluster) = clusters.get(name) else { continue };
             let place = Place { index, workload, cluster, address: workload.address().at(name) };
-            if namespace_is_there(world, draft, &place) {
+            if namespace_is_there(draft, &place) {
                 places.push(place);
             }
         }
@@ -209,7 +192,7 @@ fn places<'a>(
     places
 }
 
-fn namespace_is_there(world: &World<'_>, draft: &mut Draft, place: &Place<'_>) -> bool {
+fn namespace_is_there(draft: &mut Draft, place: &Place<'_>) -> bool {
     let workload = place.workload;
     let Some(kubernetes) = place.cluster.kubernetes else {
         draft.report.unmanaged.push(place.address.clone());
@@ -239,11 +222,7 @@ fn namespace_is_there(world: &World<'_>, draft: &mut Draft, place: &Place<'_>) -
             false
         }
         None => {
-            draft.unseen(
-                place.address.clone(),
-                &world.not_read(&workload.namespace),
-                &workload.origin,
-            );
+            draft.unseen(place.address.clone(), &not_read(&workload.namespace), &workload.origin);
             false
         }
     }

@@ -1,9 +1,6 @@
 //! Whether a live pod carries today's values. Pods, not annotations, decide about rollouts.
 
-use crate::model::{
-    Audience, ClientId, TenantId,
-    snapshot::{ObservedPod, ObservedTemplate, TemplateKind},
-};
+use crate::model::{Audience, ClientId, TenantId, snapshot::ObservedPod};
 
 /// What the webhook must have put into a pod. A client id that is known only after apply is in no
 /// pod yet.
@@ -61,22 +58,4 @@ pub fn stale(pod: &ObservedPod, wanted: &Wanted) -> Option<String> {
         return differs("token lifetime", have, &wanted.expiration.to_string());
     }
     None
-}
-
-/// Whether the controller of `template` made `pod`. A Deployment's pods belong to a ReplicaSet
-/// named after it and a hash, so no list of ReplicaSets is needed; a CronJob's to a Job likewise.
-pub fn made_by(pod: &ObservedPod, template: &ObservedTemplate) -> bool {
-    let Some((kind, name)) = &pod.controller else { return false };
-    let stem = name.rsplit_once('-').map_or(name.as_str(), |(stem, _)| stem);
-    match template.kind {
-        TemplateKind::Deployment | TemplateKind::Rollout => {
-            kind == "ReplicaSet" && stem == template.name
-        }
-        TemplateKind::StatefulSet => kind == "StatefulSet" && *name == template.name,
-        TemplateKind::DaemonSet => kind == "DaemonSet" && *name == template.name,
-        TemplateKind::CronJob => kind == "Job" && stem == template.name,
-        TemplateKind::ReplicaSet => kind == "ReplicaSet" && *name == template.name,
-        TemplateKind::Job => kind == "Job" && *name == template.name,
-        TemplateKind::Pod => false,
-    }
 }

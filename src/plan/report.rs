@@ -21,7 +21,7 @@ pub struct PlanReport {
     pub pending_git: Vec<Pending>,
     /// Pods that a later rollout must replace.
     pub pending_rollout: Vec<Pending>,
-    /// Jobs, bare pods and ReplicaSets that their owner must recreate.
+    /// Jobs, bare pods and `ReplicaSets` that their owner must recreate.
     pub recreate: Vec<Pending>,
     /// Objects with our marks that the file no longer explains.
     pub left_over: Vec<LeftOver>,

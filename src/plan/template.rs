@@ -8,7 +8,7 @@ use super::{
     draft::{Draft, NewChange, NewStep, differs, finding, invented, known},
     identity::IdentityState,
     ownership,
-    planner::{Place, World},
+    planner::{Place, World, take_over},
     pods,
     report::Pending,
     step::TemplateRef,
@@ -96,7 +96,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
     let mut awaited = false;
     for template in &chosen {
         let own: Vec<&ObservedPod> =
-            live.iter().copied().filter(|pod| pods::made_by(pod, template)).collect();
+            live.iter().copied().filter(|pod| pod.is_made_by(template)).collect();
         match one(world, draft, rolling, template, &own) {
             Some(Verdict::Write { round, stale }) => {
                 if let Some(step) = write(world, draft, rolling, template, round, stale, &own) {
@@ -112,7 +112,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         }
     }
     let all = workload.pods == PodSelection::All;
-    for pod in live.iter().filter(|pod| all && !chosen.iter().any(|t| pods::made_by(pod, t))) {
+    for pod in live.iter().filter(|pod| all && !chosen.iter().any(|t| pod.is_made_by(t))) {
         recreate(world, draft, rolling, pod);
     }
     if awaited {
@@ -178,7 +178,7 @@ fn one(
     };
     let mut lines: Vec<String> = Vec::new();
     if !labelled {
-        lines.push(format!("{}: \"true\"", label_path(template.kind)));
+        lines.push(format!("{}: \"true\"", template_path(template.kind, LABEL_PATH)));
     }
     lines.extend(first.clone());
     if let Some(owner) = &template.owned_by {
@@ -345,10 +345,12 @@ fn literal(template: &ObservedTemplate, wanted: &pods::Wanted) -> Option<String>
     })
 }
 
-fn label_path(kind: TemplateKind) -> String {
-    match kind {
-        TemplateKind::CronJob => LABEL_PATH.replacen("spec.", "spec.jobTemplate.spec.", 1),
-        _ => LABEL_PATH.to_owned(),
+/// A path below `spec.template` as it reads in an object of this kind.
+fn template_path(kind: TemplateKind, path: &str) -> String {
+    if kind == TemplateKind::CronJob {
+        path.replacen("spec.", "spec.jobTemplate.spec.", 1)
+    } else {
+        path.to_owned()
     }
 }
 
@@ -382,7 +384,7 @@ fn write(
         changing.push(OwnedField::TemplateLabel(names::USE_LABEL.to_owned()));
     }
     let conflicts = ownership::conflicts(&template.meta, &world.desired.project, &changing);
-    let force = world.take_over(draft, place, &address, &conflicts).ok()?;
+    let force = take_over(draft, place, &address, &conflicts).ok()?;
     let wanted = wanted(world, rolling, Some(template));
     let chain = template.annotations.get(names::CHAIN_ANNOTATION).map(String::as_str);
     let value = match wanted.client {
@@ -399,14 +401,11 @@ fn write(
     let mut fields = Vec::new();
     let mut reasons = Vec::new();
     if !labelled {
-        let path = label_path(template.kind);
+        let path = template_path(template.kind, LABEL_PATH);
         reasons.push(differs(&path, label, "true"));
         fields.push(known(path, label, "true"));
     }
-    let chain_path = match template.kind {
-        TemplateKind::CronJob => CHAIN_PATH.replacen("spec.", "spec.jobTemplate.spec.", 1),
-        _ => CHAIN_PATH.to_owned(),
-    };
+    let chain_path = template_path(template.kind, CHAIN_PATH);
     let formula = format!("chain of {}", rolling.identity.client_formula());
     fields.push(invented(chain_path, chain, &value, formula));
     if let Some((pods, why)) = stale {
@@ -418,13 +417,10 @@ fn write(
     }
     let waits = waits(template);
     if !own.is_empty() && waits {
-        let how = match template.strategy {
-            Strategy::Recreate => "all at once (strategy Recreate)",
-            _ => "one after the other",
-        };
-        let code = match template.strategy {
-            Strategy::Recreate => "restarts-with-downtime",
-            _ => "restarts-pods",
+        let (code, how) = if template.strategy == Strategy::Recreate {
+            ("restarts-with-downtime", "all at once (strategy Recreate)")
+        } else {
+            ("restarts-pods", "one after the other")
         };
         draft.report.risks.push(finding(
             address.clone(),

@@ -1,6 +1,6 @@
 //! What a run came to, as text: on every path, also where it failed at once.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use super::{
     escape,
@@ -45,8 +45,7 @@ pub fn verify(planned: &Planned, report: &ApplyReport, palette: Palette) -> Stri
     let mut text = String::new();
     let mut sections = steps(planned, report);
     sections.retain(|section| section.alarm);
-    let standing = findings::sections(&planned.report);
-    sections.extend(standing.into_iter().filter(|section| section.alarm));
+    sections.extend(findings::sections(&planned.report));
     sections.extend(proofs(report));
     if planned.scope.sandbox {
         text.push_str(SANDBOX);
@@ -114,16 +113,18 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
             sections.push(Section { title, alarm, lines });
         }
     };
-    let (mut done, mut unchanged) = (Vec::new(), Vec::new());
+    let mut done: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+    let (mut all_done, mut unchanged) = (0, Vec::new());
     let (mut skipped, mut withheld, mut cancelled) = (Vec::new(), Vec::new(), Vec::new());
     let (mut stale, mut failed, mut failures) = (Vec::new(), Vec::new(), 0);
     for step in &report.steps {
         let name = escape::terminal(&name(&step.info)).into_owned();
         match &step.outcome {
             Some(Outcome::Done { detail, evidence: _ }) => {
-                let detail = detail.as_ref().map(|text| format!(": {}", escape::terminal(text)));
-                let detail = detail.unwrap_or_default();
-                done.push(format!("  {name}{detail} ({})", seconds(step.elapsed)));
+                all_done += 1;
+                let detail = detail.as_ref().map(|text| format!(" ({})", escape::terminal(text)));
+                let what = format!("{}{}", step.info.verb, detail.unwrap_or_default());
+                done.entry(whole(&step.info.address)).or_default().push(what);
             }
             Some(Outcome::Unchanged { detail }) => {
                 let detail = detail.as_ref().map(|text| format!(": {}", escape::terminal(text)));
@@ -157,7 +158,10 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
         }
     }
     let title = |word: &str, count: usize| format!("{word}: {}", findings::counted(count, "step"));
-    add(title("Done", done.len()), false, cut(done));
+    let done = done.into_iter().map(|(address, what)| {
+        format!("  {:<40} {}", escape::terminal(&address.to_string()), what.join(", "))
+    });
+    add(title("Done", all_done), false, cut(done.collect()));
     add(title("Unchanged", unchanged.len()), false, cut(unchanged));
     let title_withheld = title("Left for a later rollout (--no-rollout)", withheld.len());
     add(title_withheld, false, cut(withheld));
@@ -166,6 +170,19 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     add(title("Stale", stale.len() / 2), true, stale);
     add(title("Failed", failures), true, failed);
     sections
+}
+
+/// The workload in its cluster, or the shared object, that a part belongs to.
+fn whole(address: &Address) -> Address {
+    match address {
+        Address::Workload { namespace, account, cluster, part: _ } => Address::Workload {
+            namespace: namespace.clone(),
+            account: account.clone(),
+            cluster: cluster.clone(),
+            part: None,
+        },
+        Address::Cluster(_) | Address::Identity(_) => address.clone(),
+    }
 }
 
 fn cut(mut lines: Vec<String>) -> Vec<String> {
@@ -244,73 +261,74 @@ fn failed_lines(
     lines
 }
 
-fn seconds(elapsed: Duration) -> String {
-    format!("{:.1} s", elapsed.as_secs_f64())
-}
-
 /// What was proved, a line for each workload in each cluster, and what that does not say.
 fn proofs(report: &ApplyReport) -> Option<Section> {
-    let mut lines = Vec::new();
+    let mut lines: BTreeMap<Address, Vec<String>> = BTreeMap::new();
     for step in &report.steps {
-        let Some(line) = proof(step) else { continue };
-        lines.push(line);
+        if let Some(word) = proof(step) {
+            lines.entry(whole(&step.info.address)).or_default().push(word);
+        }
     }
     if lines.is_empty() {
         return None;
     }
+    let lines = lines.into_iter().map(|(address, words)| {
+        format!("  {:<40} {}", escape::terminal(&address.to_string()), words.join("; "))
+    });
+    let mut lines: Vec<String> = lines.collect();
     lines.push(
         "  A proof shows issuer, keys, subject, audience, identity and credential, and that pods \
-         carry them; not what the application's SDK does with them."
+         carry them;"
             .to_owned(),
     );
+    lines.push("  not what the application's SDK does with them.".to_owned());
     Some(Section { title: "Proofs".to_owned(), alarm: false, lines })
 }
 
-/// The line of one proof step; nothing for other steps.
+/// What one proof step says; nothing for other steps.
 fn proof(step: &StepReport) -> Option<String> {
-    let pods = matches!(
-        step.info.address,
-        Address::Workload { part: Some(crate::model::address::Part::Pods), .. }
-    );
-    if !step.info.exchanges_token && !pods {
-        return None;
-    }
-    let address = step.info.address.to_string();
     let word = match &step.outcome {
         Some(Outcome::Done { evidence: Some(evidence), .. }) => evidence_words(evidence),
-        Some(Outcome::Done { evidence: None, .. } | Outcome::Unchanged { .. }) => {
-            "proved".to_owned()
-        }
-        Some(Outcome::Failed { failure, .. }) => {
+        Some(Outcome::Failed { failure, .. }) if step.info.exchanges_token => {
             format!("NOT PROVED: {}", escape::terminal(&failure.message))
         }
         Some(Outcome::Skipped { .. } | Outcome::Stale { .. } | Outcome::Cancelled { .. })
-        | None => "not tried".to_owned(),
+        | None
+            if step.info.exchanges_token =>
+        {
+            "not tried".to_owned()
+        }
+        Some(
+            Outcome::Done { .. }
+            | Outcome::Unchanged { .. }
+            | Outcome::Failed { .. }
+            | Outcome::Skipped { .. }
+            | Outcome::Stale { .. }
+            | Outcome::Cancelled { .. },
+        )
+        | None => return None,
     };
-    Some(format!("  {:<44} {word}", escape::terminal(&address)))
+    Some(word)
 }
 
+/// Issuer, subject and principal are in the JSON; people need to know that it was done, and how.
 fn evidence_words(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Token {
             issuer: _,
-            subject,
+            subject: _,
             audience: _,
-            principal,
+            principal: _,
             attempts,
             method,
             probed,
         } => {
             let attempts = findings::counted(*attempts as usize, "attempt");
             let probed = if *probed { ", probe answered" } else { "" };
-            format!(
-                "proved by {}: {} is principal {principal} ({attempts}{probed})",
-                escape::terminal(method),
-                escape::terminal(subject.as_str()),
-            )
+            format!("proved by {} ({attempts}{probed})", escape::terminal(method))
         }
         Evidence::Pods { pods } => {
-            format!("proved: {} with today's values", findings::counted(*pods, "pod"))
+            format!("{} with today's values", findings::counted(*pods, "pod"))
         }
     }
 }

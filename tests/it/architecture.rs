@@ -70,10 +70,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// The part of a file that is built into the program, without comments.
 fn code(text: &str) -> String {
     let shipped = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let lines = shipped.lines().map(|line| match line.trim_start().starts_with("//") {
-        true => "",
-        false => line,
-    });
+    let is_comment = |line: &str| line.trim_start().starts_with("//");
+    let lines = shipped.lines().map(|line| if is_comment(line) { "" } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -201,7 +201,9 @@ async fn a_failed_workload_does_not_hold_another_one() {
             Outcome::Failed { .. } | Outcome::Skipped { .. } => {
                 assert!(here, "{}", step.info.address);
             }
-            other => panic!("{other:?}"),
+            Outcome::Unchanged { .. } | Outcome::Cancelled { .. } | Outcome::Stale { .. } => {
+                panic!("{}", step.info.address);
+            }
         }
     }
     let annotated = fake.writes().iter().filter(|w| w.starts_with("apply_account")).count();
@@ -227,10 +229,8 @@ async fn an_identity_that_appeared_meanwhile_is_never_put() {
     let Ran { report, .. } = run(&plan, &fake).await;
     assert!(!fake.writes().iter().any(|w| w.starts_with("create_identity")));
     let made = find(&plan, |o| matches!(o, Operation::CreateIdentity { .. }));
-    match outcome(&report, made) {
-        Outcome::Stale { what } => assert!(what.contains("project theirs"), "{what}"),
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Stale { what } = outcome(&report, made) else { panic!("{report:#?}") };
+    assert!(what.contains("project theirs"), "{what}");
     // The bare account does not need the identity; all else does.
     assert!(report.with(|o| *o == Outcome::Skipped { because: made }).count() >= 4);
     assert_eq!(code(&seen, &report), 3);
@@ -344,13 +344,11 @@ async fn a_rollout_that_does_not_finish_runs_into_its_deadline() {
     let (plan, seen) = planned(&desired, &fake);
     let Ran { report, events } = run(&plan, &fake).await;
     let roll = find(&plan, Operation::rolls);
-    match outcome(&report, roll) {
-        Outcome::Failed { failure, written: true } => {
-            assert_eq!(failure.kind, FailureKind::TimedOut);
-            assert!(failure.message.contains("1 of 2 pods"), "{}", failure.message);
-        }
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Failed { failure, written: true } = outcome(&report, roll) else {
+        panic!("{report:#?}");
+    };
+    assert_eq!(failure.kind, FailureKind::TimedOut);
+    assert!(failure.message.contains("1 of 2 pods"), "{}", failure.message);
     let waits = events.iter().any(|event| {
         matches!(event, Event::StepWaiting { id, what } if *id == roll && what.contains("1 of 2"))
     });
@@ -385,10 +383,10 @@ async fn a_role_that_is_assigned_already_is_used() {
     }
     let Ran { report, .. } = run(&plan, &fake).await;
     let assign = find(&plan, |o| matches!(o, Operation::PutAssignment { .. }));
-    match outcome(&report, assign) {
-        Outcome::Unchanged { detail: Some(detail) } => assert!(detail.contains("beef"), "{detail}"),
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Unchanged { detail: Some(detail) } = outcome(&report, assign) else {
+        panic!("{report:#?}");
+    };
+    assert!(detail.contains("beef"), "{detail}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -461,12 +459,10 @@ async fn another_cluster_behind_the_context_is_refused_before_the_first_write_th
     let (plan, seen) = planned(&desired, &fake);
     let confirm = find(&plan, |o| matches!(o, Operation::ConfirmCluster { .. }));
     let Ran { report, .. } = run(&plan, &fake).await;
-    match outcome(&report, confirm) {
-        Outcome::Failed { failure, .. } => {
-            assert_eq!(failure.code.as_deref(), Some("cluster-context-mismatch"));
-        }
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Failed { failure, .. } = outcome(&report, confirm) else {
+        panic!("{report:#?}");
+    };
+    assert_eq!(failure.code.as_deref(), Some("cluster-context-mismatch"));
     let kubernetes = ["create_account", "apply_account", "apply_template"];
     let writes = fake.writes();
     assert!(!writes.iter().any(|w| kubernetes.iter().any(|k| w.starts_with(k))), "{writes:?}");

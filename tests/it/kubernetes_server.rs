@@ -1,22 +1,28 @@
-//! The Kubernetes client against a real API server.
+//! The Kubernetes client against a real API server and against the emulated one: each test runs
+//! against both and must not tell them apart.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time;
 use widentity::{
-    kubernetes::{Client, KubeError, Within},
+    kubernetes::{Client, Connect, KubeError, Within},
     model::{
         AccountName, Audience, FailureKind, Issuer, Namespace, Subject,
         names::{
-            CHAIN_ANNOTATION, CLIENT_ID_ANNOTATION, PROJECT_ANNOTATION, TENANT_ID_ANNOTATION,
-            USE_LABEL,
+            CHAIN_ANNOTATION, CLIENT_ID_ANNOTATION, EXPIRATION_ANNOTATION, PROJECT_ANNOTATION,
+            TENANT_ID_ANNOTATION, USE_LABEL,
         },
-        snapshot::{ObservedTemplate, OwnedField, Strategy, TemplateKind},
+        snapshot::{ObservedPod, ObservedTemplate, OwnedField, Strategy, TemplateKind},
     },
+    sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster, tokens},
 };
 
-use super::support::kube_apiserver::{Admin, ApiServer, shared};
+use crate::support::{
+    kube_apiserver::{Admin, shared},
+    worlds,
+};
 
 const MANAGER: &str = "widentity-p";
 
@@ -24,49 +30,116 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// The shared server, our client as administrator, raw access, and a namespace of its own.
-async fn world(test: &str) -> Option<(&'static ApiServer, Client, Admin, Namespace)> {
-    let server = shared(test)?;
-    let admin = Admin::of(server).await;
-    let namespace = Namespace(admin.namespace("client").await);
-    Some((server, server.client("admin").await, admin, namespace))
+/// A server, our client of it as administrator, raw access, and a namespace of its own.
+struct World {
+    client: Client,
+    admin: Admin,
+    namespace: Namespace,
+    issuer: Issuer,
+    /// The emulated server, which ends with the test; none: the real one.
+    sandbox: Option<(Running, TempDir)>,
 }
 
-#[tokio::test]
-async fn an_account_is_made_bare_and_annotated_with_a_complete_set() {
-    let Some((_, client, _, namespace)) =
-        world("an_account_is_made_bare_and_annotated_with_a_complete_set").await
-    else {
-        return;
-    };
+async fn client(kubeconfig: &Path, context: Option<&str>) -> Client {
+    let (path, context) = (Some(kubeconfig.to_owned()), context.map(str::to_owned));
+    Client::connect(Connect::Kubeconfig { path, context }).await.unwrap()
+}
+
+impl World {
+    async fn of(kubeconfig: &Path, issuer: Issuer, sandbox: Option<(Running, TempDir)>) -> Self {
+        let admin = Admin::by(kubeconfig).await;
+        let namespace = Namespace(admin.namespace("client").await);
+        let client = client(kubeconfig, None).await;
+        Self { client, admin, namespace, issuer, sandbox }
+    }
+
+    async fn real(test: &str) -> Option<Self> {
+        let server = shared(test)?;
+        Some(Self::of(&server.kubeconfig, Issuer(server.issuer.clone()), None).await)
+    }
+
+    async fn emulated() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let id = worlds::cluster_id("prod").to_string();
+        let seed = Seed {
+            clusters: vec![SeedCluster {
+                cluster: ClusterRef { name: "prod".to_owned(), id: id.clone() },
+                location: String::new(),
+                oidc_issuer: true,
+                workload_identity: true,
+                entra: false,
+                namespaces: Vec::new(),
+                deployments: Vec::new(),
+                objects: Vec::new(),
+            }],
+            ..Seed::default()
+        };
+        let mut options = Options::new(Place::Memory(directory.path().to_owned()), seed);
+        options.settings.subscription = worlds::subscription().to_string().parse().unwrap();
+        let running = Sandbox::start(options).await.unwrap();
+        let issuer = Issuer(tokens::issuer(running.context(), &id).unwrap());
+        let kubeconfig = running.ready().kubeconfigs["prod"].clone();
+        Self::of(&kubeconfig, issuer, Some((running, directory))).await
+    }
+}
+
+/// Runs a test against both servers.
+macro_rules! on_both {
+    ($($name:ident)*) => { $(
+        mod $name {
+            use super::World;
+
+            #[tokio::test]
+            async fn real() {
+                if let Some(world) = World::real(stringify!($name)).await {
+                    super::$name(world).await;
+                }
+            }
+
+            #[tokio::test]
+            async fn emulated() {
+                super::$name(World::emulated().await).await;
+            }
+        }
+    )* };
+}
+
+on_both! {
+    an_account_is_made_bare_and_annotated_with_a_complete_set
+    a_conflict_lists_field_and_manager_and_can_be_forced
+    a_recreated_or_absent_object_is_not_written
+    templates_of_every_kind_are_read_and_written_where_they_stand
+    a_rollout_is_complete_when_only_new_pods_are_left_and_ready
+    a_token_says_who_issued_it_for_whom
+    a_dry_run_makes_nothing
+    long_lists_come_in_pages_and_other_namespaces_only_with_a_mark
+}
+
+async fn an_account_is_made_bare_and_annotated_with_a_complete_set(world: World) {
+    let World { client, namespace, .. } = &world;
     let name = AccountName::from("api");
-    assert_eq!(client.account(&namespace, &name).await.unwrap(), None);
-    let made = client.create_account(&namespace, &name, MANAGER).await.unwrap();
+    assert_eq!(client.account(namespace, &name).await.unwrap(), None);
+    let made = client.create_account(namespace, &name, MANAGER).await.unwrap();
     assert!(made.meta.annotations.is_empty());
-    let again = client.create_account(&namespace, &name, MANAGER).await.unwrap_err();
+    let again = client.create_account(namespace, &name, MANAGER).await.unwrap_err();
     assert!(again.is_already_exists() && !again.is_conflict());
 
     let both = map(&[(CLIENT_ID_ANNOTATION, "c"), (PROJECT_ANNOTATION, "p")]);
     let uid = Some(made.uid.as_str());
-    let set = client.apply_account(&namespace, &name, uid, &both, MANAGER, false).await.unwrap();
+    let set = client.apply_account(namespace, &name, uid, &both, MANAGER, false).await.unwrap();
     assert_eq!(set.meta.annotations, both);
     let owners = &set.meta.owners[&OwnedField::Annotation(CLIENT_ID_ANNOTATION.to_owned())];
     assert_eq!(owners.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), [MANAGER]);
 
     // What is not in the set any more goes.
     let one = map(&[(PROJECT_ANNOTATION, "p")]);
-    let set = client.apply_account(&namespace, &name, uid, &one, MANAGER, false).await.unwrap();
+    let set = client.apply_account(namespace, &name, uid, &one, MANAGER, false).await.unwrap();
     assert_eq!(set.meta.annotations, one);
-    assert_eq!(client.account(&namespace, &name).await.unwrap().unwrap(), set);
+    assert_eq!(client.account(namespace, &name).await.unwrap().unwrap(), set);
 }
 
-#[tokio::test]
-async fn a_conflict_lists_field_and_manager_and_can_be_forced() {
-    let Some((_, client, admin, namespace)) =
-        world("a_conflict_lists_field_and_manager_and_can_be_forced").await
-    else {
-        return;
-    };
+async fn a_conflict_lists_field_and_manager_and_can_be_forced(world: World) {
+    let World { client, admin, namespace, .. } = &world;
     let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
     let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {
         "name": "api", "annotations": {CLIENT_ID_ANNOTATION: "old", "other": "kept"}}});
@@ -74,7 +147,7 @@ async fn a_conflict_lists_field_and_manager_and_can_be_forced() {
     let name = AccountName::from("api");
     let set = map(&[(CLIENT_ID_ANNOTATION, "new"), (TENANT_ID_ANNOTATION, "t")]);
     let apply = |force| {
-        let (client, namespace, name, set) = (&client, &namespace, &name, &set);
+        let (client, namespace, name, set) = (client, namespace, &name, &set);
         async move { client.apply_account(namespace, name, None, set, MANAGER, force).await }
     };
     let refused = apply(false).await.unwrap_err();
@@ -88,29 +161,24 @@ async fn a_conflict_lists_field_and_manager_and_can_be_forced() {
     assert_eq!(taken.meta.annotations["other"], "kept");
 }
 
-#[tokio::test]
-async fn a_recreated_or_absent_object_is_not_written() {
-    let Some((_, client, admin, namespace)) =
-        world("a_recreated_or_absent_object_is_not_written").await
-    else {
-        return;
-    };
+async fn a_recreated_or_absent_object_is_not_written(world: World) {
+    let World { client, admin, namespace, .. } = &world;
     let name = AccountName::from("api");
-    let old = client.create_account(&namespace, &name, MANAGER).await.unwrap();
+    let old = client.create_account(namespace, &name, MANAGER).await.unwrap();
     let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/api");
     admin.delete(&path).await;
     let set = map(&[(CLIENT_ID_ANNOTATION, "c")]);
     let apply = |uid: String| {
-        let (client, namespace, name, set) = (&client, &namespace, &name, &set);
+        let (client, namespace, name, set) = (client, namespace, &name, &set);
         async move { client.apply_account(namespace, name, Some(&uid), set, MANAGER, true).await }
     };
     let absent = apply(old.uid.clone()).await.unwrap_err();
     assert!(absent.is_conflict() || absent.is_not_found(), "{absent:?}");
-    assert_eq!(client.account(&namespace, &name).await.unwrap(), None);
-    client.create_account(&namespace, &name, MANAGER).await.unwrap();
+    assert_eq!(client.account(namespace, &name).await.unwrap(), None);
+    client.create_account(namespace, &name, MANAGER).await.unwrap();
     let recreated = apply(old.uid).await.unwrap_err();
     assert!(recreated.is_conflict(), "{recreated:?}");
-    let now = client.account(&namespace, &name).await.unwrap().unwrap();
+    let now = client.account(namespace, &name).await.unwrap().unwrap();
     assert!(now.meta.annotations.is_empty());
 }
 
@@ -143,38 +211,33 @@ async fn make_cron_job(admin: &Admin, namespace: &Namespace, version: &str) {
     admin.create(&format!("/apis/{version}/namespaces/{namespace}/cronjobs"), &cron).await;
 }
 
-/// The version that the server serves CronJobs at.
+/// The version that the server serves `CronJob` at.
 async fn cron_version(admin: &Admin) -> &'static str {
     let list = admin.get("/apis/batch/v1").await;
     let resources = list["resources"].as_array().unwrap();
     if resources.iter().any(|r| r["name"] == "cronjobs") { "batch/v1" } else { "batch/v1beta1" }
 }
 
-#[tokio::test]
-async fn templates_of_every_kind_are_read_and_written_where_they_stand() {
-    let Some((_, client, admin, namespace)) =
-        world("templates_of_every_kind_are_read_and_written_where_they_stand").await
-    else {
-        return;
-    };
-    make_workloads(&client, &admin, &namespace).await;
-    let version = cron_version(&admin).await;
-    make_cron_job(&admin, &namespace, version).await;
-    let read = client.templates(Some(&namespace)).await.unwrap().remove(&namespace).unwrap();
+async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: World) {
+    let World { client, admin, namespace, .. } = &world;
+    make_workloads(client, admin, namespace).await;
+    let version = cron_version(admin).await;
+    make_cron_job(admin, namespace, version).await;
+    let read = client.templates(Some(namespace)).await.unwrap().remove(namespace).unwrap();
     let keys: Vec<String> = read.iter().map(ObservedTemplate::key).collect();
     assert_eq!(keys, ["deployment/web", "statefulset/web", "daemonset/web", "cronjob/night"]);
     assert_eq!(read[1].strategy, Strategy::OnDelete);
     assert_eq!(read[3].api_version, version);
     for template in read {
         assert_eq!(template.account.as_str(), "api");
-        assert!(template.labels.get(USE_LABEL).is_none());
+        assert!(!template.labels.contains_key(USE_LABEL));
         let (label, chain) = (map(&[(USE_LABEL, "true")]), map(&[(CHAIN_ANNOTATION, "x")]));
         let own = map(&[(PROJECT_ANNOTATION, "p")]);
         let written = client
             .apply_template(
                 template.kind,
                 &template.api_version,
-                &namespace,
+                namespace,
                 &template.name,
                 Some(&template.uid),
                 &own,
@@ -196,7 +259,7 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand() {
             assert_eq!(written.meta.owners[&field].len(), 1, "{} {field:?}", template.key());
         }
         let reread = client
-            .template(template.kind, &template.api_version, &namespace, &template.name)
+            .template(template.kind, &template.api_version, namespace, &template.name)
             .await
             .unwrap()
             .unwrap();
@@ -205,16 +268,11 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand() {
     }
 }
 
-#[tokio::test]
-async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
-    let Some((_, client, admin, namespace)) =
-        world("a_rollout_is_complete_when_only_new_pods_are_left_and_ready").await
-    else {
-        return;
-    };
-    make_workloads(&client, &admin, &namespace).await;
+async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready(world: World) {
+    let World { client, admin, namespace, .. } = &world;
+    make_workloads(client, admin, namespace).await;
     let kind = TemplateKind::Deployment;
-    let read = async || client.template(kind, "apps/v1", &namespace, "web").await.unwrap().unwrap();
+    let read = async || client.template(kind, "apps/v1", namespace, "web").await.unwrap().unwrap();
     let finish = async || {
         while !read().await.progress.complete() {
             admin.run_pods(namespace.as_str()).await;
@@ -222,21 +280,21 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
         }
     };
     time::timeout(Duration::from_mins(1), finish()).await.unwrap();
-    let before = client.pods(Some(&namespace)).await.unwrap().remove(&namespace).unwrap();
+    let before = client.pods(Some(namespace)).await.unwrap().remove(namespace).unwrap();
     assert_eq!(before.len(), 2);
     let chain = map(&[(CHAIN_ANNOTATION, "x")]);
     let none = BTreeMap::new();
     let written = client
         .apply_template(
-            kind, "apps/v1", &namespace, "web", None, &none, &none, &chain, MANAGER, false,
+            kind, "apps/v1", namespace, "web", None, &none, &none, &chain, MANAGER, false,
         )
         .await
         .unwrap();
     assert!(!written.progress.complete(), "the controller cannot have seen it yet");
     time::timeout(Duration::from_mins(1), finish()).await.unwrap();
     let revisions = async || {
-        let pods = client.pods(Some(&namespace)).await.unwrap().remove(&namespace).unwrap();
-        let live = pods.into_iter().filter(|pod| pod.live());
+        let pods = client.pods(Some(namespace)).await.unwrap().remove(namespace).unwrap();
+        let live = pods.into_iter().filter(ObservedPod::live);
         live.map(|pod| (pod.revision.unwrap(), pod.controller.unwrap().1)).collect::<Vec<_>>()
     };
     let after = revisions().await;
@@ -247,46 +305,36 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
     }
 }
 
-#[tokio::test]
-async fn a_token_says_who_issued_it_for_whom() {
-    let Some((server, client, _, namespace)) = world("a_token_says_who_issued_it_for_whom").await
-    else {
-        return;
-    };
+async fn a_token_says_who_issued_it_for_whom(world: World) {
+    let World { client, namespace, issuer, .. } = &world;
     let name = AccountName::from("default");
     let audience = Audience::default();
-    let issued = client.token(&namespace, &name, &audience, 600).await.unwrap();
-    assert_eq!(issued.iss, Issuer::from(server.issuer.as_str()));
-    assert_eq!(issued.sub, Subject::of(&namespace, &name));
-    assert_eq!(issued.aud, [audience.clone()]);
+    let issued = client.token(namespace, &name, &audience, 600).await.unwrap();
+    assert_eq!(issued.iss, *issuer);
+    assert_eq!(issued.sub, Subject::of(namespace, &name));
+    assert_eq!(issued.aud, std::slice::from_ref(&audience));
     assert_eq!(client.discovery_issuer().await.unwrap(), issued.iss);
-    let absent = client.token(&namespace, &AccountName::from("gone"), &audience, 600).await;
+    let absent = client.token(namespace, &AccountName::from("gone"), &audience, 600).await;
     assert!(absent.unwrap_err().is_not_found());
 }
 
-#[tokio::test]
-async fn a_dry_run_shows_that_no_webhook_injects_and_makes_nothing() {
-    let Some((_, client, _, namespace)) =
-        world("a_dry_run_shows_that_no_webhook_injects_and_makes_nothing").await
-    else {
-        return;
-    };
+async fn a_dry_run_makes_nothing(world: World) {
+    let World { client, namespace, .. } = &world;
     let account = AccountName::from("default");
-    let injected = client.dry_run_pod(&namespace, &account, MANAGER).await.unwrap();
-    assert!(!injected.present);
-    assert!(client.pods(Some(&namespace)).await.unwrap().is_empty());
+    let injected = client.dry_run_pod(namespace, &account, MANAGER).await.unwrap();
+    assert_eq!(injected.present, world.sandbox.is_some(), "only the sandbox has a webhook");
+    assert!(client.pods(Some(namespace)).await.unwrap().is_empty());
     let gone = AccountName::from("gone");
-    let refused = client.dry_run_pod(&namespace, &gone, MANAGER).await.unwrap_err();
+    let refused = client.dry_run_pod(namespace, &gone, MANAGER).await.unwrap_err();
     assert_eq!(refused.failure("t").kind, FailureKind::Denied, "{refused:?}");
 }
 
+/// The emulated server calls its own webhook only, so this one is for the real server.
 #[tokio::test]
 async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
-    let Some((_, client, admin, namespace)) =
-        world("a_webhook_that_does_not_answer_is_told_from_one_that_is_absent").await
-    else {
-        return;
-    };
+    let test = "a_webhook_that_does_not_answer_is_told_from_one_that_is_absent";
+    let Some(world) = World::real(test).await else { return };
+    let World { client, admin, namespace, .. } = &world;
     let name = namespace.as_str();
     let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
     let label = json!({"metadata": {"labels": {"scope": name}}});
@@ -309,7 +357,7 @@ async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
     let account = AccountName::from("default");
     let refused = async {
         loop {
-            if let Err(error) = client.dry_run_pod(&namespace, &account, MANAGER).await {
+            if let Err(error) = client.dry_run_pod(namespace, &account, MANAGER).await {
                 return error;
             }
             time::sleep(Duration::from_millis(50)).await;
@@ -323,21 +371,16 @@ async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
     admin.delete(&format!("{path}/{name}")).await;
 }
 
-#[tokio::test]
-async fn long_lists_come_in_pages_and_other_namespaces_only_with_a_mark() {
-    let Some((_, client, admin, namespace)) =
-        world("long_lists_come_in_pages_and_other_namespaces_only_with_a_mark").await
-    else {
-        return;
-    };
+async fn long_lists_come_in_pages_and_other_namespaces_only_with_a_mark(world: World) {
+    let World { client, admin, namespace, .. } = &world;
     let other = Namespace(admin.namespace("other").await);
     let accounts =
         |namespace: &Namespace| format!("/api/v1/namespaces/{namespace}/serviceaccounts");
-    let path = accounts(&namespace);
+    let path = accounts(namespace);
     let make = |i: usize| {
         let object = json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": format!("a{i}")}});
-        let (admin, path) = (&admin, &path);
+        let (admin, path) = (admin, &path);
         async move { admin.create(path, &object).await }
     };
     futures::future::join_all((0..520).map(make)).await;
@@ -345,21 +388,19 @@ async fn long_lists_come_in_pages_and_other_namespaces_only_with_a_mark() {
         {"name": "left", "annotations": {PROJECT_ANNOTATION: "p"}}});
     admin.create(&accounts(&other), &marked).await;
 
-    let one = client.accounts(Some(&namespace)).await.unwrap();
-    assert_eq!(one[&namespace].len(), 521);
+    let one = client.accounts(Some(namespace)).await.unwrap();
+    assert_eq!(one[namespace].len(), 521);
     let these = [namespace.clone()].into();
     let among = client.accounts(Within::Among(&these)).await.unwrap();
-    assert_eq!(among[&namespace].len(), 521);
+    assert_eq!(among[namespace].len(), 521);
     assert_eq!(among[&other].keys().map(AccountName::as_str).collect::<Vec<_>>(), ["left"]);
 }
 
 #[tokio::test]
 async fn who_may_nothing_is_told_so_and_asked_for_nothing_twice() {
-    let Some((server, ..)) = world("who_may_nothing_is_told_so_and_asked_for_nothing_twice").await
-    else {
-        return;
-    };
-    let client = server.client("nobody").await;
+    let test = "who_may_nothing_is_told_so_and_asked_for_nothing_twice";
+    let Some(server) = shared(test) else { return };
+    let client = client(&server.kubeconfig, Some("nobody")).await;
     assert!(client.version().await.unwrap().starts_with('v'));
     let refused: KubeError = client.accounts(None).await.unwrap_err();
     let failure = refused.failure("list service accounts");
@@ -368,4 +409,26 @@ async fn who_may_nothing_is_told_so_and_asked_for_nothing_twice() {
     assert!(failure.message.contains("serviceaccounts is forbidden"), "{failure:?}");
     assert!(client.templates(None).await.unwrap_err().is_denied());
     assert!(client.webhook().await.unwrap_err().is_denied());
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_what_the_webhook_would_inject() {
+    let World { client, namespace, .. } = &World::emulated().await;
+    let name = AccountName::from("api");
+    client.create_account(namespace, &name, MANAGER).await.unwrap();
+    let (id, tenant) = ("00000000-0000-0000-0000-00000000000c", worlds::tenant().to_string());
+    let set = map(&[
+        (CLIENT_ID_ANNOTATION, id),
+        (TENANT_ID_ANNOTATION, &tenant),
+        (EXPIRATION_ANNOTATION, "7200"),
+    ]);
+    client.apply_account(namespace, &name, None, &set, MANAGER, false).await.unwrap();
+    let injected = client.dry_run_pod(namespace, &name, MANAGER).await.unwrap();
+    assert!(injected.present);
+    assert_eq!(injected.client_ids, [id.to_owned()].into());
+    assert_eq!(injected.tenant_ids, [tenant].into());
+    assert_eq!(injected.audience, Some(Audience::default()));
+    assert_eq!(injected.expiration, Some(7200));
+    let webhook = client.webhook().await.unwrap().unwrap();
+    assert_eq!(webhook.service_namespace.as_deref(), Some("kube-system"));
 }

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "tests say what they expect by failing, and read files"
 )]
 
@@ -11,12 +12,19 @@ mod azure_client;
 mod azure_clusters;
 mod azure_sandbox;
 mod cli;
+mod cli_sandbox;
 mod config;
+mod corpus;
 mod executor;
 mod kubernetes_server;
+mod kubernetes_wire;
+mod observe;
 mod planner;
 mod properties;
+mod real_cluster;
+mod recordings;
 mod render_plan;
+mod render_report;
 mod sandbox_arm;
 mod sandbox_chain;
 mod sandbox_kubernetes;

@@ -402,7 +402,7 @@ fn pods_decide_about_rollouts_not_annotations() {
         plan.digest,
         proved_plan.digest.clone(),
         "re-triggers are not digested but risks are"
-    )
+    );
 }
 
 #[test]

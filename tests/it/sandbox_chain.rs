@@ -73,7 +73,7 @@ async fn kubernetes(running: &Running, name: &str) -> kube::Client {
 }
 
 async fn ask(client: &kube::Client, method: Method, path: &str, body: Value) -> Value {
-    let request = axum::http::Request::builder().method(method.as_str()).uri(path);
+    let request = hyper::Request::builder().method(method.as_str()).uri(path);
     let request = request.header("content-type", "application/json");
     client.request(request.body(body.to_string().into_bytes()).unwrap()).await.unwrap()
 }
@@ -179,7 +179,7 @@ async fn a_real_api_server_stands_behind_a_cluster() {
     let answer = exchange(&outer, "outer", &account_token(&cluster).await).await;
     assert!(answer["access_token"].is_string(), "{answer}");
     outer.stop().await.unwrap();
-    let request = axum::http::Request::get(path).body(Vec::new()).unwrap();
+    let request = hyper::Request::get(path).body(Vec::new()).unwrap();
     assert!(cluster.request::<Value>(request).await.is_err(), "the registration was taken back");
     inner.stop().await.unwrap();
 }

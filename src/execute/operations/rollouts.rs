@@ -88,7 +88,7 @@ pub(super) async fn until_rolled(
             }
         };
         if let Some(state) = &state {
-            context.waiting(state);
+            context.waiting(&format!("{target}: {state}"));
         }
         if Instant::now() >= deadline {
             let state = state.unwrap_or_default();
@@ -118,9 +118,10 @@ fn in_words(progress: &snapshot::Progress) -> String {
     let snapshot::Progress { desired, updated, available, total, .. } = progress;
     let old = total - updated;
     if old > 0 && updated >= desired {
-        return format!("{old} old pods to end, {available} of {desired} available");
+        let old = if old == 1 { "1 old pod".to_owned() } else { format!("{old} old pods") };
+        return format!("{old} to end, {available} of {desired} available");
     }
-    format!("{updated} of {desired} pods to be replaced, {available} available")
+    format!("{updated} of {desired} pods replaced, {available} available")
 }
 
 /// A failed rollout, with the command that takes it back.
@@ -153,5 +154,43 @@ fn undo(kubectl: &str, target: &TemplateRef) -> String {
         | TemplateKind::Pod => {
             format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_undo_command_fits_the_kind() {
+        let target = |kind| TemplateRef {
+            namespace: "shop".into(),
+            kind,
+            api_version: "v1".to_owned(),
+            name: "cart".to_owned(),
+            uid: "u".to_owned(),
+        };
+        let undo = |kind| undo("kubectl --context east", &target(kind));
+        assert_eq!(
+            undo(TemplateKind::StatefulSet),
+            "kubectl --context east -n shop rollout undo statefulset/cart"
+        );
+        assert_eq!(
+            undo(TemplateKind::Rollout),
+            "kubectl argo rollouts --context east -n shop undo cart"
+        );
+    }
+
+    #[test]
+    fn progress_names_what_is_missing() {
+        let progress = |desired, updated, total, available| snapshot::Progress {
+            desired,
+            updated,
+            total,
+            available,
+            ..snapshot::Progress::default()
+        };
+        assert_eq!(in_words(&progress(3, 1, 4, 3)), "1 of 3 pods replaced, 3 available");
+        assert_eq!(in_words(&progress(3, 3, 4, 3)), "1 old pod to end, 3 of 3 available");
     }
 }

@@ -164,7 +164,7 @@ fn judge(
         let wanted = pods::Wanted { expiration, ..wanted.clone() };
         let own: Vec<&ObservedPod> = live
             .iter()
-            .filter(|pod| pod.account == *account && pod.live() && pods::made_by(pod, template))
+            .filter(|pod| pod.account == *account && pod.live() && pod.is_made_by(template))
             .collect();
         let newest = own.iter().max_by_key(|pod| (pod.created, &pod.name));
         let Some(revision) = newest.map(|pod| &pod.revision) else { continue };
@@ -185,4 +185,109 @@ fn judge(
         }
     }
     verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::snapshot::{Injected, ObjectMeta, Progress};
+
+    const CLIENT: &str = "11111111-1111-1111-1111-111111111111";
+    const TENANT: &str = "22222222-2222-2222-2222-222222222222";
+
+    fn wanted() -> pods::Wanted {
+        pods::Wanted {
+            client: Some(CLIENT.parse().unwrap()),
+            tenant: TENANT.parse().unwrap(),
+            audience: Audience::default(),
+            expiration: 3600,
+        }
+    }
+
+    fn template(strategy: Strategy) -> ObservedTemplate {
+        ObservedTemplate {
+            kind: TemplateKind::StatefulSet,
+            api_version: "apps/v1".to_owned(),
+            name: "cart".to_owned(),
+            uid: "u".to_owned(),
+            meta: ObjectMeta::default(),
+            owned_by: None,
+            account: "cart".into(),
+            labels: BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
+            annotations: BTreeMap::new(),
+            literal_env: Vec::new(),
+            strategy,
+            progress: Progress::default(),
+        }
+    }
+
+    fn pod(n: i64, revision: &str, client: &str, expiration: u32) -> ObservedPod {
+        ObservedPod {
+            name: format!("cart-{n}"),
+            uid: n.to_string(),
+            account: "cart".into(),
+            controller: Some(("StatefulSet".to_owned(), "cart".to_owned())),
+            revision: Some(revision.to_owned()),
+            labelled: true,
+            phase: "Running".to_owned(),
+            ready: true,
+            deleting: false,
+            created: Timestamp::from_second(n).ok(),
+            injected: Injected {
+                present: true,
+                client_ids: BTreeSet::from([client.to_owned()]),
+                tenant_ids: BTreeSet::from([TENANT.to_owned()]),
+                authority_hosts: BTreeSet::new(),
+                audience: Some(Audience::default()),
+                expiration: Some(expiration),
+            },
+        }
+    }
+
+    fn judged(template: ObservedTemplate, live: &[ObservedPod]) -> (usize, usize, Option<String>) {
+        let verdict = judge(&[template], live, &"cart".into(), &wanted());
+        (verdict.proved, verdict.waiting, verdict.stale.map(|stale| stale.why))
+    }
+
+    #[test]
+    fn pods_of_an_older_revision_are_on_their_way_out() {
+        let live = [pod(1, "old", "another", 3600), pod(2, "new", CLIENT, 3600)];
+        assert_eq!(judged(template(Strategy::RollingUpdate), &live), (1, 0, None));
+    }
+
+    #[test]
+    fn the_first_stale_pod_of_the_present_revision_is_named() {
+        let live = [pod(1, "new", CLIENT, 3600), pod(2, "new", "another", 3600)];
+        let (proved, _, stale) = judged(template(Strategy::RollingUpdate), &live);
+        assert_eq!(proved, 1);
+        assert!(stale.unwrap().starts_with("pod cart-2 has AZURE_CLIENT_ID another"));
+    }
+
+    #[test]
+    fn pods_that_nobody_replaces_now_wait() {
+        let live = [pod(1, "new", "another", 3600)];
+        assert_eq!(judged(template(Strategy::OnDelete), &live), (0, 1, None));
+    }
+
+    #[test]
+    fn a_lifetime_on_the_template_beats_the_accounts() {
+        let mut own = template(Strategy::RollingUpdate);
+        own.annotations.insert(names::EXPIRATION_ANNOTATION.to_owned(), "7200".to_owned());
+        assert_eq!(judged(own, &[pod(1, "new", CLIENT, 7200)]), (1, 0, None));
+    }
+
+    #[test]
+    fn templates_without_the_label_and_other_accounts_do_not_count() {
+        let mut unlabelled = template(Strategy::RollingUpdate);
+        unlabelled.labels.clear();
+        let live = [pod(1, "new", "another", 3600)];
+        assert_eq!(judged(unlabelled, &live), (0, 0, None));
+        let mut other = template(Strategy::RollingUpdate);
+        other.account = "somebody".into();
+        assert_eq!(judged(other, &live), (0, 0, None));
+    }
 }

@@ -55,22 +55,15 @@ pub(super) fn one(call: &Call, depth: usize) -> Result<Reply, Refusal> {
 pub(super) fn list(call: &Call, depth: usize) -> Result<Reply, Refusal> {
     let scope = scope(call, depth);
     let filter = Filter::parse(call.query("$filter").unwrap_or_default())?;
-    let items = call
-        .ctx
-        .store
-        .list(ASSIGNMENTS)
-        .into_iter()
-        .filter(|(_, doc)| {
-            let held = doc["scope"].as_str().unwrap_or_default();
-            let above = roles::within(&scope, held);
-            let below = !filter.at_scope && roles::within(held, &scope);
-            let principal = doc["principalId"].as_str().unwrap_or_default();
-            (above || below)
-                && filter.principal.as_deref().is_none_or(|id| id.eq_ignore_ascii_case(principal))
-        })
-        .map(|(key, doc)| (key, render(&doc, call.subscription(), true)))
-        .collect();
-    Ok(page(call, items, PAGE))
+    let items = call.ctx.store.list(ASSIGNMENTS).into_iter().filter(|(_, doc)| {
+        let held = doc["scope"].as_str().unwrap_or_default();
+        let above = roles::within(&scope, held);
+        let below = !filter.at_scope && roles::within(held, &scope);
+        let principal = doc["principalId"].as_str().unwrap_or_default();
+        (above || below)
+            && filter.principal.as_deref().is_none_or(|id| id.eq_ignore_ascii_case(principal))
+    });
+    Ok(page(call, items, PAGE, |_, doc| render(&doc, call.subscription(), true)))
 }
 
 fn scope(call: &Call, depth: usize) -> String {

@@ -266,8 +266,13 @@ pub(super) fn stamp(ms: i64) -> String {
 /// One page of `items` (which must be sorted by their key) as `{"value": […], "nextLink"?}`.
 ///
 /// The next link is absolute and carries the query of the first request plus a skip token that
-/// names the last key, so a page is right even if the list changed meanwhile.
-pub(super) fn page(call: &Call, items: Vec<(String, Value)>, default_size: usize) -> Reply {
+/// names the last key, so a page is right even if the list changed meanwhile. Only what is on the page is rendered.
+pub(super) fn page<T>(
+    call: &Call,
+    items: impl IntoIterator<Item = (String, T)>,
+    default_size: usize,
+    render: impl Fn(&str, T) -> Value,
+) -> Reply {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
     let size = call.query("$top").and_then(|top| top.parse().ok()).unwrap_or(default_size).max(1);
     let after = call
@@ -279,7 +284,7 @@ pub(super) fn page(call: &Call, items: Vec<(String, Value)>, default_size: usize
     let mut values = Vec::new();
     let mut last = String::new();
     for (key, value) in rest.by_ref().take(size) {
-        values.push(value);
+        values.push(render(&key, value));
         last = key;
     }
     let mut body = json!({ "value": values });

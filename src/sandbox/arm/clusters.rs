@@ -69,21 +69,14 @@ pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
     let now = call.now_ms();
-    let items = call
-        .ctx
-        .store
-        .list(&prefix)
-        .into_iter()
-        .filter(|(key, doc)| {
-            let parts: Vec<&str> = key.split('/').collect();
-            parts.len() == 9
-                && parts[7] == "managedclusters"
-                && group.is_none_or(|group| parts[4] == group)
-                && !clusters::gone(doc, now)
-        })
-        .map(|(key, doc)| (key, render(&doc, now)))
-        .collect();
-    page(call, items, PAGE)
+    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, doc)| {
+        let parts: Vec<&str> = key.split('/').collect();
+        parts.len() == 9
+            && parts[7] == "managedclusters"
+            && group.is_none_or(|group| parts[4] == group)
+            && !clusters::gone(doc, now)
+    });
+    page(call, items, PAGE, |_, doc| render(&doc, now))
 }
 
 /// `POST …/listClusterUserCredential` and `…/listClusterAdminCredential`.

@@ -52,8 +52,7 @@ pub(super) async fn one(call: &Call) -> Result<Reply, Refusal> {
 pub(super) fn list(call: &Call) -> Result<Reply, Refusal> {
     parent(call)?;
     let items = call.ctx.store.list(&format!("arm/{}/", call.lower.join("/")));
-    let items = items.into_iter().map(|(key, doc)| (key, render(&doc))).collect();
-    Ok(page(call, items, 100))
+    Ok(page(call, items, 100, |_, doc| render(&doc)))
 }
 
 fn render(doc: &Value) -> Value {

@@ -88,13 +88,10 @@ pub(super) fn list(call: &Call) -> Result<Reply, Refusal> {
         let value = shown["properties"][member].as_str().unwrap_or_default().to_lowercase();
         wanted.is_none_or(|wanted| value == *wanted)
     };
-    let items = all(call)
-        .into_iter()
-        .filter(|(_, shown)| {
-            same(shown, "roleName", name.as_ref()) && same(shown, "type", kind.as_ref())
-        })
-        .collect();
-    Ok(page(call, items, PAGE))
+    let items = all(call).into_iter().filter(|(_, shown)| {
+        same(shown, "roleName", name.as_ref()) && same(shown, "type", kind.as_ref())
+    });
+    Ok(page(call, items, PAGE, |_, shown| shown))
 }
 
 /// Every definition by its id, in id order.

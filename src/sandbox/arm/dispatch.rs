@@ -7,7 +7,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header, request},
     response::Response,
 };
 use jiff::Timestamp;
@@ -55,7 +55,7 @@ async fn handle(State(ctx): State<Arc<Context>>, request: Request<Body>) -> Resp
 
 async fn answer(
     ctx: &Arc<Context>,
-    parts: &axum::http::request::Parts,
+    parts: &request::Parts,
     body: axum::body::Bytes,
     levels: &mut Levels,
 ) -> Result<Reply, Refusal> {

@@ -87,10 +87,8 @@ pub(super) fn subscriptions(call: &Call) -> Reply {
         .filter(|(key, _)| {
             let scope = key.trim_start_matches("arm/");
             call.caller.operator || roles::holds_any(&call.ctx, &call.caller.oid, scope)
-        })
-        .map(|(key, doc)| (key, render_subscription(call, &doc)))
-        .collect();
-    page(call, items, PAGE)
+        });
+    page(call, items, PAGE, |_, doc| render_subscription(call, &doc))
 }
 
 /// `GET /subscriptions/{s}`; the dispatcher has found it.
@@ -275,15 +273,9 @@ fn delete_group(call: &Call, key: &str) -> Result<Reply, Refusal> {
 /// `GET /subscriptions/{s}/resourcegroups`.
 pub(super) fn groups(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
-    let items = call
-        .ctx
-        .store
-        .list(&prefix)
-        .into_iter()
-        .filter(|(key, _)| key.matches('/').count() == 4)
-        .map(|(key, doc)| (key, render_group(&doc)))
-        .collect();
-    page(call, items, PAGE)
+    let items =
+        call.ctx.store.list(&prefix).into_iter().filter(|(key, _)| key.matches('/').count() == 4);
+    page(call, items, PAGE, |_, doc| render_group(&doc))
 }
 
 fn render_group(doc: &Value) -> Value {
@@ -364,33 +356,23 @@ pub(super) fn resources(call: &Call, kind: Option<&str>) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
     let group = (call.lower.get(2).map(String::as_str) == Some("resourcegroups"))
         .then(|| call.lower[3].clone());
-    let items = call
-        .ctx
-        .store
-        .list(&prefix)
-        .into_iter()
-        .filter(|(key, _)| {
-            let parts: Vec<&str> = key.split('/').collect();
-            parts.len() == 9
-                && group.as_ref().is_none_or(|group| parts[4] == group)
-                && kind.is_none_or(|kind| format!("{}/{}", parts[6], parts[7]) == kind)
+    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, _)| {
+        let parts: Vec<&str> = key.split('/').collect();
+        parts.len() == 9
+            && group.as_ref().is_none_or(|group| parts[4] == group)
+            && kind.is_none_or(|kind| format!("{}/{}", parts[6], parts[7]) == kind)
+    });
+    page(call, items, PAGE, |key, doc| {
+        if kind.is_some() {
+            return render_resource(call, &doc);
+        }
+        let parts: Vec<&str> = key.split('/').collect();
+        let kind = doc.get("type").cloned();
+        json!({
+            "id": doc["id"], "name": doc["name"], "location": doc["location"], "tags": doc["tags"],
+            "type": kind.unwrap_or_else(|| format!("{}/{}", parts[6], parts[7]).into()),
         })
-        .map(|(key, doc)| {
-            let mut shown = render_resource(call, &doc);
-            if kind.is_none() {
-                let parts: Vec<&str> = key.split('/').collect();
-                shown = json!({
-                    "id": doc["id"], "name": doc["name"], "location": doc["location"],
-                    "tags": doc["tags"],
-                    "type": doc.get("type").cloned().unwrap_or_else(|| {
-                        format!("{}/{}", parts[6], parts[7]).into()
-                    }),
-                });
-            }
-            (key, shown)
-        })
-        .collect();
-    page(call, items, PAGE)
+    })
 }
 
 /// `Microsoft.KeyVault/vaults` from `providers/Microsoft.KeyVault/vaults/kv`.

@@ -40,21 +40,14 @@ pub(super) fn one(call: &Call) -> Result<Reply, Refusal> {
 pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
-    let items = call
-        .ctx
-        .store
-        .list(&prefix)
-        .into_iter()
-        .filter(|(key, _)| {
-            let parts: Vec<&str> = key.split('/').collect();
-            parts.len() == 9
-                && parts[7] == "userassignedidentities"
-                && parts[6] == "microsoft.managedidentity"
-                && group.is_none_or(|group| parts[4] == group)
-        })
-        .map(|(key, doc)| (key, render(&doc)))
-        .collect();
-    page(call, items, PAGE)
+    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, _)| {
+        let parts: Vec<&str> = key.split('/').collect();
+        parts.len() == 9
+            && parts[7] == "userassignedidentities"
+            && parts[6] == "microsoft.managedidentity"
+            && group.is_none_or(|group| parts[4] == group)
+    });
+    page(call, items, PAGE, |_, doc| render(&doc))
 }
 
 /// `POST …/listAssociatedResources`: nothing in the sandbox has identities assigned.

@@ -13,7 +13,7 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Map, Value};
@@ -62,7 +62,7 @@ async fn handle(State(ctx): State<Arc<Context>>, request: Request<Body>) -> Resp
 /// One request.
 struct Call<'a> {
     ctx: &'a Context,
-    method: &'a axum::http::Method,
+    method: &'a Method,
     headers: &'a HeaderMap,
     query: &'a [(String, String)],
 }

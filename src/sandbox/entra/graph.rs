@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Body,
     extract::{Path, Query, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
@@ -135,7 +134,7 @@ async fn service_principal(State(ctx): State<Arc<Context>>, Path(id): Path<Strin
     }
 }
 
-async fn by_ids(State(ctx): State<Arc<Context>>, request: axum::http::Request<Body>) -> Response {
+async fn by_ids(State(ctx): State<Arc<Context>>, request: Request) -> Response {
     let body: Value = serde_json::from_str(&text(request).await).unwrap_or_default();
     let found: Vec<Value> = body["ids"]
         .as_array()

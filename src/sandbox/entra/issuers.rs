@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Path, State},
-    http::StatusCode,
+    http::{Request, StatusCode},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -160,8 +160,8 @@ async fn from_api_server(client: &kube::Client, issuer: &str) -> Result<Keys, Is
     Ok(Keys(serde_json::from_str(&text).map_err(|_| IssuerError::Document(url))?))
 }
 
-pub(in crate::sandbox) fn http_get(path: &str) -> Option<axum::http::Request<Vec<u8>>> {
-    axum::http::Request::get(path).body(Vec::new()).ok()
+pub(in crate::sandbox) fn http_get(path: &str) -> Option<Request<Vec<u8>>> {
+    Request::get(path).body(Vec::new()).ok()
 }
 
 /// Serves the documents of the emulated clusters, as the public blobs behind AKS do.

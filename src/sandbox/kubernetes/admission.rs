@@ -58,7 +58,7 @@ pub(super) fn create(tx: &Tx<'_>, kind: &Kind, namespace: &str, object: &mut Val
     Ok(())
 }
 
-/// The ServiceAccount plugin: the account exists, and its token is mounted.
+/// The `ServiceAccount` plugin: the account exists, and its token is mounted.
 fn service_account(
     tx: &Tx<'_>,
     kind: &Kind,
@@ -132,7 +132,7 @@ fn mount_token(tx: &Tx<'_>, spec: &mut Value) {
     }
 }
 
-/// The DefaultTolerationSeconds plugin.
+/// The `DefaultTolerationSeconds` plugin.
 fn tolerations(pod: &mut Value) {
     let spec = &mut pod["spec"];
     for condition in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {

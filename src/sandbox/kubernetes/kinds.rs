@@ -11,6 +11,8 @@ use super::schema::{Type, custom_type};
 
 /// A kind in one version, with how it is stored and served.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of the table")]
+#[expect(clippy::struct_field_names, reason = "`kind` is the word of the API")]
 pub(super) struct Kind {
     /// API group; empty for the core group.
     pub group: String,
@@ -40,7 +42,7 @@ pub(super) struct Kind {
     pub storage: String,
     /// Printer columns of a definition's version.
     pub columns: Vec<Value>,
-    /// Whether it comes from a CustomResourceDefinition.
+    /// Whether it comes from a `CustomResourceDefinition`.
     pub custom: bool,
     /// Create-only review kinds that are never stored.
     pub review: bool,
@@ -260,11 +262,10 @@ impl Kinds {
         for kind in BUILT_IN.iter() {
             // CronJob: https://kubernetes.io/docs/reference/using-api/deprecation-guide/
             let served = match (kind.kind.as_str(), kind.version.as_str()) {
-                ("CronJob", "v1") => minor >= 21,
+                ("CronJob", "v1") | ("PodDisruptionBudget" | "EndpointSlice", _) => minor >= 21,
                 ("CronJob", "v1beta1") => minor < 25,
                 ("SelfSubjectReview", _) => minor >= 28,
                 ("HorizontalPodAutoscaler", _) => minor >= 23,
-                ("PodDisruptionBudget" | "EndpointSlice", _) => minor >= 21,
                 _ => true,
             };
             if served {
@@ -313,7 +314,7 @@ impl Kinds {
     }
 }
 
-/// The kinds that a CustomResourceDefinition serves.
+/// The kinds that a `CustomResourceDefinition` serves.
 fn of_definition(definition: &Value) -> Vec<Kind> {
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

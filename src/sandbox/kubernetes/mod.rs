@@ -5,6 +5,10 @@
 //! store lock ([`storage::Tx`]); after a write the controllers run until nothing is left to do
 //! ([`Kubernetes::reconcile`]). What must wait, such as a pod that starts, waits on the world's clock
 //! and is caught up by the next request.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON values and types of the schema: what is not named has no meaning there"
+)]
 
 mod admission;
 mod apply;
@@ -22,12 +26,14 @@ mod list;
 mod objects;
 mod openapi;
 mod patch;
+mod pods;
 mod protobuf;
 mod request;
 mod review;
 mod scale;
 mod schema;
 mod selectors;
+mod server_side_apply;
 mod storage;
 mod tables;
 mod token_request;

@@ -28,8 +28,8 @@ pub(super) fn issue(
     manager: &str,
     dry_run: bool,
 ) -> Outcome<Value> {
-    let minor = kube.facts().minor;
     const VERSION: &str = "authentication.k8s.io/v1";
+    let minor = kube.facts().minor;
     let version = request["apiVersion"].as_str().unwrap_or(VERSION);
     if version != VERSION || !matches!(request["kind"].as_str(), Some("TokenRequest") | None) {
         return Err(Status::bad_request(format!(

@@ -69,18 +69,17 @@ fn common(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>) {
             }
             job(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", errors);
         }
-        ("", "services") => {
+        ("", "services")
             if spec["ports"].as_array().is_none_or(Vec::is_empty)
                 && spec["type"] != "ExternalName"
-                && spec["clusterIP"] != "None"
-            {
-                errors.push(FieldError::required("spec.ports", ""));
-            }
+                && spec["clusterIP"] != "None" =>
+        {
+            errors.push(FieldError::required("spec.ports", ""));
         }
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
-            if object["roleRef"]["name"].as_str().is_none_or(str::is_empty) {
-                errors.push(FieldError::required("roleRef.name", ""));
-            }
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings")
+            if object["roleRef"]["name"].as_str().is_none_or(str::is_empty) =>
+        {
+            errors.push(FieldError::required("roleRef.name", ""));
         }
         ("apiextensions.k8s.io", _) => definition(object, errors),
         _ => {}
@@ -207,7 +206,7 @@ fn job(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `mounts`: whether volume mounts are checked; those of StatefulSets may name claims.
+/// `mounts`: whether volume mounts are checked; those of a `StatefulSet` may name claims.
 fn pod(spec: &Value, path: &str, mounts: bool, errors: &mut Vec<FieldError>) {
     let volumes: BTreeSet<&str> = spec["volumes"]
         .as_array()
@@ -254,17 +253,17 @@ fn pod(spec: &Value, path: &str, mounts: bool, errors: &mut Vec<FieldError>) {
 fn immutable(kind: &Kind, old: &Value, new: &Value, errors: &mut Vec<FieldError>) {
     let (was, is) = (&old["spec"], &new["spec"]);
     match (kind.group.as_str(), kind.plural.as_str()) {
-        ("apps", "deployments" | "replicasets" | "daemonsets") => {
-            if was["selector"] != is["selector"] {
-                errors.push(FieldError {
-                    reason: "FieldValueInvalid",
-                    field: "spec.selector".into(),
-                    message: format!(
-                        "Invalid value: {}: field is immutable",
-                        go_selector(&is["selector"])
-                    ),
-                });
-            }
+        ("apps", "deployments" | "replicasets" | "daemonsets")
+            if was["selector"] != is["selector"] =>
+        {
+            errors.push(FieldError {
+                reason: "FieldValueInvalid",
+                field: "spec.selector".into(),
+                message: format!(
+                    "Invalid value: {}: field is immutable",
+                    go_selector(&is["selector"])
+                ),
+            });
         }
         ("apps", "statefulsets") => {
             let mut kept = is.clone();

@@ -24,7 +24,7 @@ use super::{
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How often bookmarks are sent; the server sends about one a minute.
-const BOOKMARK: Duration = Duration::from_secs(60);
+const BOOKMARK: Duration = Duration::from_mins(1);
 
 struct Watch {
     kube: Arc<Kubernetes>,

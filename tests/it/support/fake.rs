@@ -20,7 +20,7 @@ use widentity::{
         AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
         PrincipalId, Project, RemoteFailure, Subject, desired::Feature, names, snapshot::*,
     },
-    plan::{pods::made_by, step::TemplateRef},
+    plan::step::TemplateRef,
 };
 
 use super::worlds;
@@ -557,8 +557,8 @@ impl Remote for Fake {
                 let injected = worlds::inject(&annotations, &Audience::default());
                 let kubernetes = kubernetes(world, cluster);
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
-                let count = pods.iter().filter(|pod| made_by(pod, &template)).count();
-                pods.retain(|pod| !made_by(pod, &template));
+                let count = pods.iter().filter(|pod| pod.is_made_by(&template)).count();
+                pods.retain(|pod| !pod.is_made_by(&template));
                 pods.extend((0..count).map(|n| worlds::pod(&template, n, &injected)));
             }
             Ok(template)

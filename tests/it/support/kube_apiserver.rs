@@ -27,7 +27,6 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use tokio::time;
-use widentity::kubernetes::{Client, Connect};
 
 /// How long a start may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -141,9 +140,8 @@ async fn start_async(assets: &Path, issuer: &str) -> ApiServer {
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    if time::timeout(PATIENCE, ready).await.is_err() {
-        panic!("kube-apiserver is not ready:\n{}", logs(&dir));
-    }
+    let ready = time::timeout(PATIENCE, ready).await;
+    assert!(ready.is_ok(), "kube-apiserver is not ready:\n{}", logs(&dir));
     let mut manager = vec![
         format!("--kubeconfig={}", server.kubeconfig.display()),
         "--bind-address=127.0.0.1".to_owned(),
@@ -165,9 +163,8 @@ async fn start_async(assets: &Path, issuer: &str) -> ApiServer {
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    if time::timeout(PATIENCE, accounts).await.is_err() {
-        panic!("kube-controller-manager makes no accounts:\n{}", logs(&dir));
-    }
+    let accounts = time::timeout(PATIENCE, accounts).await;
+    assert!(accounts.is_ok(), "kube-controller-manager makes no accounts:\n{}", logs(&dir));
     server
 }
 
@@ -261,15 +258,6 @@ fn write_files(dir: &Path, port: u16) -> Files {
     Files { kubeconfig: dir.join("kubeconfig") }
 }
 
-impl ApiServer {
-    /// Our client, as one of the two contexts.
-    pub(crate) async fn client(&self, context: &str) -> Client {
-        let path = Some(self.kubeconfig.clone());
-        let context = Some(context.to_owned());
-        Client::connect(Connect::Kubeconfig { path, context }).await.unwrap()
-    }
-}
-
 /// What a test does beside the code under test: raw requests as `admin`.
 pub(crate) struct Admin {
     kube: kube::Client,
@@ -278,7 +266,12 @@ pub(crate) struct Admin {
 impl Admin {
     /// An administrator of this server, for one test: connections belong to its runtime.
     pub(crate) async fn of(server: &ApiServer) -> Self {
-        let file = Kubeconfig::read_from(&server.kubeconfig).unwrap();
+        Self::by(&server.kubeconfig).await
+    }
+
+    /// The current context of a kubeconfig.
+    pub(crate) async fn by(kubeconfig: &Path) -> Self {
+        let file = Kubeconfig::read_from(kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
         let mut config = kube::Config::from_custom_kubeconfig(file, &options).await.unwrap();
         config.proxy_url = None;

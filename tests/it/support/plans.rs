@@ -176,7 +176,7 @@ pub(crate) fn full() -> Planned {
     changes.sort_by(|a, b| a.address.cmp(&b.address));
     planned.plan.digests = changes.iter().map(|change| change.digest.clone()).collect();
     planned.plan.changes = changes;
-    planned.plan.digest = "wd1:7c1f0a93".to_owned();
+    "wd1:7c1f0a93".clone_into(&mut planned.plan.digest);
     let finding = |address: &Address, code: &str, message: &str, hint: Option<&str>| Finding {
         address: address.clone(),
         code: code.to_owned(),

@@ -56,9 +56,13 @@ impl Seen {
     }
 }
 
+/// Answers by what was asked; none: a plain 404.
+type Route = Box<dyn Fn(&Seen) -> Option<Reply> + Send + Sync>;
+
 #[derive(Default)]
 struct Script {
     replies: Mutex<VecDeque<Reply>>,
+    route: Option<Route>,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -76,8 +80,14 @@ async fn answer(
     body: Bytes,
 ) -> Response<Body> {
     let target = uri.to_string();
-    script.seen.lock().unwrap().push(Seen { method, target, headers, body });
-    let reply = script.replies.lock().unwrap().pop_front();
+    let seen = Seen { method, target, headers, body };
+    let reply = match &script.route {
+        Some(route) => {
+            Some(route(&seen).unwrap_or_else(|| reply(404, &json!({"reason": "NotFound"}))))
+        }
+        None => script.replies.lock().unwrap().pop_front(),
+    };
+    script.seen.lock().unwrap().push(seen);
     let reply = reply.unwrap_or_else(|| error(418, "ScriptEnded", "no more answers"));
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {
@@ -88,8 +98,20 @@ async fn answer(
 
 impl Server {
     pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let script = Arc::new(Script::default());
+        let script = Script::default();
         script.replies.lock().unwrap().extend(replies);
+        Self::serve(script).await
+    }
+
+    /// A server for clients that ask several things at once.
+    pub(crate) async fn routed(
+        route: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Script { route: Some(Box::new(route)), ..Script::default() }).await
+    }
+
+    async fn serve(script: Script) -> Self {
+        let script = Arc::new(script);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));

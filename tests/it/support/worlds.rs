@@ -432,13 +432,12 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
                 (names::TENANT_ID_ANNOTATION, tenant.to_string()),
                 (names::PROJECT_ANNOTATION, desired.project.to_string()),
             ];
-            match expiration {
-                Some(seconds) => fields.push((names::EXPIRATION_ANNOTATION, seconds.to_string())),
-                None => {
-                    let field = owned(names::EXPIRATION_ANNOTATION).0;
-                    if meta.owners.remove(&field).is_some() {
-                        meta.annotations.remove(names::EXPIRATION_ANNOTATION);
-                    }
+            if let Some(seconds) = expiration {
+                fields.push((names::EXPIRATION_ANNOTATION, seconds.to_string()))
+            } else {
+                let field = owned(names::EXPIRATION_ANNOTATION).0;
+                if meta.owners.remove(&field).is_some() {
+                    meta.annotations.remove(names::EXPIRATION_ANNOTATION);
                 }
             }
             for (key, value) in fields {
@@ -474,9 +473,8 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
             if *wait {
                 let template = template.clone();
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
-                let count =
-                    pods.iter().filter(|p| widentity::plan::pods::made_by(p, &template)).count();
-                pods.retain(|p| !widentity::plan::pods::made_by(p, &template));
+                let count = pods.iter().filter(|p| p.is_made_by(&template)).count();
+                pods.retain(|p| !p.is_made_by(&template));
                 let injected = inject(&annotations, audience);
                 pods.extend((0..count).map(|n| pod(&template, n, &injected)));
             }

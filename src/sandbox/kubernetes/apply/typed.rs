@@ -111,13 +111,14 @@ fn walk(
             leaf(path);
             Ok(())
         }
-        Shape::Any => match value {
-            Value::Object(object) => walk_map(object, ty, path, leaf),
-            _ => {
+        Shape::Any => {
+            if let Value::Object(object) = value {
+                walk_map(object, ty, path, leaf)
+            } else {
                 leaf(path);
                 Ok(())
             }
-        },
+        }
         Shape::List(list) => {
             let items = match value {
                 Value::Array(items) => items.as_slice(),
@@ -216,7 +217,7 @@ fn check_scalar(value: &Value, scalar: Scalar) -> Result<(), String> {
     if ok || value.is_null() {
         Ok(())
     } else {
-        Err(format!("expected {expected}, got &value.valueUnstructured{{Value:{}}}", value))
+        Err(format!("expected {expected}, got &value.valueUnstructured{{Value:{value}}}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! DaemonSets: one pod for each node that fits.
+//! `DaemonSets`: one pod for each node that fits.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,11 +18,10 @@ use super::{
 const HASH: &str = "controller-revision-hash";
 
 /// A node came, went or changed: every DaemonSet looks again.
-pub(super) fn node_changed(tx: &mut Tx<'_>) -> Outcome<()> {
+pub(super) fn node_changed(tx: &mut Tx<'_>) {
     for (key, _) in tx.list("apps/daemonsets/", None) {
         tx.enqueue(key);
     }
-    Ok(())
 }
 
 /// Moves a DaemonSet on and writes its status.
@@ -108,7 +107,7 @@ fn create(tx: &mut Tx<'_>, set: &Value, node: &str, hash: &str) -> Outcome<()> {
     tx.create(&kind, meta(set, "namespace"), pod, &manager()).map(drop)
 }
 
-/// Replaces outdated pods as far as `maxUnavailable` allows; OnDelete leaves that to people.
+/// Replaces outdated pods as far as `maxUnavailable` allows; `OnDelete` leaves that to people.
 fn replace(tx: &mut Tx<'_>, set: &Value, hash: &str, nodes: usize) -> Outcome<()> {
     let strategy = &set["spec"]["updateStrategy"];
     if strategy["type"] != "RollingUpdate" {

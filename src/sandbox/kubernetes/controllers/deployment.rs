@@ -277,7 +277,7 @@ fn roll(tx: &mut Tx<'_>, deployment: &Value, new: Option<&Key>, sets: &Sets) -> 
     Ok(())
 }
 
-/// Deletes ReplicaSets beyond the history limit.
+/// Deletes `ReplicaSets` beyond the history limit.
 fn clean_up(tx: &mut Tx<'_>, deployment: &Value, new: Option<&Key>, sets: &Sets) -> Outcome<()> {
     let Some(limit) = deployment["spec"]["revisionHistoryLimit"].as_i64() else { return Ok(()) };
     if !is_complete(tx, deployment, new) {

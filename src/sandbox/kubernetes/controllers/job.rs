@@ -1,4 +1,4 @@
-//! Jobs: pods that run to the end. CronJobs keep their template and are not scheduled.
+//! Jobs: pods that run to the end. `CronJobs` keep their template and are not scheduled.
 
 use serde_json::json;
 

@@ -68,7 +68,10 @@ fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         "core/serviceaccounts/" | "core/configmaps/" if !key.namespace.is_empty() => {
             namespace::ensure_defaults(tx, key)
         }
-        "core/nodes/" => daemon_set::node_changed(tx),
+        "core/nodes/" => {
+            daemon_set::node_changed(tx);
+            Ok(())
+        }
         "apps/deployments/" => deployment::sync(tx, key),
         "apps/replicasets/" => replica_set::sync(tx, key),
         "apps/statefulsets/" => stateful_set::sync(tx, key),

@@ -1,7 +1,7 @@
 //! Scheduler and kubelets: pods get a node, start, become ready, finish or stop.
 //!
 //! The annotation `sandbox.widentity.dev/fail` makes a pod fail: `crash` keeps its containers in
-//! CrashLoopBackOff (or fails a pod that does not restart), `unready` leaves it running without ever
+//! `CrashLoopBackOff` (or fails a pod that does not restart), `unready` leaves it running without ever
 //! becoming ready.
 
 use std::{sync::Arc, time::Duration};
@@ -94,25 +94,23 @@ fn bind(tx: &mut Tx<'_>, key: &Key, pod: &Arc<Value>) -> Outcome<()> {
         ["values"][0]
         .as_str()
         .map(str::to_owned);
-    let node = match demanded {
-        Some(node) => node,
-        None => {
-            let wanted = pod["spec"]["nodeSelector"].as_object();
-            let nodes: Vec<String> = tx
-                .list("core/nodes/", None)
-                .iter()
-                .filter(|(_, node)| node["spec"]["unschedulable"] != true)
-                .filter(|(_, node)| {
-                    wanted
-                        .is_none_or(|w| w.iter().all(|(k, v)| node["metadata"]["labels"][k] == *v))
-                })
-                .map(|(key, _)| key.name.clone())
-                .collect();
-            if nodes.is_empty() {
-                return unschedulable(tx, pod);
-            }
-            nodes[usize::from(digest(&key.name)[0]) % nodes.len()].clone()
+    let node = if let Some(node) = demanded {
+        node
+    } else {
+        let wanted = pod["spec"]["nodeSelector"].as_object();
+        let nodes: Vec<String> = tx
+            .list("core/nodes/", None)
+            .iter()
+            .filter(|(_, node)| node["spec"]["unschedulable"] != true)
+            .filter(|(_, node)| {
+                wanted.is_none_or(|w| w.iter().all(|(k, v)| node["metadata"]["labels"][k] == *v))
+            })
+            .map(|(key, _)| key.name.clone())
+            .collect();
+        if nodes.is_empty() {
+            return unschedulable(tx, pod);
         }
+        nodes[usize::from(digest(&key.name)[0]) % nodes.len()].clone()
     };
     let mut bound = (**pod).clone();
     bound["spec"]["nodeName"] = node.into();

@@ -1,4 +1,4 @@
-//! ReplicaSets: as many pods as wanted.
+//! `ReplicaSets`: as many pods as wanted.
 
 use std::sync::Arc;
 

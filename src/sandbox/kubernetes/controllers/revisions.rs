@@ -1,4 +1,4 @@
-//! ControllerRevisions of StatefulSets and DaemonSets.
+//! `ControllerRevisions` of `StatefulSets` and `DaemonSets`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! StatefulSets: numbered pods, started in order, replaced from the last to the partition.
+//! `StatefulSets`: numbered pods, started in order, replaced from the last to the partition.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -75,40 +75,36 @@ fn advance(
     let owned: Vec<_> = all.values().cloned().collect();
     replica_set::wake_when_available(tx, key, &owned, min_ready);
     for ordinal in first..first + wanted {
-        match all.get(&ordinal) {
-            Some((pod_key, pod)) => {
-                let failed =
-                    matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
-                if failed && !pod["metadata"]["deletionTimestamp"].is_string() {
-                    tx.delete(pod_key, &Deletion::default())?;
-                    return Ok(());
-                }
-                let healthy = is_active(pod) && is_available(pod, min_ready, tx.now);
-                if !healthy && !parallel {
-                    // A pod that is broken and outdated is replaced even though it is not healthy
-                    // only by hand, as on a real cluster.
-                    return Ok(());
-                }
+        if let Some((pod_key, pod)) = all.get(&ordinal) {
+            let failed = matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
+            if failed && !pod["metadata"]["deletionTimestamp"].is_string() {
+                tx.delete(pod_key, &Deletion::default())?;
+                return Ok(());
             }
-            None => {
-                // Below the partition pods keep the old revision.
-                let revision = if ordinal - first < partition
-                    && spec["updateStrategy"]["type"] == "RollingUpdate"
-                {
-                    current
-                } else if spec["updateStrategy"]["type"] == "OnDelete" {
-                    update
-                } else if ordinal - first < number(&set["status"]["currentReplicas"])
-                    && current != update
-                {
-                    current
-                } else {
-                    update
-                };
-                create(tx, set, ordinal, revision)?;
-                if !parallel {
-                    return Ok(());
-                }
+            let healthy = is_active(pod) && is_available(pod, min_ready, tx.now);
+            if !healthy && !parallel {
+                // A pod that is broken and outdated is replaced even though it is not healthy
+                // only by hand, as on a real cluster.
+                return Ok(());
+            }
+        } else {
+            // Below the partition pods keep the old revision.
+            let revision = if ordinal - first < partition
+                && spec["updateStrategy"]["type"] == "RollingUpdate"
+            {
+                current
+            } else if spec["updateStrategy"]["type"] == "OnDelete" {
+                update
+            } else if ordinal - first < number(&set["status"]["currentReplicas"])
+                && current != update
+            {
+                current
+            } else {
+                update
+            };
+            create(tx, set, ordinal, revision)?;
+            if !parallel {
+                return Ok(());
             }
         }
     }

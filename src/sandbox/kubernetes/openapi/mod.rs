@@ -1,4 +1,4 @@
-//! The OpenAPI documents, made from the table of types.
+//! The `OpenAPI` documents, made from the table of types.
 //!
 //! Version 2 as JSON and as protobuf, version 3 as JSON for each group and version. Descriptions are
 //! left out; shapes, merge keys, kinds and the query parameters that clients look for are there.
@@ -85,21 +85,19 @@ fn published(name: &str) -> String {
 
 /// The published name of a kind.
 fn published_kind(kind: &Kind) -> String {
-    match kind.ty() {
+    if let Type::Named(name) = kind.ty() {
         // Both versions of CronJob share a type but not its published name.
-        Type::Named(name) => published(name).replace(
+        return published(name).replace(
             &format!(".{}.{}", kind.storage, kind.kind),
             &format!(".{}.{}", kind.version, kind.kind),
-        ),
-        _ => {
-            let mut parts: Vec<&str> = kind.group.split('.').collect();
-            parts.reverse();
-            format!("{}.{}.{}", parts.join("."), kind.version, kind.kind)
-        }
+        );
     }
+    let mut parts: Vec<&str> = kind.group.split('.').collect();
+    parts.reverse();
+    format!("{}.{}.{}", parts.join("."), kind.version, kind.kind)
 }
 
-/// How references are written in a version of OpenAPI.
+/// How references are written in a version of `OpenAPI`.
 #[derive(Clone, Copy)]
 struct Dialect {
     references: &'static str,

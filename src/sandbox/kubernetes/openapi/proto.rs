@@ -1,4 +1,4 @@
-//! The protobuf form of an OpenAPI 2 document, which kubectl asks for.
+//! The protobuf form of an `OpenAPI` 2 document, which kubectl asks for.
 //!
 //! Messages and field numbers are those of gnostic's `openapiv2` package
 //! (<https://github.com/google/gnostic-models>). Only what our documents contain is encoded.
@@ -11,11 +11,15 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
+        loop {
+            let [low, ..] = value.to_le_bytes();
             value >>= 7;
+            if value == 0 {
+                self.0.push(low);
+                return;
+            }
+            self.0.push(low | 0x80);
         }
-        self.0.push(value as u8);
     }
 
     fn bytes(&mut self, number: u64, bytes: &[u8]) {

@@ -29,7 +29,7 @@ fn merge_object(
 ) -> Result<(), String> {
     match changes.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
-            *fields = changes.clone();
+            fields.clone_from(changes);
             fields.remove("$patch");
             return Ok(());
         }
@@ -166,17 +166,14 @@ fn merge_items(
             live.retain(|item| &item[merge_key] != id);
             continue;
         }
-        match found {
-            Some(index) => {
-                if let Value::Object(fields) = &mut live[index] {
-                    merge_object(fields, object, ty)?;
-                }
+        if let Some(index) = found {
+            if let Value::Object(fields) = &mut live[index] {
+                merge_object(fields, object, ty)?;
             }
-            None => {
-                let mut fresh = Map::new();
-                merge_object(&mut fresh, object, ty)?;
-                live.push(Value::Object(fresh));
-            }
+        } else {
+            let mut fresh = Map::new();
+            merge_object(&mut fresh, object, ty)?;
+            live.push(Value::Object(fresh));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Shapes of the built-in kinds and of custom resources: field types, list semantics, merge keys.
 //!
 //! One table serves pruning of unknown fields, strict field validation, server-side apply,
-//! strategic merge patches and the OpenAPI documents. It is written in a small notation, one type
+//! strategic merge patches and the `OpenAPI` documents. It is written in a small notation, one type
 //! a line, in the text files beside this one:
 //!
 //! ```text
@@ -37,7 +37,7 @@ pub(super) enum Type {
     /// A map with arbitrary keys.
     Map {
         /// Type of the values.
-        item: Box<Type>,
+        item: Box<Self>,
         /// Owned as a whole.
         atomic: bool,
     },
@@ -151,11 +151,6 @@ static TYPES: LazyLock<BTreeMap<String, Struct>> = LazyLock::new(|| {
 /// The type named `group/version.Name`, if the table has it.
 pub(super) fn lookup(name: &str) -> Option<&'static Struct> {
     TYPES.get(name)
-}
-
-/// All types of the table.
-pub(super) fn all() -> &'static BTreeMap<String, Struct> {
-    &TYPES
 }
 
 impl Type {
@@ -299,8 +294,8 @@ mod tests {
                 Type::Scalar(_) | Type::Any | Type::Inline(_) => {}
             }
         }
-        assert!(all().len() > 300);
-        for (name, object) in all() {
+        assert!(TYPES.len() > 300);
+        for (name, object) in TYPES.iter() {
             for (field, spec) in &object.fields {
                 check(&spec.ty, &format!("{name}.{field}"));
             }

@@ -89,7 +89,7 @@ pub(super) fn custom(
     (columns, rows)
 }
 
-/// The JSONPath subset of printer columns: dotted names, `[0]`, quoted names in brackets,
+/// The `JSONPath` subset of printer columns: dotted names, `[0]`, quoted names in brackets,
 /// `[?(@.type=="Ready")]`.
 fn json_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     if !path.contains('[') && !path.contains('\\') {

@@ -1,0 +1,269 @@
+//! Federated credentials against live clusters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Audit, Severity,
+    estate::{AuditCluster, AuditIdentity, Estate, KubernetesFacts},
+};
+use crate::{
+    diagnose::fix,
+    model::{
+        AccountName, Audience, Namespace, names,
+        snapshot::{Observation, ObservedCredential},
+    },
+};
+
+/// Azure's limit of credentials on one identity.
+const LIMIT: usize = 20;
+/// From here on an identity is said to be nearly full.
+const NEARLY: usize = 16;
+
+pub(super) fn look(estate: &Estate, audit: &mut Audit) {
+    let mut holders: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
+    for owner in &estate.identities {
+        let name = owner.identity.id.name();
+        let listed = match &owner.credentials {
+            Observation::Present(listed) => listed,
+            Observation::Absent => continue,
+            Observation::Unknown(failure) => {
+                audit.unseen.push(format!("credentials of {name}: {failure}"));
+                continue;
+            }
+        };
+        headroom(audit, name, listed.len());
+        let mut folded: BTreeMap<(String, String), &str> = BTreeMap::new();
+        for credential in listed {
+            one(estate, audit, owner, credential);
+            let Some(subject) = &credential.subject else { continue };
+            let pair = (credential.issuer.to_string(), subject.to_string());
+            let fold = |text: &str| text.trim_end_matches('/').to_lowercase();
+            let key = (fold(&pair.0), fold(&pair.1));
+            if let Some(other) = folded.insert(key, &credential.name) {
+                audit.add(
+                    Severity::Medium,
+                    "credential-variant",
+                    format!("{name}/{}", credential.name),
+                    format!(
+                        "differs from {other} only in case or in a slash; at most one of them works"
+                    ),
+                    delete(owner, credential),
+                );
+            }
+            holders.entry(pair).or_default().insert(name);
+        }
+        boundaries(audit, owner, listed);
+        unused(estate, audit, owner, listed);
+        ownership(estate, audit, owner);
+    }
+    for ((_, subject), holders) in holders {
+        if holders.len() > 1 {
+            let all: Vec<&str> = holders.into_iter().collect();
+            audit.add(
+                Severity::Low,
+                "credential-duplicate",
+                all.join(", "),
+                format!("{subject} of one cluster may act as {} identities", all.len()),
+                "take the credential off all but the one its account is annotated with",
+            );
+        }
+    }
+}
+
+fn headroom(audit: &mut Audit, name: &str, count: usize) {
+    if count >= NEARLY {
+        let severity = if count >= LIMIT { Severity::High } else { Severity::Medium };
+        audit.add(
+            severity,
+            "credentials-nearly-full",
+            name,
+            format!("has {count} of the {LIMIT} federated credentials Azure allows"),
+            "give some of its workloads identities of their own",
+        );
+    }
+}
+
+fn delete(owner: &AuditIdentity, credential: &ObservedCredential) -> String {
+    fix::credential("delete", &owner.identity, &credential.name, &[])
+}
+
+fn parts(credential: &ObservedCredential) -> Option<(Namespace, AccountName)> {
+    let subject = credential.subject.as_ref()?.as_str();
+    let (namespace, account) = subject.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    Some((Namespace::from(namespace), AccountName::from(account)))
+}
+
+fn one(estate: &Estate, audit: &mut Audit, owner: &AuditIdentity, credential: &ObservedCredential) {
+    let object = format!("{}/{}", owner.identity.id.name(), credential.name);
+    if credential.name == names::IDENTITY_BINDING_CREDENTIAL {
+        return;
+    }
+    let Some((namespace, account)) = parts(credential) else { return };
+    let issuer = credential.issuer.as_str();
+    let of = |cluster: &&AuditCluster| cluster.issuer.as_ref() == Some(&credential.issuer);
+    let Some(cluster) = estate.clusters.iter().find(of) else {
+        let nearly = estate.clusters.iter().find_map(|cluster| {
+            let known = cluster.issuer.as_ref()?.as_str();
+            let same = |a: &str, b: &str| {
+                a.trim().trim_end_matches('/').eq_ignore_ascii_case(b.trim().trim_end_matches('/'))
+            };
+            same(known, issuer).then_some((cluster, known))
+        });
+        if let Some((cluster, known)) = nearly {
+            let slash = known.trim_end_matches('/') == issuer.trim_end_matches('/');
+            audit.add(
+                Severity::High,
+                if slash { "credential-slash" } else { "credential-issuer-variant" },
+                object,
+                format!(
+                    "issuer {issuer} is not to the byte that of cluster {}: {known}",
+                    cluster.name
+                ),
+                fix::credential("update", &owner.identity, &credential.name, &[("issuer", known)]),
+            );
+        } else if estate.all_clusters {
+            audit.add(
+                Severity::Medium,
+                "credential-issuer-unknown",
+                object,
+                format!(
+                    "issuer {issuer} is of no cluster that is known: rebuilt, deleted or foreign"
+                ),
+                delete(owner, credential),
+            );
+        }
+        return;
+    };
+    if !credential.audiences.iter().any(|audience| audience.as_str() == Audience::DEFAULT) {
+        let have = credential.audiences.first().map_or("none", |audience| audience.as_str());
+        audit.add(
+            Severity::Low,
+            "credential-audience-unusual",
+            object.clone(),
+            format!("audience {have} is not {}", Audience::DEFAULT),
+            "check that the cluster's webhook asks for the same",
+        );
+    }
+    let kubernetes = match &cluster.kubernetes {
+        Observation::Present(kubernetes) => kubernetes,
+        Observation::Absent => return,
+        Observation::Unknown(failure) => {
+            audit.unseen.push(format!("cluster {}: {failure}", cluster.name));
+            return;
+        }
+    };
+    used(audit, owner, credential, cluster, kubernetes, (&namespace, &account));
+}
+
+/// Whether the account of a credential is there and anything runs as it.
+fn used(
+    audit: &mut Audit,
+    owner: &AuditIdentity,
+    credential: &ObservedCredential,
+    cluster: &AuditCluster,
+    kubernetes: &KubernetesFacts,
+    (namespace, account): (&Namespace, &AccountName),
+) {
+    let object = format!("{}/{}", owner.identity.id.name(), credential.name);
+    let place = format!("{namespace}/{account} in cluster {}", cluster.name);
+    if !kubernetes.namespaces.contains(namespace) {
+        audit.add(
+            Severity::Medium,
+            "credential-namespace-gone",
+            object,
+            format!(
+                "is for {place}, whose namespace does not exist: whoever makes it gets the identity"
+            ),
+            delete(owner, credential),
+        );
+        return;
+    }
+    let Some(seen) = kubernetes.accounts.get(namespace).and_then(|all| all.get(account)) else {
+        audit.add(
+            Severity::Medium,
+            "credential-account-gone",
+            object,
+            format!("is for {place}, which does not exist"),
+            delete(owner, credential),
+        );
+        return;
+    };
+    let annotated = seen.meta.annotations.get(names::CLIENT_ID_ANNOTATION);
+    let ours = owner.identity.client_id.to_string();
+    if annotated.is_some_and(|value| !value.trim().eq_ignore_ascii_case(&ours)) {
+        audit.add(
+            Severity::Low,
+            "credential-not-annotated",
+            object.clone(),
+            format!("is for {place}, which is annotated with another client id"),
+            "delete it, unless the program names the client id itself",
+        );
+    }
+    let templates = kubernetes.templates.get(namespace).map_or(&[][..], Vec::as_slice);
+    let pods = kubernetes.pods.get(namespace).map_or(&[][..], Vec::as_slice);
+    let any = templates.iter().any(|template| template.seen.account == *account)
+        || pods.iter().any(|pod| pod.live() && pod.account == *account);
+    if !any {
+        audit.add(
+            Severity::Low,
+            "credential-unused",
+            object,
+            format!("is for {place}, which no pod and no template uses"),
+            delete(owner, credential),
+        );
+    }
+}
+
+/// One identity for workloads of several namespaces: what one may do all may do.
+fn boundaries(audit: &mut Audit, owner: &AuditIdentity, listed: &[ObservedCredential]) {
+    let namespaces: BTreeSet<String> =
+        listed.iter().filter_map(parts).map(|(namespace, _)| namespace.to_string()).collect();
+    if namespaces.len() > 1 {
+        let all: Vec<String> = namespaces.into_iter().collect();
+        audit.add(
+            Severity::Medium,
+            "identity-shared",
+            owner.identity.id.name(),
+            format!("is shared by workloads of namespaces {}", all.join(", ")),
+            "give each trust boundary an identity of its own",
+        );
+    }
+}
+
+fn unused(
+    estate: &Estate,
+    audit: &mut Audit,
+    owner: &AuditIdentity,
+    listed: &[ObservedCredential],
+) {
+    let identity = &owner.identity;
+    let roles = &estate.assignments;
+    let any = roles.seen.iter().any(|held| held.principal_id == identity.principal_id);
+    let looked = roles.looked.iter().any(|(_, how)| how.failure().is_none());
+    if listed.is_empty() && !any && looked {
+        audit.add(
+            Severity::Low,
+            "identity-unused",
+            identity.id.name(),
+            "has neither a federated credential nor a role that was seen",
+            format!(
+                "az identity delete --resource-group {} --name {}",
+                fix::quoted(identity.id.resource_group().unwrap_or_default()),
+                fix::quoted(identity.id.name())
+            ),
+        );
+    }
+}
+
+fn ownership(estate: &Estate, audit: &mut Audit, owner: &AuditIdentity) {
+    let Some(project) = &estate.project else { return };
+    if !owner.identity.tags.contains_key(names::PROJECT_TAG) {
+        audit.add(
+            Severity::Info,
+            "ownership-missing",
+            owner.identity.id.name(),
+            format!("carries no tag {}: widentity does not manage it", names::PROJECT_TAG),
+            format!("widentity import, or adopt = true in a workload of {project}"),
+        );
+    }
+}

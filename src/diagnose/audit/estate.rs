@@ -1,0 +1,105 @@
+//! What an audit looks at.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    diagnose::evidence::{ProviderClass, Template, Webhook, not_asked},
+    model::{
+        AccountName, ArmId, Issuer, Namespace, PrincipalId, Project, SubscriptionId,
+        snapshot::{
+            Assignments, Observation, ObservedAccount, ObservedCredential, ObservedIdentity,
+            ObservedPod,
+        },
+    },
+};
+
+/// Identities, clusters and role assignments that were read together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estate {
+    /// The project of the file, where there is one.
+    #[serde(default)]
+    pub project: Option<Project>,
+    /// The clusters that were read.
+    #[serde(default)]
+    pub clusters: Vec<AuditCluster>,
+    /// Whether every cluster of the subscriptions is among them: only then can an issuer be of
+    /// none.
+    #[serde(default)]
+    pub all_clusters: bool,
+    /// The identities that were read.
+    #[serde(default)]
+    pub identities: Vec<AuditIdentity>,
+    /// Role assignments and where was looked.
+    #[serde(default)]
+    pub assignments: Assignments,
+    /// Principals of assignments that no longer exist in the directory.
+    #[serde(default)]
+    pub gone_principals: Vec<PrincipalId>,
+    /// How many role assignments each subscription holds in all.
+    #[serde(default)]
+    pub counted: BTreeMap<SubscriptionId, u32>,
+}
+
+/// An identity with its credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditIdentity {
+    /// The identity.
+    pub identity: ObservedIdentity,
+    /// Its credentials.
+    #[serde(default = "not_asked")]
+    pub credentials: Observation<Vec<ObservedCredential>>,
+}
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditCluster {
+    /// Its name in the file, or the resource's.
+    pub name: String,
+    /// Its ARM id, where it is known.
+    #[serde(default)]
+    pub id: Option<ArmId>,
+    /// Its issuer, where it has one.
+    #[serde(default)]
+    pub issuer: Option<Issuer>,
+    /// Whether the Pod Identity add-on is on.
+    #[serde(default)]
+    pub pod_identity_add_on: bool,
+    /// What its API server says.
+    #[serde(default = "not_asked")]
+    pub kubernetes: Observation<KubernetesFacts>,
+}
+
+/// What one API server says, in all namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KubernetesFacts {
+    /// The namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Service accounts.
+    pub accounts: BTreeMap<Namespace, BTreeMap<AccountName, ObservedAccount>>,
+    /// Pod templates.
+    pub templates: BTreeMap<Namespace, Vec<Template>>,
+    /// Live pods.
+    pub pods: BTreeMap<Namespace, Vec<ObservedPod>>,
+    /// The webhook.
+    pub webhook: Option<Webhook>,
+    /// Objects of AAD Pod Identity.
+    pub pod_identity: Vec<PodIdentityObject>,
+    /// `SecretProviderClass` objects by `namespace/name`.
+    pub provider_classes: BTreeMap<String, ProviderClass>,
+    /// `namespace/name` of KEDA's `TriggerAuthentication` objects that use pod identity.
+    pub keda_pod_identity: Vec<String>,
+}
+
+/// An object of AAD Pod Identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodIdentityObject {
+    /// For example `AzureIdentityBinding`.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: String,
+}

@@ -1,0 +1,227 @@
+//! Messages of Azure Resource Manager and of data planes.
+//!
+//! Sources: Microsoft documentation ("Troubleshoot Azure RBAC", "Troubleshoot Key Vault access",
+//! "Federated identity credential considerations") and bodies that users published.
+
+use super::catalogue::{Entry, Family};
+use crate::diagnose::link::Link;
+
+const fn arm(
+    code: &'static str,
+    phrases: &'static [&'static str],
+    title: &'static str,
+    cause: &'static str,
+    next: &'static str,
+    link: Option<Link>,
+) -> Entry {
+    Entry { code, family: Family::Arm, phrases, title, cause, next, link }
+}
+
+pub(super) const ENTRIES: &[Entry] = &[
+    arm(
+        "fic-concurrent-writes",
+        &[
+            "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity",
+            "Too many Federated Identity Credentials are written concurrently",
+        ],
+        "two credentials of one identity were written at once",
+        "Azure takes one federated credential write at a time per identity; another tool or a parallel job wrote too.",
+        "run again; widentity writes them one after the other and tries again by itself",
+        Some(Link::Credential),
+    ),
+    arm(
+        "fic-duplicate",
+        &["Issuer and subject combination already exists for this Managed Identity"],
+        "the credential exists under another name",
+        "The identity has a federated credential with the same issuer and subject under another name.",
+        "widentity plan (it uses the one that exists)",
+        Some(Link::Credential),
+    ),
+    arm(
+        "fic-one-audience",
+        &["must have exactly one audience"],
+        "a credential has exactly one audience",
+        "Azure takes exactly one audience per federated credential.",
+        "write one audience, api://AzureADTokenExchange",
+        Some(Link::Credential),
+    ),
+    arm(
+        "fic-empty",
+        &[
+            "Federated Identity Credential from HTTP body has empty properties",
+            "must specify 'issuer', 'subject' and 'audience'",
+        ],
+        "the credential is not complete",
+        "Issuer, subject and audience must all be given.",
+        "widentity plan",
+        Some(Link::Credential),
+    ),
+    arm(
+        "fic-region",
+        &["Support for federated identity credentials not enabled"],
+        "the region has no federated credentials",
+        "User-assigned identities of this region cannot hold federated credentials.",
+        "make the identity in another region",
+        Some(Link::Credential),
+    ),
+    arm(
+        "fic-name",
+        &["Federated Identity Credential name '"],
+        "the credential's name is not valid",
+        "Names have 3 to 120 letters, digits, `-` or `_`, and begin with a letter or digit.",
+        "choose another name; widentity's own always fit",
+        Some(Link::Credential),
+    ),
+    arm(
+        "parent-not-found",
+        &["ParentResourceNotFound", "The parent user-assigned identity doesn't exist"],
+        "the identity is not there yet",
+        "The identity was made a moment ago and Azure does not know it everywhere yet, or it was deleted.",
+        "try again",
+        Some(Link::Identity),
+    ),
+    arm(
+        "role-principal-not-found",
+        &["PrincipalNotFound", "Check that you have the correct principal ID"],
+        "the principal is not known yet",
+        "The identity was made a moment ago, or the id is a client id; role assignments take the principal id.",
+        "try again, with principalType ServicePrincipal",
+        Some(Link::Role),
+    ),
+    arm(
+        "role-exists",
+        &["RoleAssignmentExists", "The role assignment already exists"],
+        "the role is assigned already",
+        "The same principal has the same role at the same scope under another name.",
+        "nothing is to be done; widentity plan uses it",
+        Some(Link::Role),
+    ),
+    arm(
+        "role-limit",
+        &["RoleAssignmentLimitExceeded", "No more role assignments can be created"],
+        "the subscription has 4,000 role assignments",
+        "Azure allows 4,000 role assignments a subscription, assignments of deleted principals included.",
+        "widentity audit (it lists those whose principal is gone)",
+        Some(Link::Role),
+    ),
+    arm(
+        "role-update-refused",
+        &["RoleAssignmentUpdateNotPermitted"],
+        "a role assignment cannot be changed",
+        "Principal, role and scope of an assignment are fixed; its name was used for another.",
+        "delete the assignment and make it anew",
+        Some(Link::Role),
+    ),
+    arm(
+        "authorization-failed",
+        &["does not have authorization to perform action", "AuthorizationFailed"],
+        "whoever acts lacks a permission",
+        "The acting principal may not do this at {scope}, or was allowed to minutes ago.",
+        "widentity permissions, or ask for the action at that scope",
+        Some(Link::Role),
+    ),
+    arm(
+        "linked-authorization-failed",
+        &["LinkedAuthorizationFailed"],
+        "whoever acts lacks a permission on a linked resource",
+        "The acting principal may do this here and not on the resource it refers to, for example userAssignedIdentities/assign/action on an identity.",
+        "ask for Managed Identity Operator on the identity",
+        Some(Link::Role),
+    ),
+    arm(
+        "key-vault-forbidden",
+        &["Caller is not authorized to perform action on resource", "ForbiddenByRbac"],
+        "the vault refuses for lack of a role",
+        "Federation works; the identity has no role on the vault that allows this, or got it minutes ago.",
+        "az role assignment list --assignee {client} --scope <vault> --include-inherited",
+        Some(Link::Role),
+    ),
+    arm(
+        "key-vault-policy",
+        &[
+            "does not have secrets get permission",
+            "does not have secrets list permission",
+            "ForbiddenByPolicy",
+        ],
+        "the vault asks its access policies",
+        "The vault is in access-policy mode: role assignments do nothing there.",
+        "az keyvault update --name <vault> --enable-rbac-authorization true",
+        Some(Link::Target),
+    ),
+    arm(
+        "key-vault-firewall",
+        &[
+            "ForbiddenByFirewall",
+            "Client address is not authorized and caller is not a trusted service",
+        ],
+        "the vault's firewall refuses",
+        "Identity and role do not matter yet: the vault does not take requests from this network.",
+        "az keyvault network-rule list --name <vault>",
+        Some(Link::Probe),
+    ),
+    arm(
+        "storage-permission",
+        &[
+            "AuthorizationPermissionMismatch",
+            "This request is not authorized to perform this operation using this permission",
+        ],
+        "the storage account refuses for lack of a data role",
+        "Federation works; the identity lacks a Storage … Data role. Contributor and Owner do not open data.",
+        "az role assignment create --role \"Storage Blob Data Reader\" --assignee-object-id <principal> --scope <account>",
+        Some(Link::Role),
+    ),
+    arm(
+        "storage-network",
+        &["AuthorizationFailure", "This request is not authorized to perform this operation."],
+        "the storage account refuses",
+        "Either its network rules refuse this network or the identity lacks a data role.",
+        "az storage account show --name <account> --query networkRuleSet",
+        Some(Link::Probe),
+    ),
+    arm(
+        "service-bus-claims",
+        &[
+            "Unauthorized access. 'Listen' claim(s) are required",
+            "Unauthorized access. 'Send' claim(s) are required",
+        ],
+        "Service Bus or Event Hubs refuses for lack of a role",
+        "Federation works; the identity lacks the Data Sender or Data Receiver role.",
+        "az role assignment create --role \"Azure Service Bus Data Receiver\" --assignee-object-id <principal> --scope <namespace>",
+        Some(Link::Role),
+    ),
+    arm(
+        "sql-login-failed",
+        &["Login failed for user '<token-identified principal>'"],
+        "the database does not know the identity",
+        "Federation works; the database has no user for the identity. Role assignments do not matter there.",
+        "CREATE USER [<identity>] FROM EXTERNAL PROVIDER",
+        Some(Link::Target),
+    ),
+    arm(
+        "cosmos-rbac",
+        &["cannot be authorized by AAD token in data plane"],
+        "Cosmos DB asks its own role assignments",
+        "Federation works; the account's data plane has role assignments of its own.",
+        "az cosmosdb sql role assignment create",
+        Some(Link::Target),
+    ),
+    arm(
+        "cluster-busy",
+        &[
+            "is not allowed because there's an in progress",
+            "Another operation (Updating) is in progress",
+        ],
+        "the cluster is busy",
+        "Another operation on the cluster is running.",
+        "wait, or: az aks operation-abort",
+        Some(Link::Cluster),
+    ),
+    arm(
+        "graph-duplicate",
+        &["Request_MultipleObjectsWithSameKeyValue"],
+        "the credential exists on the application",
+        "azwi met a federated credential of that name and does not compare what is in it.",
+        "az ad app federated-credential list --id {client}",
+        Some(Link::Credential),
+    ),
+];

@@ -1,0 +1,321 @@
+//! What the identity may do: roles, whether the target asks for them, and its own answer.
+
+use crate::{
+    diagnose::{
+        evidence::{Grant, Target},
+        facts::Facts,
+        fix::quoted,
+        link::{Fix, State},
+    },
+    model::{
+        ArmId, PrincipalId, roles,
+        snapshot::{Observation, ObservedAssignment},
+    },
+};
+
+/// How long Azure says a role assignment takes to be honoured, in seconds.
+///
+/// Source: Microsoft documentation, "Troubleshoot Azure RBAC", up to ten minutes.
+const PROPAGATION: i64 = 600;
+
+fn principal(facts: &Facts<'_>) -> Option<PrincipalId> {
+    let of_identity = facts.identity.map(|identity| identity.principal_id);
+    of_identity.or_else(|| facts.evidence.granted(facts.client?)?)
+}
+
+/// The data plane of the target said yes.
+fn answered(facts: &Facts<'_>) -> bool {
+    facts.evidence.probe.present().is_some_and(|answer| (200..300).contains(&answer.status))
+}
+
+/// The vault (or other target) that a scope lies in, where its settings were read.
+fn target_of<'a>(facts: &Facts<'a>, scope: &ArmId) -> Option<(&'a ArmId, &'a Target)> {
+    let found = facts.evidence.targets.iter().find(|(id, _)| scope.is_within(id))?;
+    Some((found.0, found.1.present()?))
+}
+
+/// A vault that asks its access policies and not role assignments.
+fn by_policies(facts: &Facts<'_>, scope: &ArmId) -> bool {
+    target_of(facts, scope).is_some_and(|(_, target)| target.rbac == Some(false))
+}
+
+/// Judges the grants.
+pub(in crate::diagnose) fn role(facts: &mut Facts<'_>) -> State {
+    let Some(principal) = principal(facts) else {
+        return State::unclear("the principal is not known", true);
+    };
+    let Some(grants) = facts.evidence.wanted.grants.clone() else { return any(facts, principal) };
+    if grants.is_empty() {
+        return State::holds("access is not by roles (grants = [])");
+    }
+    let mut unseen = None;
+    for grant in &grants {
+        if by_policies(facts, &grant.scope) {
+            continue;
+        }
+        match one(facts, principal, grant) {
+            State::Holds { .. } => {}
+            State::CouldNotSee { why, hint, matters } => {
+                unseen = Some(State::CouldNotSee { why, hint, matters });
+            }
+            other => return other,
+        }
+    }
+    unseen.unwrap_or_else(|| {
+        let names: Vec<String> =
+            grants.iter().map(|g| format!("{} on {}", g.name, g.scope.name())).collect();
+        State::holds(names.join(", "))
+    })
+}
+
+/// Nobody said what is wanted: any role at all.
+fn any(facts: &mut Facts<'_>, principal: PrincipalId) -> State {
+    let assignments = &facts.evidence.assignments;
+    let held: Vec<String> = assignments
+        .seen
+        .iter()
+        .filter(|assignment| assignment.principal_id == principal)
+        .map(|a| format!("{} on {}", role_name(a), a.scope.name()))
+        .collect();
+    if !held.is_empty() {
+        return State::holds(held.join(", "));
+    }
+    if answered(facts) {
+        return State::holds("the target's data plane answers");
+    }
+    let looked = assignments.looked.iter().any(|(_, how)| how.failure().is_none());
+    if !looked {
+        let failure = assignments.looked.iter().find_map(|(_, how)| how.failure());
+        return failure.map_or_else(
+            || State::unclear("no role assignments were listed", false),
+            State::unseen,
+        );
+    }
+    let name = facts.identity.map_or("the identity", |identity| identity.id.name());
+    State::broken(
+        "role-missing",
+        format!("{name} (principal {principal}) has no role anywhere that was looked"),
+        Fix::command(format!(
+            "az role assignment create --assignee-object-id {principal} \
+             --assignee-principal-type ServicePrincipal --role <role> --scope <target>"
+        )),
+    )
+}
+
+fn role_name(assignment: &ObservedAssignment) -> String {
+    roles::by_id(assignment.role)
+        .map_or_else(|| format!("role {}", assignment.role), |role| role.name.to_owned())
+}
+
+fn fits(grant: &Grant, assignment: &ObservedAssignment) -> bool {
+    match grant.role {
+        Some(role) => assignment.role == role,
+        // Any role that opens data, or one we do not know.
+        None => roles::by_id(assignment.role)
+            .is_none_or(|role| roles::misfit(role, &grant.scope).is_none()),
+    }
+}
+
+fn one(facts: &mut Facts<'_>, principal: PrincipalId, grant: &Grant) -> State {
+    let evidence = facts.evidence;
+    let seen = &evidence.assignments.seen;
+    let covering = |a: &&ObservedAssignment| grant.scope.is_within(&a.scope) && fits(grant, a);
+    let held = seen.iter().filter(covering).find(|a| a.principal_id == principal);
+    let what = if grant.name.is_empty() { "a data role" } else { grant.name.as_str() };
+    if let Some(held) = held {
+        return aged(facts, held, what);
+    }
+    if answered(facts) {
+        facts.note(
+            "role-not-seen",
+            format!("{what} on {} was not found, and the target answers", grant.scope.name()),
+            "access may come by a group or another role",
+        );
+        return State::holds("the target's data plane answers");
+    }
+    let looked = evidence.assignments.looked.iter();
+    let looked = looked.filter(|(at, _)| grant.scope.is_within(at)).map(|(_, how)| how);
+    if !looked.clone().any(|how| how.failure().is_none()) {
+        let failure = looked.clone().find_map(Observation::failure);
+        return failure.map_or_else(
+            || State::unclear(format!("role assignments at {} were not listed", grant.scope), true),
+            State::unseen,
+        );
+    }
+    let (code, why) = absent(facts, principal, grant);
+    let name = facts.identity.map_or("the identity", |identity| identity.id.name());
+    let manual = Fix::command(format!(
+        "az role assignment create --assignee-object-id {principal} --assignee-principal-type \
+         ServicePrincipal --role {} --scope {}",
+        if grant.name.is_empty() { "<role>".to_owned() } else { quoted(&grant.name) },
+        quoted(grant.scope.as_str())
+    ));
+    State::broken(
+        code,
+        format!("{name} has no {what} on {}{why}", grant.scope.name()),
+        facts.azure(manual),
+    )
+}
+
+/// It is there; is it old enough, and unconditional?
+fn aged(facts: &mut Facts<'_>, held: &ObservedAssignment, what: &str) -> State {
+    let now = facts.evidence.now;
+    let fresh = held.created_on.filter(|made| now.as_second() - made.as_second() < PROPAGATION);
+    let denied = facts.evidence.probe.present().is_some_and(|a| matches!(a.status, 401 | 403));
+    if fresh.is_some() && denied {
+        return State::broken(
+            "role-propagating",
+            format!("{what} was assigned less than ten minutes ago and is not honoured yet"),
+            Fix::advice("wait: Azure takes up to ten minutes to honour a role assignment"),
+        );
+    }
+    if fresh.is_some() {
+        facts.note(
+            "role-propagating",
+            format!("{what} was assigned less than ten minutes ago"),
+            "it may not be honoured yet",
+        );
+    }
+    if held.condition.is_some() {
+        facts.note(
+            "role-condition",
+            format!("{what} is assigned under a condition"),
+            "the condition decides which requests it covers",
+        );
+    }
+    State::holds(what)
+}
+
+/// Why a role that is not there was thought to be.
+fn absent(facts: &Facts<'_>, principal: PrincipalId, grant: &Grant) -> (&'static str, String) {
+    let seen = &facts.evidence.assignments.seen;
+    let ours = |a: &&ObservedAssignment| a.principal_id == principal;
+    let elsewhere = seen.iter().filter(ours).find(|a| fits(grant, a) && grant.role.is_some());
+    if let Some(elsewhere) = elsewhere {
+        return ("role-other-scope", format!("; it has it on {}", elsewhere.scope));
+    }
+    let covers = |a: &&ObservedAssignment| grant.scope.is_within(&a.scope);
+    if let Some(other) = seen.iter().filter(covers).find(ours) {
+        let why = roles::by_id(other.role).and_then(|role| roles::misfit(role, &grant.scope));
+        return if why.is_some() {
+            (
+                "role-control-plane",
+                format!("; it has {}, which does not open the data", role_name(other)),
+            )
+        } else {
+            ("role-missing", format!("; it has {}", role_name(other)))
+        };
+    }
+    let same = seen.iter().filter(covers).filter(|a| fits(grant, a));
+    for held in same {
+        if facts.evidence.gone_principals.contains(&held.principal_id) {
+            return (
+                "role-other-principal",
+                format!("; principal {} has it, which no longer exists", held.principal_id),
+            );
+        }
+        let identities = facts.evidence.identities.present().map_or(&[][..], Vec::as_slice);
+        let owner = identities.iter().find(|identity| identity.principal_id == held.principal_id);
+        if let Some(owner) = owner {
+            return ("role-other-principal", format!("; {} has it", owner.id.name()));
+        }
+        if facts.identity.is_some_and(|identity| identity.client_id.0 == held.principal_id.0) {
+            return ("role-other-principal", "; it was assigned to the client id".to_owned());
+        }
+    }
+    ("role-missing", String::new())
+}
+
+/// Judges whether the target asks for roles at all.
+pub(in crate::diagnose) fn target(facts: &mut Facts<'_>) -> State {
+    let Some(grants) = facts.evidence.wanted.grants.clone() else {
+        return State::unclear("no target was named", false);
+    };
+    let principal = principal(facts);
+    let mut shown = Vec::new();
+    for grant in &grants {
+        let Some((id, target)) = target_of(facts, &grant.scope) else {
+            let unknown = facts.evidence.targets.iter().find(|(id, _)| grant.scope.is_within(id));
+            match unknown {
+                Some((_, Observation::Unknown(failure))) if !answered(facts) => {
+                    return State::unseen(failure);
+                }
+                Some((id, Observation::Absent)) => {
+                    return State::broken(
+                        "target-not-found",
+                        format!("target {id} does not exist"),
+                        Fix::advice("correct the target's id"),
+                    );
+                }
+                _ => continue,
+            }
+        };
+        let listed = principal.is_some_and(|principal| target.policies.contains(&principal));
+        if target.rbac == Some(false) && !listed && !answered(facts) {
+            let name = id.name();
+            return State::broken(
+                "vault-access-policies",
+                format!(
+                    "vault {name} asks its access policies, not role assignments, and has none for \
+                     this identity: the role does nothing"
+                ),
+                Fix::command(format!(
+                    "az keyvault update --name {} --enable-rbac-authorization true",
+                    quoted(name)
+                )),
+            );
+        }
+        shown.push(if target.rbac == Some(false) {
+            format!("{} by access policy", id.name())
+        } else {
+            id.name().to_owned()
+        });
+    }
+    if shown.is_empty() {
+        State::unclear("not a kind that is looked at", false)
+    } else {
+        State::holds(shown.join(", "))
+    }
+}
+
+/// Judges the data plane's answer.
+pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
+    let answer = match &facts.evidence.probe {
+        Observation::Present(answer) => answer,
+        Observation::Absent => return State::unclear("not asked", false),
+        Observation::Unknown(failure) => {
+            return State::CouldNotSee {
+                why: failure.to_string(),
+                hint: failure.hint.clone(),
+                // The target may well be open to the pods only.
+                matters: false,
+            };
+        }
+    };
+    let words = answer.message.to_ascii_lowercase();
+    let network =
+        ["firewall", "client address", "public network access", "private link", "privateendpoint"];
+    match answer.status {
+        200..=299 => State::holds(format!("{} answers", answer.url)),
+        _ if network.iter().any(|word| words.contains(word)) => State::unclear(
+            format!("{} refuses this network: {}", answer.url, answer.message),
+            false,
+        ),
+        401 => State::broken(
+            "probe-unauthenticated",
+            format!("{} does not accept the token: {}", answer.url, answer.message),
+            Fix::advice("the target belongs to another tenant, or wants another audience"),
+        ),
+        403 => State::broken(
+            "probe-denied",
+            format!("{} denies it: {}", answer.url, answer.message),
+            Fix::advice(
+                "the role does not cover this operation, or was assigned minutes ago; see `az role \
+                 assignment list --all --assignee <principal>`",
+            ),
+        ),
+        status => {
+            State::unclear(format!("{} answered {status}: {}", answer.url, answer.message), false)
+        }
+    }
+}

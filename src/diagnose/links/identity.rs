@@ -1,0 +1,92 @@
+//! The identity that the client id belongs to.
+
+use crate::{
+    diagnose::{
+        facts::Facts,
+        fix::quoted,
+        link::{Fix, Link, State},
+    },
+    model::{ArmId, snapshot::Observation},
+};
+
+/// Entra knows no application with the client id.
+pub(super) const UNKNOWN_APPLICATION: [u32; 3] = [700_016, 700_011, 70_001];
+
+/// Judges whether the identity exists, in the right tenant.
+pub(in crate::diagnose) fn identity(facts: &mut Facts<'_>) -> State {
+    let evidence = facts.evidence;
+    if let Some(identity) = facts.identity {
+        let tenant = evidence.wanted.tenant.filter(|tenant| *tenant != identity.tenant_id);
+        if let Some(tenant) = tenant.filter(|_| !facts.proved()) {
+            return State::broken(
+                "identity-in-other-tenant",
+                format!(
+                    "identity {} lives in tenant {}, tokens are asked in {tenant}",
+                    identity.id.name(),
+                    identity.tenant_id
+                ),
+                Fix::advice(format!("write tenant = \"{}\" for this workload", identity.tenant_id)),
+            );
+        }
+        return State::holds(format!(
+            "{}, principal {}",
+            identity.id.name(),
+            identity.principal_id
+        ));
+    }
+    if let Some(id) = &evidence.wanted.identity {
+        return match &evidence.identities {
+            Observation::Unknown(failure) => State::unseen(failure),
+            Observation::Present(_) | Observation::Absent => State::broken(
+                "identity-not-found",
+                format!("identity {} does not exist", id.name()),
+                facts.azure(create(id)),
+            ),
+        };
+    }
+    let Some(client) = facts.client else {
+        return State::NotReached { because: Link::Annotations };
+    };
+    if facts.proved() {
+        return State::holds(format!("{client}: Entra gives it tokens; not among what was listed"));
+    }
+    let refused = evidence.refused(client).map(|(codes, _)| codes);
+    let unknown = |codes: &[u32]| codes.iter().any(|code| UNKNOWN_APPLICATION.contains(code));
+    match (&evidence.identities, refused) {
+        (_, Some(codes)) if unknown(codes) => not_found(facts, &client.to_string()),
+        (_, Some(_)) => State::unclear(
+            format!(
+                "Entra knows client id {client}, and it is of no identity that was listed: an \
+                 application, or in another subscription"
+            ),
+            true,
+        ),
+        (Observation::Unknown(failure), None) => State::unseen(failure),
+        (Observation::Present(_) | Observation::Absent, None) => {
+            not_found(facts, &client.to_string())
+        }
+    }
+}
+
+fn not_found(facts: &Facts<'_>, client: &str) -> State {
+    let names = facts.evidence.identities.present().map_or(0, Vec::len);
+    State::broken(
+        "identity-not-found",
+        format!(
+            "no identity has client id {client} ({names} were listed): deleted, made anew, or of \
+             another tenant"
+        ),
+        Fix::command(format!(
+            "az identity list --query {}",
+            quoted("[].{name:name,clientId:clientId}")
+        )),
+    )
+}
+
+fn create(id: &ArmId) -> Fix {
+    Fix::command(format!(
+        "az identity create --resource-group {} --name {}",
+        quoted(id.resource_group().unwrap_or_default()),
+        quoted(id.name())
+    ))
+}

@@ -138,6 +138,7 @@ fn deployment(name: &str, replicas: i64) -> Value {
                 "spec": {"containers": [{"name": "c", "image": "app:1"}]}}}})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn config_map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": data})
 }
@@ -312,8 +313,8 @@ async fn lists_page_consistently_and_expire() {
     assert_eq!(rest["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let odd = world.get(&format!("{MAPS}?labelSelector=odd%3D1")).await.body;
     assert_eq!(odd["items"].as_array().unwrap().len(), 1);
-    let named = world.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dp4")).await.body;
-    assert_eq!(named["items"].as_array().unwrap().len(), 1);
+    let single = world.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dp4")).await.body;
+    assert_eq!(single["items"].as_array().unwrap().len(), 1);
     let refused = world.get(&format!("{MAPS}?fieldSelector=data.x%3D1")).await;
     assert_eq!(refused.code, 400);
     // A server that forgot the past, as after a restart.

@@ -36,7 +36,7 @@ impl Tx<'_> {
             return Err(Status::not_found(&kind, &key.name));
         };
         self.preconditions(key, &old, deletion)?;
-        let grace = self.grace(key, &old, deletion);
+        let grace = grace(key, &old, deletion);
         let mut finalizers: Vec<Value> =
             old["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         let dying = old["metadata"]["deletionTimestamp"].is_string();
@@ -124,20 +124,16 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
 
-    /// Only pods that run on a node are given time.
-    fn grace(&self, key: &Key, old: &Value, deletion: &Deletion) -> i64 {
-        if key.stem != "core/pods/" {
-            return 0;
-        }
-        let finished = matches!(old["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        if old["spec"]["nodeName"].as_str().is_none_or(str::is_empty) || finished {
-            return 0;
-        }
-        deletion
-            .grace
-            .or(old["spec"]["terminationGracePeriodSeconds"].as_i64())
-            .unwrap_or(30)
-            .max(0)
+/// Only pods that run on a node are given time.
+fn grace(key: &Key, old: &Value, deletion: &Deletion) -> i64 {
+    if key.stem != "core/pods/" {
+        return 0;
     }
+    let finished = matches!(old["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if old["spec"]["nodeName"].as_str().is_none_or(str::is_empty) || finished {
+        return 0;
+    }
+    deletion.grace.or(old["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
 }

@@ -92,7 +92,7 @@ impl Status {
     }
 
     /// 409 of server-side apply.
-    pub(super) fn apply_conflict(message: String, causes: Vec<Value>) -> Self {
+    pub(super) fn apply_conflict(message: String, causes: &[Value]) -> Self {
         let mut status = Self::new(409, "Conflict", message);
         status.details = json!({ "causes": causes });
         status
@@ -169,7 +169,7 @@ impl Status {
     }
 
     /// 429 of an eviction that a disruption budget forbids.
-    pub(super) fn too_many_requests(message: impl Into<String>, causes: Value) -> Self {
+    pub(super) fn too_many_requests(message: impl Into<String>, causes: &Value) -> Self {
         let mut status = Self::new(429, "TooManyRequests", message);
         status.details = json!({ "causes": causes });
         status

@@ -14,7 +14,7 @@ use super::{
     auth::{Attributes, User},
     discovery,
     error::{Outcome, Status, respond},
-    list, openapi, patch,
+    list, openapi, patch, pods,
     request::{Form, Options, Target, verb},
     review, scale, tables, token_request, verbs, watch,
 };
@@ -129,7 +129,7 @@ impl Kubernetes {
             if verb != "create" {
                 return Err(Status::method_not_allowed());
             }
-            let answer = review::answer(self, call, &self.json_body(call)?)?;
+            let answer = review::answer(self, call, &Self::json_body(call)?)?;
             return Ok(respond(201, &answer));
         }
         match target.subresource.as_str() {
@@ -146,7 +146,7 @@ impl Kubernetes {
                 return Err(Status::method_not_allowed());
             }
             "token" if target.kind.plural == "serviceaccounts" => {
-                let body = self.json_body(call)?;
+                let body = Self::json_body(call)?;
                 let dry_run = call.options.dry_run(&Value::Null, "CreateOptions")?;
                 let answer = token_request::issue(
                     self,
@@ -159,10 +159,10 @@ impl Kubernetes {
                 return Ok(respond(201, &answer));
             }
             "eviction" if target.kind.plural == "pods" => {
-                return verbs::evict(self, call, &self.json_body(call)?);
+                return pods::evict(self, call, &Self::json_body(call)?);
             }
             "log" if target.kind.plural == "pods" && verb == "get" => {
-                return verbs::log(self, call);
+                return pods::log(self, call);
             }
             "ephemeralcontainers" if target.kind.plural == "pods" => {}
             "finalize" if target.kind.plural == "namespaces" && verb == "update" => {}
@@ -177,7 +177,7 @@ impl Kubernetes {
             "patch" => verbs::patch(self, call),
             "delete" | "deletecollection" => {
                 let options =
-                    if call.body.is_empty() { Value::Null } else { self.json_body(call)? };
+                    if call.body.is_empty() { Value::Null } else { Self::json_body(call)? };
                 if verb == "delete" {
                     verbs::delete(self, call, &options)
                 } else {
@@ -189,7 +189,7 @@ impl Kubernetes {
     }
 
     /// The body as JSON.
-    pub(super) fn json_body(&self, call: &Call<'_>) -> Outcome<Value> {
+    pub(super) fn json_body(call: &Call<'_>) -> Outcome<Value> {
         let media = call.options.content_type();
         if media == "application/vnd.kubernetes.protobuf" {
             return super::protobuf::decode(call.body).map_err(Status::bad_request);

@@ -11,6 +11,8 @@ use super::schema::{Type, custom_type};
 
 /// A kind in one version, with how it is stored and served.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of the table")]
+#[expect(clippy::struct_field_names, reason = "`kind` is the word of the API")]
 pub(super) struct Kind {
     /// API group; empty for the core group.
     pub group: String,
@@ -260,11 +262,10 @@ impl Kinds {
         for kind in BUILT_IN.iter() {
             // CronJob: https://kubernetes.io/docs/reference/using-api/deprecation-guide/
             let served = match (kind.kind.as_str(), kind.version.as_str()) {
-                ("CronJob", "v1") => minor >= 21,
+                ("CronJob", "v1") | ("PodDisruptionBudget" | "EndpointSlice", _) => minor >= 21,
                 ("CronJob", "v1beta1") => minor < 25,
                 ("SelfSubjectReview", _) => minor >= 28,
                 ("HorizontalPodAutoscaler", _) => minor >= 23,
-                ("PodDisruptionBudget" | "EndpointSlice", _) => minor >= 21,
                 _ => true,
             };
             if served {

@@ -172,7 +172,8 @@ pub(super) fn answer(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
             let resume = decode(token)?;
             if resume.revision > 0 {
                 if let Err(mut status) = tx.rewind(&mut items, call, resume.revision) {
-                    status.message = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.".to_owned();
+                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+.clone_into(&mut status.message);
                     status.resume = Some(encode(&Resume { revision: 0, after: resume.after }));
                     return Err(status);
                 }

@@ -76,14 +76,14 @@ impl Tx<'_> {
         self.prepare_new(kind, namespace, &mut object)?;
         metadata(&mut object).remove("managedFields");
         let managers = Vec::new();
-        let live = self.empty(kind, &object);
+        let live = Self::empty(kind, &object);
         self.finish_new(kind, namespace, object, writer, |object, author| {
             managed::update(&live, object, managers, author, kind.ty())
         })
     }
 
     /// What an object that does not exist looks like to the bookkeeping.
-    pub(super) fn empty(&self, kind: &Kind, object: &Value) -> Value {
+    pub(super) fn empty(kind: &Kind, object: &Value) -> Value {
         let mut empty = Map::new();
         empty.insert("apiVersion".into(), object["apiVersion"].clone());
         empty.insert("kind".into(), kind.kind.clone().into());

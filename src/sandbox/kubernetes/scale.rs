@@ -25,7 +25,7 @@ pub(super) fn answer(kube: &Kubernetes, verb: &str, call: &Call<'_>) -> Outcome<
     let now = scale_of(kind, paths, &old);
     let wanted = match verb {
         "get" => return Ok(respond(200, &now)),
-        "update" => kube.json_body(call)?,
+        "update" => Kubernetes::json_body(call)?,
         "patch" => {
             let mut scale = now.clone();
             patched(call, &mut scale)?;

@@ -206,7 +206,7 @@ fn job(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `mounts`: whether volume mounts are checked; those of `StatefulSets` may name claims.
+/// `mounts`: whether volume mounts are checked; those of a `StatefulSet` may name claims.
 fn pod(spec: &Value, path: &str, mounts: bool, errors: &mut Vec<FieldError>) {
     let volumes: BTreeSet<&str> = spec["volumes"]
         .as_array()

@@ -1,6 +1,4 @@
-//! get, create, update, patch, apply, delete, evict, log.
-
-use std::sync::Arc;
+//! get, create, update, patch, delete.
 
 use axum::{
     body::Body,
@@ -10,13 +8,12 @@ use serde_json::{Value, json};
 
 use super::{
     Kubernetes,
-    apply::{managed, typed},
     error::{FieldError, Outcome, Status, respond},
     fields,
     http::{Call, patched, show, versioned},
     list,
     objects::{Writer, meta},
-    storage::{Key, Tx},
+    storage::Key,
 };
 
 /// Reads one object.
@@ -103,7 +100,12 @@ fn with_warnings(mut response: Response<Body>, warnings: &[String]) -> Response<
     response
 }
 
-fn writer<'a>(call: &'a Call<'_>, manager: &'a str, version: &'a str, dry_run: bool) -> Writer<'a> {
+pub(super) fn writer<'a>(
+    call: &'a Call<'_>,
+    manager: &'a str,
+    version: &'a str,
+    dry_run: bool,
+) -> Writer<'a> {
     Writer {
         manager,
         subresource: &call.target.subresource,
@@ -120,7 +122,7 @@ pub(super) fn create(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
         return Err(Status::method_not_allowed());
     }
     let duplicates = list::duplicate_fields(call.body);
-    let (object, unknown) = decode(call, kube.json_body(call)?)?;
+    let (object, unknown) = decode(call, Kubernetes::json_body(call)?)?;
     let warnings = field_validation(call, &unknown, &duplicates)?;
     let dry_run = call.options.dry_run(&Value::Null, "CreateOptions")?;
     let (manager, version) = (call.options.manager(), target.kind.api_version());
@@ -137,7 +139,7 @@ pub(super) fn create(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
 pub(super) fn update(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>> {
     let target = call.target;
     let duplicates = list::duplicate_fields(call.body);
-    let (object, unknown) = decode(call, kube.json_body(call)?)?;
+    let (object, unknown) = decode(call, Kubernetes::json_body(call)?)?;
     let warnings = field_validation(call, &unknown, &duplicates)?;
     let dry_run = call.options.dry_run(&Value::Null, "UpdateOptions")?;
     let (manager, version) = (call.options.manager(), target.kind.api_version());
@@ -175,7 +177,7 @@ pub(super) fn patch(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body
         call.options.content_type(),
         "application/apply-patch+yaml" | "application/apply-patch+cbor"
     ) {
-        return apply(kube, call);
+        return super::server_side_apply::apply(kube, call);
     }
     let target = call.target;
     if call.options.flag("force") {
@@ -212,175 +214,6 @@ pub(super) fn patch(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body
     let new = tx.update(&target.kind, &old, object, &writer)?;
     drop(tx);
     Ok(with_warnings(show(kube, call, 200, &new)?, &warnings))
-}
-
-/// Server-side apply.
-fn apply(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>> {
-    let target = call.target;
-    let kind = &target.kind;
-    let manager = call.options.get("fieldManager");
-    if manager.is_empty() {
-        return Err(Status::invalid_named(
-            "meta.k8s.io",
-            "PatchOptions",
-            "",
-            &[FieldError::required("fieldManager", "is required for apply patch")],
-        ));
-    }
-    let dry_run = call.options.dry_run(&Value::Null, "PatchOptions")?;
-    let mut config: Value = serde_json::from_slice(call.body)
-        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-    let version = kind.api_version();
-    if config["apiVersion"] != version.as_str() || config["kind"] != kind.kind.as_str() {
-        return Err(Status::bad_request(format!(
-            "apiVersion and kind of the applied object must be {version} and {}",
-            kind.kind
-        )));
-    }
-    if config["metadata"].get("managedFields").is_some_and(|m| !m.is_null()) {
-        return Err(Status::bad_request("metadata.managedFields must be nil"));
-    }
-    let name = meta(&config, "name");
-    if !name.is_empty() && name != target.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        )));
-    }
-    let namespace = meta(&config, "namespace");
-    if !namespace.is_empty() && namespace != target.namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    let typed = |object: &Value| {
-        typed::validate(object, kind.ty()).map_err(|error| {
-            Status::plain(
-                500,
-                format!(
-                    "failed to create typed patch object ({}/{}; {version}, Kind={}): {error}",
-                    target.namespace, target.name, kind.kind
-                ),
-            )
-        })
-    };
-    typed(&config)?;
-    let mut tx = kube.begin();
-    let writer = Writer { patch: true, ..writer(call, manager, &version, dry_run) };
-    let old = tx.get(kind, &target.namespace, &target.name);
-    let (code, object) = match old {
-        None if !target.subresource.is_empty() => {
-            return Err(Status::not_found(kind, &target.name));
-        }
-        None => (201, apply_new(&mut tx, call, config, &writer)?),
-        Some(old) => (200, apply_over(&mut tx, call, &old, &mut config, &writer)?),
-    };
-    drop(tx);
-    show(kube, call, code, &object)
-}
-
-fn apply_new(
-    tx: &mut Tx<'_>,
-    call: &Call<'_>,
-    config: Value,
-    writer: &Writer<'_>,
-) -> Outcome<Arc<Value>> {
-    let target = call.target;
-    let kind = &target.kind;
-    // An apply that demands an identity does not create.
-    let uid = meta(&config, "uid");
-    if !uid.is_empty() {
-        return Err(Status::conflict(
-            kind,
-            &target.name,
-            &format!(
-                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-            ),
-        ));
-    }
-    let mut object = config.clone();
-    object["metadata"]["name"] = target.name.clone().into();
-    if kind.namespaced {
-        object["metadata"]["namespace"] = target.namespace.clone().into();
-    }
-    if object["metadata"].get("resourceVersion").is_some_and(Value::is_string) {
-        return Err(Status::modified(kind, &target.name));
-    }
-    let live = tx.empty(kind, &object);
-    tx.finish_new(kind, &target.namespace, object, writer, |_, author| {
-        managed::apply(&live, &config, Vec::new(), author, kind.ty(), true)
-            .map(|applied| applied.managers)
-            .unwrap_or_default()
-    })
-}
-
-fn apply_over(
-    tx: &mut Tx<'_>,
-    call: &Call<'_>,
-    old: &Arc<Value>,
-    config: &mut Value,
-    writer: &Writer<'_>,
-) -> Outcome<Arc<Value>> {
-    let target = call.target;
-    let kind = &target.kind;
-    let version = kind.api_version();
-    let given = meta(config, "resourceVersion").to_owned();
-    if !given.is_empty() && given != meta(old, "resourceVersion") {
-        return Err(Status::modified(kind, &target.name));
-    }
-    let mut live = versioned(old, &version).into_owned();
-    let mut managers = managed::take(&mut live);
-    let now = super::objects::stamp(tx.now);
-    let author = managed::Author {
-        manager: writer.manager,
-        api_version: &version,
-        subresource: writer.subresource,
-        now: &now,
-        minor: tx.facts.minor,
-    };
-    if managers.is_empty() {
-        managers.push(managed::before_first_apply(&live, &author, kind.ty()));
-    }
-    // Through the main path status is not applied, through /status nothing else is.
-    if kind.status
-        && let Some(fields) = config.as_object_mut()
-    {
-        if writer.subresource == "status" {
-            fields.retain(|key, _| {
-                matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status")
-            });
-        } else {
-            fields.remove("status");
-        }
-    }
-    let force = call.options.flag("force");
-    let result = managed::apply(&live, config, managers.clone(), &author, kind.ty(), force);
-    let applied = match result {
-        Ok(applied) => applied,
-        Err(conflicts) if writer.manager == "kubectl" => {
-            // kubectl moving from client-side to server-side apply takes over what it had written.
-            let own = client_side_fields(old, kind.ty());
-            if !conflicts.are_within(&own) {
-                return Err(Status::apply_conflict(conflicts.message(), conflicts.causes()));
-            }
-            managed::apply(&live, config, managers, &author, kind.ty(), true)
-                .map_err(|c| Status::apply_conflict(c.message(), c.causes()))?
-        }
-        Err(conflicts) => {
-            return Err(Status::apply_conflict(conflicts.message(), conflicts.causes()));
-        }
-    };
-    let managers = applied.managers;
-    tx.finish_update(kind, old, applied.object, writer, |_, _| managers)
-}
-
-/// What the annotation of client-side apply says was written.
-fn client_side_fields(old: &Value, ty: &super::schema::Type) -> super::apply::FieldSet {
-    old["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
-        .as_str()
-        .and_then(|text| serde_json::from_str(text).ok())
-        .map(|config: Value| typed::field_set(&config, ty))
-        .unwrap_or_default()
 }
 
 /// How a deletion treats dependents.
@@ -426,7 +259,11 @@ pub(super) fn delete(
     }
 }
 
-fn deletion(call: &Call<'_>, options: &Value, dry_run: bool) -> Outcome<super::delete::Deletion> {
+pub(super) fn deletion(
+    call: &Call<'_>,
+    options: &Value,
+    dry_run: bool,
+) -> Outcome<super::delete::Deletion> {
     let grace = match options["gracePeriodSeconds"].as_i64() {
         Some(seconds) => Some(seconds),
         None => call.options.number("gracePeriodSeconds")?,
@@ -462,93 +299,4 @@ pub(super) fn delete_collection(
         &json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
         "metadata": {"resourceVersion": revision.to_string()}, "items": items}),
     ))
-}
-
-/// Evicts a pod unless a disruption budget forbids it.
-pub(super) fn evict(
-    kube: &Kubernetes,
-    call: &Call<'_>,
-    eviction: &Value,
-) -> Outcome<Response<Body>> {
-    let target = call.target;
-    let mut tx = kube.begin();
-    let pod = tx
-        .get(&target.kind, &target.namespace, &target.name)
-        .ok_or_else(|| Status::not_found(&target.kind, &target.name))?;
-    let options = &eviction["deleteOptions"];
-    let dry_run = call.options.dry_run(options, "CreateOptions")?;
-    for (_, budget) in tx.list("policy/poddisruptionbudgets/", Some(&target.namespace)) {
-        let selector = super::selectors::LabelSelector::from_object(&budget["spec"]["selector"]);
-        if selector.matches(&pod["metadata"]["labels"])
-            && budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) <= 0
-        {
-            let name = meta(&budget, "name");
-            return Err(Status::too_many_requests(
-                "Cannot evict pod as it would violate the pod's disruption budget.",
-                json!([{"reason": "DisruptionBudget", "message": format!(
-                    "The disruption budget {name} needs {} healthy pods and has {} currently",
-                    budget["status"]["desiredHealthy"].as_i64().unwrap_or(0),
-                    budget["status"]["currentHealthy"].as_i64().unwrap_or(0))}]),
-            ));
-        }
-    }
-    let deletion = deletion(call, options, dry_run)?;
-    tx.delete(&Key::new(&target.kind, &target.namespace, &target.name), &deletion)?;
-    drop(tx);
-    Ok(respond(
-        201,
-        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
-    ))
-}
-
-/// The log of a container: what the emulated kubelet did.
-pub(super) fn log(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>> {
-    let target = call.target;
-    let pod = kube
-        .begin()
-        .get(&target.kind, &target.namespace, &target.name)
-        .ok_or_else(|| Status::not_found(&target.kind, &target.name))?;
-    let containers: Vec<&str> = ["containers", "initContainers"]
-        .into_iter()
-        .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
-        .filter_map(|c| c["name"].as_str())
-        .collect();
-    let count = pod["spec"]["containers"].as_array().map_or(0, Vec::len);
-    let asked = call.options.get("container");
-    if asked.is_empty() && count > 1 {
-        return Err(Status::bad_request(format!(
-            "a container name must be specified for pod {}, choose one of: [{}]",
-            target.name,
-            containers[..count].join(" ")
-        )));
-    }
-    let name =
-        if asked.is_empty() { containers.first().copied().unwrap_or_default() } else { asked };
-    if !containers.contains(&name) {
-        return Err(Status::bad_request(format!(
-            "container {name} is not valid for pod {}",
-            target.name
-        )));
-    }
-    let status = pod["status"]["containerStatuses"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|s| s["name"] == name)
-        .cloned()
-        .unwrap_or_default();
-    if status["state"]["waiting"].is_object() || status.is_null() {
-        let reason = status["state"]["waiting"]["reason"].as_str().unwrap_or("ContainerCreating");
-        return Err(Status::bad_request(format!(
-            "container \"{name}\" in pod \"{}\" is waiting to start: {reason}",
-            target.name
-        )));
-    }
-    let mut text = format!("widentity sandbox: container {name} of pod {}\n", target.name);
-    if let Some(started) = status["state"]["running"]["startedAt"].as_str() {
-        text = format!("{text}started at {started}\n");
-    }
-    let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    Ok(response)
 }

@@ -260,11 +260,11 @@ mod tests {
         }
     }
 
-    fn account(annotations: Value) -> Value {
+    fn account(annotations: &Value) -> Value {
         json!({"metadata": {"name": "workload-identity-sa", "annotations": annotations}})
     }
 
-    fn pod(annotations: Value) -> Value {
+    fn pod(annotations: &Value) -> Value {
         json!({"metadata": {"name": "quick-start", "namespace": "default", "annotations": annotations},
             "spec": {"serviceAccountName": "workload-identity-sa", "containers": [
                 {"name": "oidc", "env": [{"name": "KEYVAULT_URL", "value": "https://kv.vault.azure.net/"}]}]}})
@@ -272,8 +272,8 @@ mod tests {
 
     #[test]
     fn release_1_6_names_the_volume_after_the_pod() {
-        let mut pod = pod(json!({}));
-        let account = account(json!({"azure.workload.identity/client-id": "1111"}));
+        let mut pod = pod(&json!({}));
+        let account = account(&json!({"azure.workload.identity/client-id": "1111"}));
         mutate_pod(&mut pod, Some(&account), &config(WebhookLayout::V1_6)).unwrap();
         let container = &pod["spec"]["containers"][0];
         assert_eq!(
@@ -299,9 +299,9 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_name_is_named_by_its_prefix() {
-        let mut pod = pod(json!({}));
+        let mut pod = pod(&json!({}));
         pod["metadata"] = json!({"generateName": "web-7d9c6b5f4-"});
-        mutate_pod(&mut pod, Some(&account(json!({}))), &config(WebhookLayout::V1_6)).unwrap();
+        mutate_pod(&mut pod, Some(&account(&json!({}))), &config(WebhookLayout::V1_6)).unwrap();
         assert_eq!(
             pod["spec"]["volumes"][0]["name"],
             "azure-workload-identity-reserved-fc1525256625c68247c9c6fb47a577"
@@ -310,12 +310,12 @@ mod tests {
 
     #[test]
     fn release_1_5_keeps_what_is_there() {
-        let mut pod = pod(json!({"azure.workload.identity/skip-containers": "side; other"}));
+        let mut pod = pod(&json!({"azure.workload.identity/skip-containers": "side; other"}));
         pod["spec"]["containers"][0]["env"] =
             json!([{"name": "AZURE_CLIENT_ID", "value": "stale"}]);
         pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "side"}));
         pod["spec"]["initContainers"] = json!([{"name": "setup"}]);
-        let account = account(json!({"azure.workload.identity/client-id": "new",
+        let account = account(&json!({"azure.workload.identity/client-id": "new",
             "azure.workload.identity/tenant-id": "",
             "azure.workload.identity/service-account-token-expiration": "7200"}));
         mutate_pod(&mut pod, Some(&account), &config(WebhookLayout::V1_5)).unwrap();
@@ -337,12 +337,12 @@ mod tests {
             mutate_pod(&mut pod.clone(), account, &layout).unwrap_err()
         };
         assert_eq!(
-            denied(pod(json!({})), None),
+            denied(pod(&json!({})), None),
             "serviceaccounts \"workload-identity-sa\" not found"
         );
-        let plain = account(json!({}));
+        let plain = account(&json!({}));
         let expiration =
-            |v: &str| pod(json!({"azure.workload.identity/service-account-token-expiration": v}));
+            |v: &str| pod(&json!({"azure.workload.identity/service-account-token-expiration": v}));
         assert_eq!(
             denied(expiration("600"), Some(&plain)),
             "token expiration 600 not valid. Expected value to be between 3600 and 86400"
@@ -351,7 +351,7 @@ mod tests {
             denied(expiration("x"), Some(&plain)),
             "strconv.ParseInt: parsing \"x\": invalid syntax"
         );
-        let mut host = pod(json!({"azure.workload.identity/inject-proxy-sidecar": "false"}));
+        let mut host = pod(&json!({"azure.workload.identity/inject-proxy-sidecar": "false"}));
         host["spec"]["hostNetwork"] = true.into();
         assert_eq!(
             denied(host, Some(&plain)),
@@ -363,9 +363,9 @@ mod tests {
     fn the_proxy_is_a_native_sidecar_from_1_32_on() {
         let annotations = json!({"azure.workload.identity/inject-proxy-sidecar": "true",
             "azure.workload.identity/proxy-sidecar-port": "8080"});
-        let mut new = pod(annotations.clone());
+        let mut new = pod(&annotations);
         new["spec"]["initContainers"] = json!([{"name": "setup"}]);
-        mutate_pod(&mut new, Some(&account(json!({}))), &config(WebhookLayout::V1_6)).unwrap();
+        mutate_pod(&mut new, Some(&account(&json!({}))), &config(WebhookLayout::V1_6)).unwrap();
         let names = |list: &Value| -> Vec<String> {
             list.as_array()
                 .unwrap()
@@ -379,9 +379,9 @@ mod tests {
         );
         assert_eq!(new["spec"]["initContainers"][0]["restartPolicy"], "Always");
         assert_eq!(new["spec"]["initContainers"][0]["env"][0]["name"], "AZURE_TENANT_ID");
-        let mut old = pod(annotations);
+        let mut old = pod(&annotations);
         let before = WebhookConfig { kubernetes_minor: 31, ..config(WebhookLayout::V1_6) };
-        mutate_pod(&mut old, Some(&account(json!({}))), &before).unwrap();
+        mutate_pod(&mut old, Some(&account(&json!({}))), &before).unwrap();
         assert_eq!(names(&old["spec"]["containers"]), ["azwi-proxy", "oidc"]);
         assert_eq!(names(&old["spec"]["initContainers"]), ["azwi-proxy-init"]);
     }

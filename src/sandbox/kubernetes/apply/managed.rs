@@ -38,16 +38,13 @@ impl Manager {
     }
 
     fn show(&self) -> String {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let mut out = format!("{:?}", self.name);
-        if !self.subresource.is_empty() {
-            let _ = write!(out, " with subresource {:?}", self.subresource);
-        }
-        if !self.applied {
-            let _ = write!(out, " using {}", self.api_version);
-        }
-        out
+        let subresource = match self.subresource.as_str() {
+            "" => String::new(),
+            name => format!(" with subresource {name:?}"),
+        };
+        let version =
+            if self.applied { String::new() } else { format!(" using {}", self.api_version) };
+        format!("{:?}{subresource}{version}", self.name)
     }
 }
 
@@ -231,8 +228,8 @@ fn cap(managers: &mut Vec<Manager>) {
         updaters.sort_by(|a, b| managers[*a].time.cmp(&managers[*b].time));
         let Some(oldest) = updaters.first() else { return };
         let mut oldest = managers.remove(*oldest);
-        oldest.name = "ancient-changes".to_owned();
-        oldest.subresource = String::new();
+        "ancient-changes".clone_into(&mut oldest.name);
+        oldest.subresource.clear();
         if let Some(folded) = managers.iter_mut().find(|m| m.is(&oldest)) {
             folded.set = folded.set.union(&oldest.set);
             folded.time = oldest.time;

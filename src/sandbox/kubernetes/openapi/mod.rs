@@ -85,8 +85,8 @@ fn published(name: &str) -> String {
 
 /// The published name of a kind.
 fn published_kind(kind: &Kind) -> String {
-    // Both versions of CronJob share a type but not its published name.
     if let Type::Named(name) = kind.ty() {
+        // Both versions of CronJob share a type but not its published name.
         return published(name).replace(
             &format!(".{}.{}", kind.storage, kind.kind),
             &format!(".{}.{}", kind.version, kind.kind),

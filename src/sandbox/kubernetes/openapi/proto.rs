@@ -12,13 +12,13 @@ struct Message(Vec<u8>);
 impl Message {
     fn varint(&mut self, mut value: u64) {
         loop {
-            // Seven bits at a time, so the byte is never cut.
-            let bits = u8::try_from(value & 0x7f).unwrap_or(0);
+            let [low, ..] = value.to_le_bytes();
             value >>= 7;
             if value == 0 {
-                return self.0.push(bits);
+                self.0.push(low);
+                return;
             }
-            self.0.push(bits | 0x80);
+            self.0.push(low | 0x80);
         }
     }
 

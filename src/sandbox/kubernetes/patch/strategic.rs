@@ -29,7 +29,7 @@ fn merge_object(
 ) -> Result<(), String> {
     match changes.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
-            *fields = changes.clone();
+            fields.clone_from(changes);
             fields.remove("$patch");
             return Ok(());
         }

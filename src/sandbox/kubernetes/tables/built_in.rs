@@ -117,11 +117,11 @@ fn pod(o: &Value, now: Timestamp) -> Vec<Value> {
         if let Some(why) =
             state["waiting"]["reason"].as_str().or(state["terminated"]["reason"].as_str())
         {
-            reason = why.to_owned();
+            why.clone_into(&mut reason);
         }
     }
     if o["metadata"]["deletionTimestamp"].is_string() {
-        reason = "Terminating".to_owned();
+        "Terminating".clone_into(&mut reason);
     }
     let last = statuses
         .iter()

@@ -5,6 +5,7 @@
 //! readable by its owner only, because the world holds keys.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write as _},
@@ -83,6 +84,8 @@ pub struct Files {
     snapshot: PathBuf,
     log: PathBuf,
     ready: PathBuf,
+    /// The revision that the snapshot holds: a run that only reads rewrites nothing.
+    folded: Cell<u64>,
     _lock: File,
 }
 
@@ -113,13 +116,18 @@ impl Files {
             snapshot: snapshot.to_owned(),
             log: beside("log"),
             ready: beside("ready.json"),
+            folded: Cell::new(0),
             _lock: lock(snapshot, &beside("lock"), &beside("ready.json"))?,
         };
         // Left by a run that was killed: whoever is refused the lock must not follow it.
         files.remove_ready();
         let (mut docs, mut revision) = files.read_snapshot()?;
+        let kept = revision;
         let torn = files.replay(&mut docs, &mut revision)?;
-        files.write_snapshot(&docs, revision)?;
+        if revision != kept || !snapshot.exists() {
+            files.write_snapshot(&docs, revision)?;
+        }
+        files.folded.set(revision);
         let log = private(&files.log, |options| options.append(true).create(true))
             .map_err(at("opening", &files.log))?;
         log.set_len(0).map_err(at("emptying", &files.log))?;
@@ -131,8 +139,11 @@ impl Files {
     /// more.
     pub fn fold(&self, store: &Store) -> Result<(), FileError> {
         let world = store.lock();
-        let docs = world.list("").into_iter().collect();
-        self.write_snapshot(&docs, world.revision())?;
+        if world.revision() != self.folded.get() {
+            let docs = world.list("").into_iter().collect();
+            self.write_snapshot(&docs, world.revision())?;
+            self.folded.set(world.revision());
+        }
         let log = private(&self.log, |options| options.write(true).create(true))
             .map_err(at("opening", &self.log))?;
         log.set_len(0).map_err(at("emptying", &self.log))

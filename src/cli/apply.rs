@@ -38,10 +38,7 @@ pub(super) async fn run(
     let journal = args.journal.as_ref().map(|path| open_journal(context, path)).transpose()?;
     let world = World::open(context, &args.select).await?;
     let result = in_world(context, &args, &gate, &world, &interrupt, journal).await;
-    let closed = world.close().await;
-    let exit = result?;
-    closed?;
-    Ok(exit)
+    world.close_after(result).await
 }
 
 /// Who approves, found out before anything is read.

@@ -60,10 +60,7 @@ async fn show(
             Ok(ExitCode::Interrupted)
         }
     };
-    let closed = world.close().await;
-    let exit = exit?;
-    closed?;
-    Ok(exit)
+    world.close_after(exit).await
 }
 
 /// What was not seen decides the exit code; workloads that wait for a decision do not.

@@ -45,10 +45,7 @@ pub(super) async fn run(
     }
     let world = migrate::open(context, &args.select).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
-    let closed = world.close().await;
-    let exit = result?;
-    closed?;
-    Ok(exit)
+    world.close_after(result).await
 }
 
 async fn in_world(
@@ -170,10 +167,7 @@ fn keep_on_disk(context: &Context, one: &Move) -> Result<(), CliError> {
         .map_err(|error| failed(&error))?;
     for backup in &one.backups {
         let clusters = one.desired.clusters.keys();
-        let cluster = clusters
-            .map(super::super::model::identifiers::ClusterName::as_str)
-            .collect::<Vec<_>>()
-            .join("-");
+        let cluster = clusters.map(crate::model::ClusterName::as_str).collect::<Vec<_>>().join("-");
         let Backup { namespace, account, .. } = backup;
         let path = folder.join(format!("{cluster}_{namespace}_{account}.json"));
         let file =

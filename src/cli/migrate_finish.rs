@@ -33,10 +33,7 @@ pub(super) async fn run(
     }
     let world = migrate::open(context, &args.select).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
-    let closed = world.close().await;
-    let exit = result?;
-    closed?;
-    Ok(exit)
+    world.close_after(result).await
 }
 
 async fn in_world(
@@ -56,12 +53,12 @@ async fn in_world(
     let chosen = migrate::survey(context, world, &args.select).await?;
     let mut decided = Vec::new();
     for read in &everything.clusters {
-        let of = chosen.clusters.iter().filter(|c| c.survey.cluster == read.survey.cluster);
-        let names: BTreeSet<String> = of
-            .flat_map(|c| {
-                c.survey.workloads.iter().map(super::super::migrate::survey::Workload::name)
-            })
-            .collect();
+        let mut names = BTreeSet::new();
+        for of in chosen.clusters.iter().filter(|c| c.survey.cluster == read.survey.cluster) {
+            for workload in &of.survey.workloads {
+                names.insert(workload.name());
+            }
+        }
         let options = RunOptions::new(context.env.now(), interrupt.receiver());
         let progress = Progress::new(output, context.env.stderr_is_terminal);
         let mut sink = |event: &Event| progress.on_event(event);

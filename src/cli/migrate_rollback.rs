@@ -28,10 +28,7 @@ pub(super) async fn run(
     }
     let world = migrate::open(context, &args.select).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
-    let closed = world.close().await;
-    let exit = result?;
-    closed?;
-    Ok(exit)
+    world.close_after(result).await
 }
 
 async fn in_world(

@@ -117,6 +117,14 @@ impl World {
             None => Ok(()),
         }
     }
+
+    /// Ends it whatever came of what ran in it. A failure of that is told before one of the end.
+    pub(super) async fn close_after<T>(self, result: Result<T, CliError>) -> Result<T, CliError> {
+        let closed = self.close().await;
+        let value = result?;
+        closed?;
+        Ok(value)
+    }
 }
 
 fn real(

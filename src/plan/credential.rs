@@ -99,12 +99,10 @@ pub(super) fn plan<'a>(
         look_alikes(draft, seen, &address, workload, issuer);
     }
     let before_issuer = found.map(|found| found.issuer.as_str());
-    let before_subject = found
-        .and_then(|found| found.subject.as_ref())
-        .map(super::super::model::identifiers::Subject::as_str);
-    let before_audience = found
-        .and_then(|found| found.audiences.first())
-        .map(super::super::model::identifiers::Audience::as_str);
+    let before_subject =
+        found.and_then(|found| found.subject.as_ref()).map(crate::model::Subject::as_str);
+    let before_audience =
+        found.and_then(|found| found.audiences.first()).map(crate::model::Audience::as_str);
     let issuer_formula = format!("issuer of cluster/{}", cluster.cluster.name);
     let all = vec![
         invented("issuer", before_issuer, &cluster.issuer, issuer_formula.clone()),

@@ -140,6 +140,12 @@ fn no_stage_imports_what_the_design_forbids() {
                 wrong.push(format!("{shown}:{line}: {stage} -> {word}"));
             }
         }
+        // A path that climbs to the root and down into another stage is an arrow, too.
+        for word in arrows.keys().filter(|word| **word != stage) {
+            if text.contains(&format!("super::super::{word}::")) && stage != "sandbox" {
+                wrong.push(format!("{shown}: {stage} climbs to {word}, name it by `crate::`"));
+            }
+        }
         if stage != "main" && text.contains("widentity::") {
             wrong.push(format!("{shown}: names its own crate"));
         }

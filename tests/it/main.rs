@@ -21,6 +21,8 @@ mod executor;
 mod kubernetes_server;
 mod kubernetes_wire;
 mod migrate;
+mod migrate_properties;
+mod migrate_render;
 mod migrate_sandbox;
 mod observe;
 mod planner;

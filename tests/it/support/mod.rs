@@ -6,4 +6,5 @@ pub(crate) mod fake;
 pub(crate) mod kube_apiserver;
 pub(crate) mod plans;
 pub(crate) mod scripted;
+pub(crate) mod town;
 pub(crate) mod worlds;

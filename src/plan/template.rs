@@ -39,8 +39,8 @@ pub(super) struct Rolling<'a, 'p> {
     pub(super) annotated: Option<StepId>,
     /// Steps before any pod is pointed at the identity.
     pub(super) needs: Vec<StepId>,
-    /// Whether the account's annotations will be as wanted: otherwise new pods would be no better.
-    pub(super) account_ready: bool,
+    /// What stays as it is, so that new pods would be no better.
+    pub(super) hindrance: Option<&'static str>,
     /// The step that checks the webhook, once one was planned.
     pub(super) injection: Cell<Option<StepId>>,
 }
@@ -169,8 +169,8 @@ fn one(
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
     if labelled && stale.is_empty() && template.progress.failed.is_none() {
         let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
-        let git = rolling.account.held || !rolling.account_ready;
-        return Some(if unfinished && !git { Verdict::Await } else { Verdict::Fine });
+        let held = rolling.hindrance.is_some();
+        return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
     let first = stale.first().cloned();
     let pending = |why: &str, lines: Vec<String>| Pending {
@@ -212,9 +212,8 @@ fn one(
         }
         return None;
     }
-    if !rolling.account_ready {
-        // New pods would carry the same old values: the account comes first.
-        draft.report.pending_rollout.push(pending("the service account is not as wanted", lines));
+    if let Some(hindrance) = rolling.hindrance {
+        draft.report.pending_rollout.push(pending(hindrance, lines));
         return None;
     }
     if let Some(literal) = literal(template, &wanted) {

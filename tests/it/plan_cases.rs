@@ -25,7 +25,7 @@ fn planned(desired: &DesiredState, world: &Snapshot, config: &str) -> Planned {
 #[test]
 fn every_case_gives_its_plan_and_then_none() {
     let folder = Path::new("tests/plan");
-    let names = fs::read_dir(&folder).unwrap().filter_map(|entry| {
+    let names = fs::read_dir(folder).unwrap().filter_map(|entry| {
         let path = entry.unwrap().path();
         let name = path.file_stem()?.to_str()?.to_owned();
         (path.extension()? == "toml").then_some(name)

@@ -264,6 +264,7 @@ fn one<'a>(
                 tenant: place.workload.tenant,
                 issuer: place.cluster.issuer.clone(),
                 audience: place.cluster.cluster.audience.clone(),
+                grants: if probe.is_some() { grants.labels.clone() } else { Vec::new() },
             },
             probe,
         },

@@ -19,6 +19,7 @@ mod migrate;
 mod migrate_apply;
 mod migrate_finish;
 mod migrate_rollback;
+mod migrate_uninstall;
 mod output;
 mod plan;
 mod progress;

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod finish;
 pub mod read;
 pub mod rollback;
+pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
 pub use read::{Overview, Request, Surveyed, overview};

@@ -234,6 +234,8 @@ pub(super) enum Migrate {
     Finish(MigrateFinish),
     /// Take MIC, NMI and the rest of the installation away, once nothing uses them
     Uninstall(MigrateUninstall),
+    /// Change the manifests under a directory, comments and order kept, instead of the cluster
+    Render(MigrateRender),
 }
 
 /// `migrate uninstall`.
@@ -260,6 +262,20 @@ pub(super) struct MigrateUninstall {
     /// Switch the AKS add-on off, with an update of the cluster
     #[arg(long)]
     pub(super) disable_add_on: bool,
+}
+
+/// `migrate render`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateRender {
+    /// The directory with the manifests; they are changed in place, `git diff` is the review
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// Write nothing, show the difference
+    #[arg(long)]
+    pub(super) diff: bool,
+    /// Which workloads.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
 }
 
 /// `migrate finish`.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Phase, Verdict, Workload};
+use super::{Phase, Workload};
 use crate::{
     model::{
         Address, ArmId, ClusterName, Origin,
@@ -19,10 +19,10 @@ use crate::{
     plan::{Lock, Operation, Plan, Step, StepId, step::TemplateRef},
 };
 
-/// Whether `apply` takes a workload on: it is ready and has not arrived. One whose pods are not
-/// proved yet is waited for.
+/// Whether `apply` takes a workload on: it may move and has not arrived. One whose pods are not
+/// proved yet is waited for; of one that Git keeps only the identity is federated and proved.
 pub fn is_due(workload: &Workload) -> bool {
-    workload.verdict == Verdict::Ready
+    workload.may_move()
         && workload.identity.is_some()
         && !workload.templates.is_empty()
         && match workload.phase {
@@ -111,10 +111,17 @@ pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, 
         }
     }
     for workload in &of.workloads {
+        // The engine leaves what Git keeps alone, and so does this.
+        let ours = |template: &EstateTemplate| match workload.managed_by {
+            ManagedBy::Widentity => true,
+            ManagedBy::Git => false,
+            ManagedBy::Auto => template.kept_by.as_deref().is_none_or(|by| by == "Helm"),
+        };
         let masked: Vec<&EstateTemplate> = estate
             .templates
             .iter()
             .filter(|t| t.namespace == workload.namespace && t.account == workload.account)
+            .filter(|t| ours(t))
             .filter(|t| t.labels.contains_key(BINDING_LABEL) && !rolled.contains(&t.uid))
             .filter(|t| t.labelled() && t.kind.writable())
             .collect();

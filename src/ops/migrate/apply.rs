@@ -53,25 +53,29 @@ pub enum MoveError {
 }
 
 /// Reads what the engine needs and plans every due workload, cluster by cluster. A cluster with
-/// anything unseen is left out: there nothing is changed.
+/// anything unseen is left out: there nothing is changed. With `keep_old` no label goes, and what
+/// is switched is masked.
 pub async fn moves(
     base: &DesiredState,
     overview: &Overview,
     connected: &Connected,
     config: &str,
     now: Timestamp,
+    keep_old: bool,
 ) -> Vec<Move> {
     let mut moves = Vec::new();
     for (at, Surveyed { estate, survey }) in overview.clusters.iter().enumerate() {
         let due: Vec<&Workload> =
-            survey.workloads.iter().filter(|w| transition::is_due(w)).collect();
+            survey.workloads.iter().filter(|w| transition::is_due(w, keep_old)).collect();
         if due.is_empty() || !survey.unseen.is_empty() {
             continue;
         }
         let desired = transition::desired(base, &survey.cluster, &due);
         let snapshot = observe(&desired, &connected.arm, &connected.clusters, now).await;
         let (mut plan, report) = plan::plan(&desired, &snapshot, PlanOptions::default());
-        transition::drop_old_labels(&mut plan, estate, &survey.cluster, &desired);
+        if !keep_old {
+            transition::drop_old_labels(&mut plan, estate, &survey.cluster, &desired);
+        }
         let backups =
             due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
         let scope = Scope::of(&desired, config, overview.sandbox, now);

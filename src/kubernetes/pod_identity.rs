@@ -281,6 +281,8 @@ pub(super) fn pod(object: &Value) -> EstatePod {
     let typed: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
     let injected = parse_pod::injected(&typed);
     let phase = object["status"]["phase"].as_str().unwrap_or_default();
+    let ended = matches!(phase, "Succeeded" | "Failed");
+    let deleted = meta["deletionTimestamp"].is_string();
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     let account = object["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty());
     EstatePod {
@@ -289,7 +291,9 @@ pub(super) fn pod(object: &Value) -> EstatePod {
         account: AccountName::from(account.unwrap_or("default")),
         labels: map(&meta["labels"]),
         controller,
-        gone: meta["deletionTimestamp"].is_string() || matches!(phase, "Succeeded" | "Failed"),
+        gone: deleted || ended,
+        ending: deleted && !ended,
+        proxied: injected.proxied,
         ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
         host_network: object["spec"]["hostNetwork"] == true,
         client_ids: if injected.present {
@@ -425,6 +429,11 @@ impl Client {
         estate.bindings = bindings.unwrap_or_default();
         estate.exceptions = exceptions.unwrap_or_default();
         estate.assigned = assigned.unwrap_or_default();
+        // Neither is worth stopping for: the dry run before the first roll knows better.
+        estate.version = self.version().await.unwrap_or_default();
+        let namespaces = self.namespaces().await.unwrap_or_default();
+        let enforced = namespaces.into_iter().filter_map(|(name, level)| Some((name, level?)));
+        estate.pod_security = enforced.collect();
         let mut kinds = match self.versions().await {
             Ok(versions) => versions.kinds(),
             Err(error) => {

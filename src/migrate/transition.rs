@@ -16,12 +16,16 @@ use crate::{
         names,
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
-    plan::{Lock, Operation, Plan, Step, StepId, step::TemplateRef},
+    plan::{
+        Lock, Operation, Plan, Step, StepId,
+        step::{Sidecar, TemplateRef},
+    },
 };
 
 /// Whether `apply` takes a workload on: it may move and has not arrived. One whose pods are not
-/// proved yet is waited for; of one that Git keeps only the identity is federated and proved.
-pub fn is_due(workload: &Workload) -> bool {
+/// proved yet is waited for; of one that Git keeps only the identity is federated and proved. With
+/// `keep_old` a masked one has arrived.
+pub fn is_due(workload: &Workload, keep_old: bool) -> bool {
     workload.may_move()
         && workload.identity.is_some()
         && !workload.templates.is_empty()
@@ -30,10 +34,10 @@ pub fn is_due(workload: &Workload) -> bool {
             | Phase::IdentityFederated
             | Phase::TokenProved
             | Phase::Switched
-            | Phase::Masked
             | Phase::HalfDone
             | Phase::Broken
             | Phase::RolledBack => true,
+            Phase::Masked => !keep_old,
             Phase::Soaking | Phase::Soaked | Phase::BindingRemoved | Phase::Cleaned => false,
         }
 }
@@ -63,6 +67,7 @@ pub fn desired(base: &DesiredState, cluster: &ClusterName, chosen: &[&Workload])
             managed_by: file.map_or(ManagedBy::Auto, |file| file.managed_by),
             adopt: file.is_some_and(|file| file.adopt),
             probe: file.and_then(|file| file.probe.clone()),
+            proxy: file.is_some_and(|file| file.proxy),
             origin,
             selected: BTreeSet::from([cluster.clone()]),
         });
@@ -181,6 +186,13 @@ fn unmask(
                 .map(|value| (BINDING_LABEL.to_owned(), value))
                 .into_iter()
                 .collect(),
+            // The plan would have rolled it if anything about the sidecar were to change; ours
+            // stays ours.
+            sidecar: if workload.proxy && template.proxied() {
+                Sidecar::Set
+            } else {
+                Sidecar::NotOurs
+            },
         };
         let at = address.clone().part(Part::PodTemplate(template.key()));
         let lock = BTreeSet::from([Lock::Object(cluster.clone(), key)]);
@@ -258,6 +270,7 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 round,
                 expect,
                 remove_labels,
+                sidecar,
                 ..
             } if target.namespace == workload.namespace && *account == workload.account => {
                 changes = true;
@@ -287,6 +300,21 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 );
                 for (label, value) in remove_labels {
                     remember(&mut kept.labels, label, Some(value.clone()), None);
+                }
+                let before = estate
+                    .templates
+                    .iter()
+                    .find(|t| t.namespace == target.namespace && t.uid == target.uid)
+                    .and_then(|t| t.annotations.get(names::PROXY_ANNOTATION).cloned());
+                let proxy = names::PROXY_ANNOTATION;
+                match sidecar {
+                    Sidecar::Set if before.is_none() => {
+                        remember(&mut kept.annotations, proxy, None, Some("true".to_owned()));
+                    }
+                    Sidecar::Dropped { value } => {
+                        remember(&mut kept.annotations, proxy, Some(value.clone()), None);
+                    }
+                    Sidecar::Set | Sidecar::NotOurs => {}
                 }
             }
             Operation::EnableFeatures { .. }

@@ -35,4 +35,5 @@ mod sandbox_chain;
 mod sandbox_faults;
 mod sandbox_kubernetes;
 mod schema;
+mod sidecar;
 mod support;

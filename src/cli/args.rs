@@ -111,7 +111,7 @@ pub(super) struct Init {
 }
 
 /// Which workloads, and how their world is reached.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 pub(super) struct Select {
     /// Only workloads whose address matches, for example `payments/*` (repeatable)
     #[arg(long, value_name = "ADDRESS-GLOB")]
@@ -232,8 +232,36 @@ pub(super) enum Migrate {
     Rollback(MigrateRollback),
     /// Prove again, then remove bindings and identities of workloads that have soaked
     Finish(MigrateFinish),
+    /// Take MIC, NMI and the rest of the installation away, once nothing uses them
+    Uninstall(MigrateUninstall),
     /// Change the manifests under a directory, comments and order kept, instead of the cluster
     Render(MigrateRender),
+}
+
+/// `migrate uninstall`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateUninstall {
+    /// Only this cluster of the file (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Vec<String>,
+    /// Reach a cluster of the file by this kubeconfig context (repeatable)
+    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
+    pub(super) context: Vec<(String, String)>,
+    /// Use this credential and no other
+    #[arg(long, value_name = "KIND")]
+    pub(super) auth: Option<Auth>,
+    /// Show what would be done, and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// Without NMI every pod may reach the metadata endpoint of its node
+    #[arg(long)]
+    pub(super) allow_open_metadata: bool,
+    /// Switch the AKS add-on off, with an update of the cluster
+    #[arg(long)]
+    pub(super) disable_add_on: bool,
 }
 
 /// `migrate render`.
@@ -279,6 +307,10 @@ pub(super) struct MigrateApply {
     /// A rollout that takes longer has failed
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub(super) rollout_timeout: std::time::Duration,
+    /// Keep the label aadpodidbinding beside the new one: such workloads are masked, and nothing
+    /// is proved by their working, until a run without this drops it
+    #[arg(long)]
+    pub(super) keep_old: bool,
 }
 
 /// `migrate rollback`.
@@ -296,26 +328,14 @@ pub(super) struct MigrateRollback {
 }
 
 /// Which workloads of Pod Identity, and how their world is reached.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub(super) struct MigrateSelect {
-    /// Only workloads whose address matches, for example `payments/*` (repeatable)
-    #[arg(long, value_name = "ADDRESS-GLOB")]
-    pub(super) only: Vec<String>,
-    /// Only workloads of this namespace (repeatable)
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub(super) namespace: Vec<String>,
-    /// Only this cluster of the file (repeatable)
-    #[arg(long, value_name = "NAME")]
-    pub(super) cluster: Vec<String>,
-    /// Reach a cluster of the file by this kubeconfig context (repeatable)
-    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
-    pub(super) context: Vec<(String, String)>,
-    /// Use this credential and no other
-    #[arg(long, value_name = "KIND")]
-    pub(super) auth: Option<Auth>,
-    /// How long proved pods run before their binding may go
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = signed_duration)]
-    pub(super) soak: SignedDuration,
+    /// Which workloads, and how their world is reached.
+    #[command(flatten)]
+    pub(super) of: Select,
+    /// How long proved pods run before their binding may go, instead of `[migrate] soak`
+    #[arg(long, value_name = "DURATION", value_parser = signed_duration)]
+    pub(super) soak: Option<SignedDuration>,
 }
 
 /// `doctor`.

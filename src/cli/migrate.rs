@@ -5,7 +5,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate_apply, migrate_finish, migrate_render, migrate_rollback,
+    migrate_apply, migrate_finish, migrate_render, migrate_rollback, migrate_uninstall,
     world::World,
 };
 use crate::{
@@ -26,6 +26,7 @@ pub(super) async fn run(
         Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
         Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
         Migrate::Finish(args) => migrate_finish::run(context, args, interrupt).await,
+        Migrate::Uninstall(args) => migrate_uninstall::run(context, args, interrupt).await,
         Migrate::Render(args) => migrate_render::run(context, args, interrupt).await,
     }
 }
@@ -77,7 +78,8 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it.
 pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
-    let reach = Select { context: select.context.clone(), auth: select.auth, ..Select::default() };
+    let Select { context: contexts, auth, .. } = &select.of;
+    let reach = Select { context: contexts.clone(), auth: *auth, ..Select::default() };
     World::open(context, &reach).await
 }
 
@@ -86,7 +88,7 @@ pub(super) async fn survey(
     world: &World,
     select: &MigrateSelect,
 ) -> Result<Overview, CliError> {
-    for name in &select.cluster {
+    for name in &select.of.cluster {
         if !world.desired.clusters.keys().any(|known| known.as_str() == name) {
             return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
         }
@@ -95,15 +97,17 @@ pub(super) async fn survey(
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
-    overview.clusters.retain(|c| any(&select.cluster, &|name| c.survey.cluster.as_str() == name));
+    overview
+        .clusters
+        .retain(|c| any(&select.of.cluster, &|name| c.survey.cluster.as_str() == name));
     overview.retain(|cluster, workload| {
         let name = workload.name();
         let at = format!("{name}@{cluster}");
-        any(&select.namespace, &|n| workload.namespace.as_str() == n)
-            && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
+        any(&select.of.namespace, &|n| workload.namespace.as_str() == n)
+            && any(&select.of.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
     });
     let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
-    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
+    let narrowed = !select.of.only.is_empty() || !select.of.namespace.is_empty();
     if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {
         return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
     }
@@ -121,7 +125,7 @@ pub(super) async fn everything(
         desired: &world.desired,
         sandbox: world.is_sandbox(),
         now: context.env.now(),
-        soak: select.soak,
+        soak: select.soak.unwrap_or(world.soak),
     };
     ops::overview(request, &world.connected).await
 }

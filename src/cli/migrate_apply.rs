@@ -57,8 +57,9 @@ async fn in_world(
     let output = context.output;
     let before = migrate::survey(context, world, &args.select).await?;
     let now = context.env.now();
+    let (config, keep_old) = (&world.config, args.keep_old);
     let moves =
-        ops::apply::moves(&world.desired, &before, &world.connected, &world.config, now).await;
+        ops::apply::moves(&world.desired, &before, &world.connected, config, now, keep_old).await;
     let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
     let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;

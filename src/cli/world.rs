@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::SignedDuration;
+
 use super::{
     args::{Auth, Select},
     error::CliError,
@@ -32,6 +34,8 @@ pub(super) struct World {
     pub(super) connected: Connected,
     /// The file as the user named it.
     pub(super) config: String,
+    /// How long proved pods run before their binding may go, as the file says.
+    pub(super) soak: SignedDuration,
     /// The sandbox, where it is the world.
     sandbox: Option<Attached>,
 }
@@ -101,8 +105,9 @@ impl World {
         if config.warnings().warnings() > 0 {
             output.note(&config.warnings().render(output.err.coloured));
         }
+        let soak = config.soak;
         let config = context.global.config.display().to_string();
-        Ok(Self { desired, connected, config, sandbox })
+        Ok(Self { desired, connected, config, soak, sandbox })
     }
 
     /// Whether this is the sandbox.

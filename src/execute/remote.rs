@@ -22,6 +22,10 @@ use crate::{
         },
     },
     plan::step::TemplateRef,
+    prove::{
+        Probed,
+        retry::{Age, Window},
+    },
 };
 
 /// Called before every wait with what is waited for, as a fragment after "waiting for".
@@ -90,8 +94,14 @@ pub struct Proving<'a> {
     pub issuer: Issuer,
     /// The audience to ask for.
     pub audience: &'a Audience,
+    /// What the file grants, in words.
+    pub grants: &'a [String],
     /// A data-plane request with the exchanged identity.
     pub probe: Option<&'a Probe>,
+    /// How old the credential is.
+    pub age: Age,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
     /// How long may be asked again.
     pub deadline: Duration,
 }
@@ -109,8 +119,12 @@ pub struct Proved {
     pub principal: PrincipalId,
     /// How often was asked.
     pub attempts: u32,
+    /// How many answers in a row came at the end.
+    pub answers: u32,
     /// How the account's token was got.
     pub method: String,
+    /// What came of the probe.
+    pub probe: Option<Probed>,
 }
 
 /// The service-account fields of one server-side apply: the complete set this manager owns.
@@ -136,6 +150,8 @@ pub struct TemplateFields<'a> {
     /// Labels that others own and that go with the same write, with the values they have: pods
     /// are rolled once, not twice.
     pub remove_labels: &'a BTreeMap<String, String>,
+    /// The same of annotations.
+    pub remove_annotations: &'a BTreeMap<String, String>,
     /// Whether fields of other managers are taken over.
     pub force: bool,
 }
@@ -225,8 +241,10 @@ pub trait Remote: Send + Sync {
         at: AccountRef<'_>,
         fields: &AccountFields<'_>,
     ) -> Result<(), RemoteFailure>;
-    /// What the API server would make of a labelled pod of the account.
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure>;
+    /// What the API server would make of a labelled pod of the account, that asks for the
+    /// migration sidecar or not.
+    async fn dry_run_pod(&self, at: AccountRef<'_>, proxy: bool)
+    -> Result<Injected, RemoteFailure>;
     /// A controller and its pod template.
     async fn template(
         &self,

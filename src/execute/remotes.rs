@@ -22,7 +22,7 @@ use crate::{
         },
     },
     plan::step::TemplateRef,
-    prove::{Prover, ResolvedClaim},
+    prove::{Prover, ResolvedClaim, Terms},
 };
 
 /// The shortest lifetime that Kubernetes gives a token, in seconds.
@@ -219,19 +219,26 @@ impl Remote for Remotes {
             tenant: proving.tenant,
             issuer: proving.issuer.clone(),
             audience: proving.audience.clone(),
+            grants: proving.grants.to_vec(),
         };
         let client = self.client(cluster).await?;
-        let deadline = Instant::now() + proving.deadline;
+        let terms = Terms {
+            probe: proving.probe,
+            age: proving.age,
+            window: proving.window,
+            deadline: Instant::now() + proving.deadline,
+        };
         let mut progress = |what: String| notes(&what);
-        let proof =
-            self.prover.prove(&client, &claim, proving.probe, &mut progress, deadline).await?;
+        let proof = self.prover.prove(&client, &claim, terms, &mut progress).await?;
         Ok(Proved {
             issuer: proof.iss,
             subject: proof.sub,
             audience: proof.aud,
             principal: proof.oid,
             attempts: proof.attempts,
+            answers: proof.answers,
             method: proof.method.as_str().to_owned(),
+            probe: proof.probe,
         })
     }
 
@@ -278,9 +285,13 @@ impl Remote for Remotes {
         applied.map_err(|e| e.failure(format!("annotate {at}"))).map(drop)
     }
 
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure> {
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        proxy: bool,
+    ) -> Result<Injected, RemoteFailure> {
         let client = self.client(at.cluster).await?;
-        let injected = client.dry_run_pod(at.namespace, at.account, &self.manager()).await;
+        let injected = client.dry_run_pod(at.namespace, at.account, proxy, &self.manager()).await;
         injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {at}")))
     }
 
@@ -303,9 +314,10 @@ impl Remote for Remotes {
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
         let client = self.client(cluster).await?;
-        if !fields.remove_labels.is_empty() {
+        if !fields.remove_labels.is_empty() || !fields.remove_annotations.is_empty() {
             let switch = Switch {
                 remove_labels: fields.remove_labels,
+                remove_annotations: fields.remove_annotations,
                 labels: fields.template_labels,
                 annotations: fields.template_annotations,
             };

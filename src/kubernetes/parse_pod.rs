@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     Audience,
-    names::USE_LABEL,
+    names::{PROXY_CONTAINER, USE_LABEL},
     snapshot::{Injected, ObservedPod},
 };
 
@@ -66,6 +66,8 @@ pub(super) fn injected(object: &Pod) -> Injected {
         found.authority_hosts.extend(collect("AZURE_AUTHORITY_HOST"));
         tokens.push(token(spec, container));
     }
+    let mut all = spec.init_containers.iter().chain(&spec.containers);
+    found.proxied = all.any(|container| container.name == PROXY_CONTAINER);
     found.present = !tokens.is_empty() && tokens.iter().all(Option::is_some);
     if let Some(token) = tokens.into_iter().flatten().next() {
         found.audience = Some(Audience::from(token.audience.as_str()));

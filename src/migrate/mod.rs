@@ -15,6 +15,7 @@ pub mod removal;
 pub mod survey;
 pub mod toml;
 pub mod transition;
+pub mod uninstall;
 pub mod verdict;
 
 pub use phase::Phase;

@@ -147,7 +147,12 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
         return at(Phase::Broken);
     }
     let client = identity.map(|(client, _)| client);
-    let proved = pods.iter().filter(|pod| client.is_some_and(|c| is_proved(pod, c))).count();
+    let sidecar = |pod: &EstatePod| {
+        let asking = templates.iter().any(|t| t.proxied() && t.stamps(pod));
+        pod.proxied || !asking
+    };
+    let proves = |pod: &&&EstatePod| client.is_some_and(|c| is_proved(pod, c)) && sidecar(pod);
+    let proved = pods.iter().filter(proves).count();
     let at = |phase| Standing { phase, until: None, proved };
     let finished = templates.iter().all(|t| t.complete || t.kind == TemplateKind::CronJob);
     if count < templates.len() || proved < pods.len() || !finished {

@@ -256,7 +256,8 @@ pub(super) fn surroundings(
     }
     let mut alone = true;
     for template in &group.templates {
-        reasons.extend(verdict::proxy_obstacle(template));
+        let proxy = decided.is_some_and(|decided| decided.proxy);
+        reasons.extend(verdict::sidecar_obstacle(estate, template, proxy));
         if template.selector_holds {
             reasons.push(Reason::obstacle(
                 "selector-holds-label",

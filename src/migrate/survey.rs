@@ -18,7 +18,6 @@ use crate::model::{
     Subject, TenantId,
     desired::DesiredWorkload,
     pod_identity::{Backup, Estate, EstateAccount, EstatePod, EstateTemplate},
-    snapshot::TemplateKind,
 };
 
 /// Azure takes no more federated credentials on one identity.
@@ -132,29 +131,6 @@ impl Workload {
     }
 }
 
-/// Whether the controller of a template made a pod, as its owner reference says.
-pub fn stamps(template: &EstateTemplate, pod: &EstatePod) -> bool {
-    if template.namespace != pod.namespace {
-        return false;
-    }
-    let Some(controller) = pod.controller.as_deref() else {
-        return template.kind == TemplateKind::Pod && template.name == pod.name;
-    };
-    let Some((kind, name)) = controller.split_once('/') else { return false };
-    let stem = name.rsplit_once('-').map_or(name, |(stem, _)| stem);
-    match template.kind {
-        TemplateKind::Deployment | TemplateKind::Rollout => {
-            kind == "replicaset" && stem == template.name
-        }
-        TemplateKind::CronJob => kind == "job" && stem == template.name,
-        TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => kind == template.kind.as_str() && name == template.name,
-    }
-}
-
 pub(super) type Key<'a> = (&'a Namespace, &'a AccountName);
 
 #[derive(Default)]
@@ -216,11 +192,11 @@ fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
     }
     for pod in estate.pods.iter().filter(|pod| !pod.gone) {
         let key = (&pod.namespace, &pod.account);
-        let stamped = estate.templates.iter().any(|template| stamps(template, pod));
+        let stamped = estate.templates.iter().any(|template| template.stamps(pod));
         if pod.selector().is_some() && !stamped {
             groups.entry(key).or_default().pods.push(pod);
         } else if let Some(group) = groups.get_mut(&key)
-            && group.templates.iter().any(|template| stamps(template, pod))
+            && group.templates.iter().any(|template| template.stamps(pod))
         {
             group.pods.push(pod);
         }
@@ -263,7 +239,7 @@ fn judge(
         None => (None, &[][..]),
     };
     let stamped =
-        |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && stamps(t, pod));
+        |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && t.stamps(pod));
     let subject = Subject::of(namespace, account);
     let standing = phase::stand(&Facts {
         estate,

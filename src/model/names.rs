@@ -29,6 +29,11 @@ pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
 pub const TENANT_ID_ANNOTATION: &str = "azure.workload.identity/tenant-id";
 /// Service-account or pod annotation: the federated token's lifetime in seconds.
 pub const EXPIRATION_ANNOTATION: &str = "azure.workload.identity/service-account-token-expiration";
+/// Pod annotation: the webhook adds the migration sidecar, which answers requests for the metadata
+/// endpoint inside the pod. Its presence counts, whatever the value.
+pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
+/// The container that the webhook adds for [`PROXY_ANNOTATION`].
+pub const PROXY_CONTAINER: &str = "azwi-proxy";
 /// The lifetime the webhook uses when nothing is annotated, in seconds.
 pub const DEFAULT_EXPIRATION: u32 = 3600;
 /// The credential that AKS identity bindings keep on an identity; never ours to touch.

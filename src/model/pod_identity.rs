@@ -18,9 +18,6 @@ use super::{
 pub const BINDING_LABEL: &str = "aadpodidbinding";
 /// On an `AzureIdentity`: `namespaced` confines its bindings to their own namespace.
 pub const BEHAVIOR_ANNOTATION: &str = "aadpodidentity.k8s.io/Behavior";
-/// On a pod template: the workload identity webhook injects the migration sidecar. Its presence
-/// counts, whatever the value.
-pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
 
 /// Everything that matters for leaving Pod Identity in one cluster.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +29,11 @@ pub struct Estate {
     pub issuer: Option<Issuer>,
     /// Whether the workload identity add-on is on.
     pub workload_identity: bool,
+    /// The server's version, `v1.33.2`; empty where it could not be read.
+    pub version: String,
+    /// The Pod Security level that a namespace enforces, where its label says one and could be
+    /// read.
+    pub pod_security: BTreeMap<Namespace, String>,
     /// `Updating` and the like, where an operation on the cluster is under way.
     pub busy: Option<String>,
     /// Whether any definition of the group `aadpodidentity.k8s.io` is served.
@@ -212,6 +214,17 @@ impl EstateTemplate {
         format!("{}/{}", self.kind.as_str(), self.name)
     }
 
+    /// Whether its controller made a pod, or it is that pod.
+    pub fn stamps(&self, pod: &EstatePod) -> bool {
+        if self.namespace != pod.namespace {
+            return false;
+        }
+        let Some(controller) = pod.controller.as_deref() else {
+            return self.kind == TemplateKind::Pod && self.name == pod.name;
+        };
+        controller.split_once('/').is_some_and(|owner| self.kind.stamps(&self.name, owner))
+    }
+
     /// The value that Pod Identity selects it by.
     pub fn selector(&self) -> Option<&str> {
         self.labels.get(BINDING_LABEL).map(String::as_str).filter(|value| !value.is_empty())
@@ -224,7 +237,7 @@ impl EstateTemplate {
 
     /// Whether it asks for the migration sidecar.
     pub fn proxied(&self) -> bool {
-        self.annotations.contains_key(PROXY_ANNOTATION)
+        self.annotations.contains_key(super::names::PROXY_ANNOTATION)
     }
 }
 
@@ -244,6 +257,10 @@ pub struct EstatePod {
     pub controller: Option<String>,
     /// Whether it has ended or is being deleted.
     pub gone: bool,
+    /// Whether it is being deleted and has not ended: it may still ask for tokens.
+    pub ending: bool,
+    /// Whether the migration sidecar is in it.
+    pub proxied: bool,
     /// Whether it is ready.
     pub ready: bool,
     /// Whether it uses the node's network.

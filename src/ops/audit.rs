@@ -185,7 +185,7 @@ async fn facts(client: &Client) -> Result<KubernetesFacts, KubeError> {
         (namespace, templates.into_iter().map(plain).collect())
     });
     Ok(KubernetesFacts {
-        namespaces: namespaces?.into_iter().collect(),
+        namespaces: namespaces?.into_keys().collect(),
         accounts: accounts?,
         templates: templates.collect(),
         pods: pods?,

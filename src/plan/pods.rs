@@ -14,6 +14,8 @@ pub struct Wanted {
     pub audience: Audience,
     /// Its lifetime in seconds.
     pub expiration: u32,
+    /// Whether the migration sidecar must be there.
+    pub proxy: bool,
 }
 
 /// The first difference between a pod and what it should carry, in words; none if it is up to
@@ -56,6 +58,9 @@ pub fn stale(pod: &ObservedPod, wanted: &Wanted) -> Option<String> {
     if injected.expiration != Some(wanted.expiration) {
         let have = injected.expiration.map_or("none".to_owned(), |seconds| seconds.to_string());
         return differs("token lifetime", have, &wanted.expiration.to_string());
+    }
+    if wanted.proxy && !injected.proxied {
+        return Some(format!("pod {} has no migration sidecar", pod.name));
     }
     None
 }

@@ -14,9 +14,11 @@ use super::{
     planner::{Place, World, take_over},
     pods,
     report::Pending,
+    sidecar::{self, Wish},
     step::TemplateRef,
 };
 use crate::model::{
+    Address,
     address::Part,
     desired::{ManagedBy, PodSelection, RolloutMode},
     names,
@@ -39,8 +41,8 @@ pub(super) struct Rolling<'a, 'p> {
     pub(super) annotated: Option<StepId>,
     /// Steps before any pod is pointed at the identity.
     pub(super) needs: Vec<StepId>,
-    /// Whether the account's annotations will be as wanted: otherwise new pods would be no better.
-    pub(super) account_ready: bool,
+    /// What stays as it is, so that new pods would be no better.
+    pub(super) hindrance: Option<&'static str>,
     /// The step that checks the webhook, once one was planned.
     pub(super) injection: Cell<Option<StepId>>,
 }
@@ -50,7 +52,7 @@ enum Verdict {
     /// Nothing to do.
     Fine,
     /// The template is written, which rolls its pods.
-    Write { round: u32, stale: Option<(usize, String)> },
+    Write { round: u32, stale: Option<(usize, String)>, wish: Wish },
     /// A rollout is under way with the right template: it is waited for.
     Await,
 }
@@ -101,8 +103,9 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         let own: Vec<&ObservedPod> =
             live.iter().copied().filter(|pod| pod.is_made_by(template)).collect();
         match one(world, draft, rolling, template, &own) {
-            Some(Verdict::Write { round, stale }) => {
-                if let Some(step) = write(world, draft, rolling, template, round, stale, &own) {
+            Some(Verdict::Write { round, stale, wish }) => {
+                let writing = Writing { round, stale, wish };
+                if let Some(step) = write(world, draft, rolling, template, writing, &own) {
                     rolled.push(step);
                     awaited |= waits(template);
                 }
@@ -122,6 +125,13 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         prove_pods(world, draft, rolling, rolled);
     }
     Some(())
+}
+
+/// How one template is written.
+struct Writing {
+    round: u32,
+    stale: Option<(usize, String)>,
+    wish: Wish,
 }
 
 /// Whether the rollout of this template can be waited for.
@@ -150,7 +160,12 @@ fn wanted(
         tenant: rolling.place.workload.tenant,
         audience: rolling.place.cluster.cluster.audience.clone(),
         expiration,
+        proxy: template.is_some_and(|t| wish(world, rolling, t).expects(t)),
     }
+}
+
+fn wish(world: &World<'_>, rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> Wish {
+    Wish::of(rolling.place.workload.proxy, template, &world.desired.project)
 }
 
 /// Judges one template; none where it is left alone and the report says why.
@@ -166,11 +181,13 @@ fn one(
     let object = place.object(template.kind.as_str(), &template.name);
     let labelled = template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true");
     let wanted = wanted(world, rolling, Some(template));
+    let wish = wish(world, rolling, template);
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
-    if labelled && stale.is_empty() && template.progress.failed.is_none() {
+    let written = labelled && !wish.changes();
+    if written && stale.is_empty() && template.progress.failed.is_none() {
         let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
-        let git = rolling.account.held || !rolling.account_ready;
-        return Some(if unfinished && !git { Verdict::Await } else { Verdict::Fine });
+        let held = rolling.hindrance.is_some();
+        return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
     let first = stale.first().cloned();
     let pending = |why: &str, lines: Vec<String>| Pending {
@@ -183,6 +200,7 @@ fn one(
     if !labelled {
         lines.push(format!("{}: \"true\"", template_path(template.kind, LABEL_PATH)));
     }
+    lines.extend(wish.line(|path| template_path(template.kind, path)));
     lines.extend(first.clone());
     if let Some(owner) = &template.owned_by {
         draft.report.recreate.push(pending(&format!("owned by {owner}"), lines));
@@ -204,7 +222,7 @@ fn one(
         ManagedBy::Widentity => None,
     };
     if let Some(engine) = engine {
-        if labelled {
+        if written {
             let why = format!("kept by {engine}: its pods are replaced with the next sync");
             draft.report.pending_rollout.push(pending(&why, lines));
         } else {
@@ -212,9 +230,11 @@ fn one(
         }
         return None;
     }
-    if !rolling.account_ready {
-        // New pods would carry the same old values: the account comes first.
-        draft.report.pending_rollout.push(pending("the service account is not as wanted", lines));
+    if wish == Wish::Set && sidecar::refused(draft, place, rolling.kubernetes, template) {
+        return None;
+    }
+    if let Some(hindrance) = rolling.hindrance {
+        draft.report.pending_rollout.push(pending(hindrance, lines));
         return None;
     }
     if let Some(literal) = literal(template, &wanted) {
@@ -240,11 +260,27 @@ fn one(
         draft.report.pending_rollout.push(pending(why, lines));
         return None;
     }
-    if !labelled {
+    if !written {
+        let round = rounds(rolling, template, &wanted).unwrap_or(0);
         let stale = first.map(|why| (stale.len(), why));
-        return Some(Verdict::Write { round: 0, stale });
+        return Some(Verdict::Write { round, stale, wish });
     }
-    judge_stale(draft, rolling, template, &wanted, &stale, pending, lines)
+    let round = judge_stale(draft, rolling, template, &wanted, &stale, pending, lines)?;
+    Some(match round {
+        Judged::Fine => Verdict::Fine,
+        Judged::Await => Verdict::Await,
+        Judged::Roll(round) => {
+            Verdict::Write { round, stale: first.map(|why| (stale.len(), why)), wish }
+        }
+    })
+}
+
+/// What a template needs whose fields are as wanted.
+enum Judged {
+    Fine,
+    Await,
+    /// Its chain is written with this round.
+    Roll(u32),
 }
 
 /// A labelled template whose pods are stale, or whose rollout has failed.
@@ -256,7 +292,7 @@ fn judge_stale(
     stale: &[String],
     pending: impl Fn(&str, Vec<String>) -> Pending,
     lines: Vec<String>,
-) -> Option<Verdict> {
+) -> Option<Judged> {
     let round = rounds(rolling, template, wanted);
     if let (Some(reason), Some(_)) = (&template.progress.failed, round) {
         // Our trigger is on it already: rolling again would fail again.
@@ -269,7 +305,9 @@ fn judge_stale(
         ));
         return None;
     }
-    let Some(first) = stale.first() else { return Some(Verdict::Fine) };
+    if stale.is_empty() {
+        return Some(Judged::Fine);
+    }
     match template.strategy {
         Strategy::OnDelete => {
             let why = "its strategy is OnDelete: pods are replaced when they are deleted";
@@ -292,18 +330,14 @@ fn judge_stale(
         }
         Strategy::Partition(_) | Strategy::RollingUpdate | Strategy::Recreate => {}
     }
-    let stale = Some((stale.len(), first.clone()));
     match round {
         // The template's trigger is another chain, or none: this one is new to it.
-        None => Some(Verdict::Write { round: 0, stale }),
-        Some(_) if !template.progress.complete() => {
-            // Pods of an older revision; the controller is replacing them with this template.
-            if rolling.annotated.is_some() {
-                return Some(Verdict::Write { round: round.map_or(0, |n| n + 1), stale });
-            }
-            Some(Verdict::Await)
+        None => Some(Judged::Roll(0)),
+        // Pods of an older revision; the controller is replacing them with this template.
+        Some(_) if !template.progress.complete() && rolling.annotated.is_none() => {
+            Some(Judged::Await)
         }
-        Some(n) => Some(Verdict::Write { round: n + 1, stale }),
+        Some(n) => Some(Judged::Roll(n + 1)),
     }
 }
 
@@ -369,15 +403,17 @@ fn write(
     draft: &mut Draft,
     rolling: &Rolling<'_, '_>,
     template: &ObservedTemplate,
-    round: u32,
-    stale: Option<(usize, String)>,
+    writing: Writing,
     own: &[&ObservedPod],
 ) -> Option<StepId> {
+    let Writing { round, stale, wish } = writing;
     let place = rolling.place;
     let workload = place.workload;
     let label = template.labels.get(names::USE_LABEL).map(String::as_str);
     let labelled = label == Some("true");
-    let address = if labelled {
+    // A rollout that only re-triggers stale pods is no change of the object.
+    let only_rolls = labelled && !wish.changes();
+    let address = if only_rolls {
         place.address.clone().part(Part::Rollout(template.key()))
     } else {
         place.address.clone().part(Part::PodTemplate(template.key()))
@@ -408,34 +444,31 @@ fn write(
         reasons.push(differs(&path, label, "true"));
         fields.push(known(path, label, "true"));
     }
+    if let Some((field, reason)) = wish.change(|path| template_path(template.kind, path)) {
+        fields.push(field);
+        reasons.push(reason);
+    }
+    if wish == Wish::Set {
+        sidecar::warn(draft, place, template);
+    }
     let chain_path = template_path(template.kind, CHAIN_PATH);
     let formula = format!("chain of {}", rolling.identity.client_formula());
-    fields.push(invented(chain_path, chain, &value, formula));
+    let same = matches!(&value, Value::Known(value) if Some(value.as_str()) == chain);
+    if !same {
+        fields.push(invented(chain_path, chain, &value, formula));
+    }
     if let Some((pods, why)) = stale {
         reasons.push(Reason::PodsStale { pods, why });
     }
-    if labelled && rolling.annotated.is_some() {
+    if only_rolls && rolling.annotated.is_some() {
         let of = place.address.clone().part(Part::ServiceAccount);
         reasons.push(Reason::Follows { of });
     }
     let waits = waits(template);
-    if !own.is_empty() && waits {
-        let (code, how) = if template.strategy == Strategy::Recreate {
-            ("restarts-with-downtime", "all at once (strategy Recreate)")
-        } else {
-            ("restarts-pods", "one after the other")
-        };
-        draft.report.risks.push(finding(
-            address.clone(),
-            code,
-            format!("{} restarts {} pods, {how}", template.key(), own.len()),
-            None,
-            &workload.origin,
-        ));
-    }
+    restarts(draft, place, template, &address, own);
     let change = draft.change(NewChange {
         address: address.clone(),
-        kind: if labelled {
+        kind: if only_rolls {
             ObjectKind::KubernetesRollout
         } else {
             ObjectKind::KubernetesPodTemplate
@@ -464,6 +497,7 @@ fn write(
             wait: waits,
             expect: (label.map(str::to_owned), chain.map(str::to_owned)),
             remove_labels: BTreeMap::new(),
+            sidecar: wish.step(),
         },
         needs,
         locks: BTreeSet::from([lock(place, template)]),
@@ -471,6 +505,31 @@ fn write(
         origin: workload.origin.clone(),
         change: Some(change),
     }))
+}
+
+/// Says which pods are restarted, and how.
+fn restarts(
+    draft: &mut Draft,
+    place: &Place<'_>,
+    template: &ObservedTemplate,
+    address: &Address,
+    own: &[&ObservedPod],
+) {
+    if own.is_empty() || !waits(template) {
+        return;
+    }
+    let (code, how) = if template.strategy == Strategy::Recreate {
+        ("restarts-with-downtime", "all at once (strategy Recreate)")
+    } else {
+        ("restarts-pods", "one after the other")
+    };
+    draft.report.risks.push(finding(
+        address.clone(),
+        code,
+        format!("{} restarts {} pods, {how}", template.key(), own.len()),
+        None,
+        &place.workload.origin,
+    ));
 }
 
 /// The dry run before the first rollout of a place: a webhook that is down stops here, before the
@@ -488,6 +547,7 @@ fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>) -> StepId {
             namespace: place.workload.namespace.clone(),
             account: place.workload.account.clone(),
             audience: place.cluster.cluster.audience.clone(),
+            proxy: place.workload.proxy,
         },
         needs,
         locks: BTreeSet::new(),

@@ -185,7 +185,11 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         | Phase::RolledBack => {}
     }
     if workload.proxied {
-        line(out, "      debt: it uses the migration sidecar");
+        line(
+            out,
+            "      debt: it uses the migration sidecar; with a current Azure Identity SDK take \
+             `proxy` out of the file, or the annotation out of its manifest",
+        );
     }
     for reason in &workload.reasons {
         line(out, format!("      {}: {}", reason.code, escape::terminal(&reason.message)));

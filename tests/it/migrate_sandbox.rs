@@ -199,9 +199,14 @@ impl World {
     }
 
     async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
+        self.apply_and(rollout, false).await
+    }
+
+    async fn apply_and(&self, rollout: Duration, keep_old: bool) -> (Vec<(String, PutBack)>, bool) {
         let before = self.overview().await;
         let now = Timestamp::now();
-        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now).await;
+        let moves =
+            apply::moves(&self.desired, &before, &self.connected, "w.toml", now, keep_old).await;
         let (_never, interrupt) = watch::channel(false);
         let (mut put_back, mut good) = (Vec::new(), true);
         for one in &moves {

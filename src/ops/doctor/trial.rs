@@ -33,7 +33,7 @@ pub(super) async fn dry_run(client: &Client, evidence: &mut Evidence) {
         return;
     }
     let namespace = evidence.asked.namespace.clone();
-    let answer = client.dry_run_pod(&namespace, &resolved.account, "widentity").await;
+    let answer = client.dry_run_pod(&namespace, &resolved.account, false, "widentity").await;
     evidence.dry_run = match answer {
         Ok(injected) => Observation::Present(DryRun::Admitted(injected)),
         Err(error) if about_us(&error) => {

@@ -56,33 +56,35 @@ pub enum MoveError {
 }
 
 /// Reads what the engine needs and plans every due workload, cluster by cluster. A cluster with
-/// anything unseen is left out: there nothing is changed.
+/// anything unseen is left out: there nothing is changed. With `keep_old` no label goes, and what
+/// is switched is masked.
 pub async fn moves(
     base: &DesiredState,
     overview: &Overview,
     connected: &Connected,
     config: &str,
     now: Timestamp,
+    keep_old: bool,
 ) -> Vec<Move> {
     let mut moves = Vec::new();
     for (at, read) in overview.clusters.iter().enumerate() {
-        let due = due(&read.survey);
+        let due = due(&read.survey, keep_old);
         if due.is_empty() {
             continue;
         }
         let desired = transition::desired(base, &read.survey.cluster, &due);
         let snapshot = observe(&desired, &connected.arm, &connected.clusters, now).await;
         let scope = Scope::of(&desired, config, overview.sandbox, now);
-        let (planned, backups) = planned(read, &desired, &snapshot, scope);
+        let (planned, backups) = planned(read, &desired, &snapshot, scope, keep_old);
         moves.push(Move { desired, planned, backups, at });
     }
     moves
 }
 
 /// The workloads that a run takes on; none where anything could not be seen.
-pub fn due(survey: &Survey) -> Vec<&Workload> {
+pub fn due(survey: &Survey, keep_old: bool) -> Vec<&Workload> {
     let all = survey.workloads.iter().filter(|_| survey.unseen.is_empty());
-    all.filter(|workload| transition::is_due(workload)).collect()
+    all.filter(|workload| transition::is_due(workload, keep_old)).collect()
 }
 
 /// The plan that moves what is due in one cluster, and what is written down before. Pure.
@@ -91,11 +93,14 @@ pub fn planned(
     desired: &DesiredState,
     snapshot: &Snapshot,
     scope: Scope,
+    keep_old: bool,
 ) -> (Planned, Vec<Backup>) {
     let Surveyed { estate, survey } = read;
     let (mut plan, report) = plan::plan(desired, snapshot, PlanOptions::default());
-    transition::drop_old_labels(&mut plan, estate, &survey.cluster, desired);
-    let due = due(survey);
+    if !keep_old {
+        transition::drop_old_labels(&mut plan, estate, &survey.cluster, desired);
+    }
+    let due = due(survey, keep_old);
     let backups =
         due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
     (Planned { scope, plan, report }, backups)

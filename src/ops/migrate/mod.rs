@@ -6,6 +6,7 @@ pub mod objects;
 pub mod read;
 pub mod render;
 pub mod rollback;
+pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
 pub use objects::Objects;

@@ -15,12 +15,7 @@ use tokio::sync::watch;
 use widentity::{
     execute::RunOptions,
     kubernetes::{KubeError, Place},
-    migrate::{
-        self, Workload, matching, phase,
-        removal::Removal,
-        survey::{Given, stamps},
-        transition,
-    },
+    migrate::{self, Workload, matching, phase, removal::Removal, survey::Given, transition},
     model::{
         AccountName, ArmId, Audience, ClientId, ClusterName, Namespace, RemoteFailure, Subject,
         desired::DesiredState,
@@ -236,7 +231,7 @@ fn without_path(estate: &Estate, served: &[Served], accounts: &KubernetesSnapsho
             if !has_path(estate, one, &template.labels, &injected) {
                 wrong.push(format!("a new pod of {name} {} has no path", template.key()));
             }
-            let mut pods = estate.pods.iter().filter(|p| !p.gone && p.ready && stamps(template, p));
+            let mut pods = estate.pods.iter().filter(|p| !p.gone && p.ready && template.stamps(p));
             if template.replicas.is_some_and(|n| n > 0) && pods.clone().next().is_none() {
                 wrong.push(format!("{name} {} has no pod that serves", template.key()));
             }
@@ -335,17 +330,17 @@ impl Town {
         }
     }
 
-    /// `migrate apply`; none where nothing is due.
-    pub(crate) async fn apply(&self) -> Ran<Option<Moved>> {
+    /// `migrate apply`, with `--keep-old` or without; none where nothing is due.
+    pub(crate) async fn apply(&self, keep_old: bool) -> Ran<Option<Moved>> {
         let read = self.read(SignedDuration::from_hours(24));
-        let due = apply::due(&read.survey);
+        let due = apply::due(&read.survey, keep_old);
         if due.is_empty() {
             return Ran::Ended(None);
         }
         let desired = transition::desired(&self.base, &cluster(), &due);
         let seen = self.fake.world().clone();
         let scope = Scope::of(&desired, "workloads.toml", true, Timestamp::UNIX_EPOCH);
-        let (planned, backups) = apply::planned(&read, &desired, &seen, scope);
+        let (planned, backups) = apply::planned(&read, &desired, &seen, scope, keep_old);
         let over: (&dyn Objects, &dyn widentity::execute::remote::Remote) = (self, &self.fake);
         let mut sink = |_: &_| {};
         let project = &self.base.project;

@@ -1,6 +1,8 @@
 //! Deterministic names: what a thing is called follows from what it is, so that no state file is
 //! needed to find it again.
 
+use std::ops::RangeInclusive;
+
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
@@ -36,6 +38,8 @@ pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar
 pub const PROXY_CONTAINER: &str = "azwi-proxy";
 /// The lifetime the webhook uses when nothing is annotated, in seconds.
 pub const DEFAULT_EXPIRATION: u32 = 3600;
+/// The lifetimes the webhook takes, in seconds; it refuses pods with any other.
+pub const EXPIRATIONS: RangeInclusive<u32> = 3600..=86_400;
 /// The credential that AKS identity bindings keep on an identity; never ours to touch.
 pub const IDENTITY_BINDING_CREDENTIAL: &str = "aks-identity-binding";
 /// The default template of identity names.

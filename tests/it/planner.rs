@@ -245,6 +245,21 @@ fn a_rollout_waits_for_role_assignments_that_were_not_seen_and_says_so() {
 }
 
 #[test]
+fn a_lifetime_that_the_webhook_refuses_blocks_its_workload() {
+    let (mut desired, mut world) = proved();
+    let key = names::EXPIRATION_ANNOTATION.to_owned();
+    account(&mut world).meta.annotations.insert(key, "1h".to_owned());
+    let (plan, report) = make(&desired, &world);
+    assert!(plan.steps.is_empty(), "{:?}", verbs(&plan));
+    assert_eq!(codes(&report.blocked), ["token-expiration-invalid"]);
+
+    desired.workloads[0].token_expiration = Some(7200);
+    let (plan, report) = make(&desired, &world);
+    assert!(report.blocked.is_empty());
+    assert!(verbs(&plan).contains(&"annotate service account"));
+}
+
+#[test]
 fn an_existing_identity_without_our_tag_is_refused_unless_adopted() {
     let (mut desired, mut world) = proved();
     let id = desired.workloads[0].identity.clone();

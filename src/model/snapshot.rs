@@ -555,6 +555,10 @@ pub struct Injected {
     pub tenant_ids: BTreeSet<String>,
     /// `AZURE_AUTHORITY_HOST` of the containers.
     pub authority_hosts: BTreeSet<String>,
+    /// Those of these three variables that a container takes from a Secret or `ConfigMap`: the
+    /// webhook leaves them alone, and their value is not seen.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub by_reference: BTreeSet<String>,
     /// The audience of the projected token.
     pub audience: Option<Audience>,
     /// The lifetime of the projected token in seconds.

@@ -447,6 +447,21 @@ fn an_unfinished_controller_is_waited_for_and_not_rolled_again() {
 }
 
 #[test]
+fn a_client_id_by_reference_is_not_seen_and_no_reason_to_roll() {
+    let (desired, mut world) = proved();
+    let by_reference = BTreeSet::from(["AZURE_CLIENT_ID".to_owned()]);
+    let unseen = Injected { client_ids: BTreeSet::new(), by_reference, ..injected(&mut world) };
+    inject(&mut world, &unseen);
+    let (plan, report) = make(&desired, &world);
+    assert_only_proves(&plan);
+    assert!(report.is_clear());
+
+    let other = Injected { client_ids: BTreeSet::from(["other".to_owned()]), ..unseen };
+    inject(&mut world, &other);
+    assert!(verbs(&make(&desired, &world).0).contains(&"roll"));
+}
+
+#[test]
 fn a_failed_rollout_stays_a_failure_until_its_cause_is_gone() {
     let (desired, mut world) = proved();
     template(&mut world).progress.failed = Some("ProgressDeadlineExceeded".to_owned());

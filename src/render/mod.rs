@@ -19,5 +19,6 @@ pub mod report_json;
 pub mod schema;
 pub mod style;
 pub mod text;
+pub mod watch;
 
 pub use style::Palette;

@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     IssuedToken, Method, Proof, ResolvedClaim, TokenSource,
     cause::{Match, compare},
+    job::{Circumstances, PodHost, prove_by_pod},
+    pod::Order,
     retry::{After, Age, LIMIT, Outlook, Steady, Window, outlook, pause},
 };
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
         Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, Sleep, TransportError,
     },
     model::{
-        FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
+        FailureKind, PrincipalId, Project, RemoteFailure, Token, desired::Probe,
         snapshot::ObservedCredential,
     },
 };
@@ -43,6 +46,21 @@ pub struct Terms<'a> {
     /// Over how long Entra's answers must lie.
     pub window: Window,
     /// Until when may be asked; never later than [`LIMIT`] from now.
+    pub deadline: Instant,
+}
+
+/// What a pod that proves is made of, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct PodTerms<'a> {
+    /// The owner mark.
+    pub project: &'a Project,
+    /// What the pod runs.
+    pub image: &'a str,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
+    /// The wall time.
+    pub now: Timestamp,
+    /// Until when the pod is waited for.
     pub deadline: Instant,
 }
 
@@ -177,6 +195,23 @@ impl Prover {
         let steady = Steady::new(age, window);
         let jitter = &self.jitter;
         Attempt { world: &world, claim, jitter, deadline, steady, progress }.run(probe).await
+    }
+
+    /// Proves a claim by a pod that runs as the account, and removes the pod whatever happens, also
+    /// when `stop` comes first.
+    pub async fn prove_by_pod<H: PodHost>(
+        &self,
+        host: &H,
+        claim: &ResolvedClaim,
+        terms: PodTerms<'_>,
+        progress: &mut (dyn FnMut(String) + Send + Sync),
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Proof, RemoteFailure> {
+        let PodTerms { project, image, window, now, deadline } = terms;
+        let scope = &self.arm.endpoints().arm_scope;
+        let order = Order { claim, project, image, scope, window };
+        let number = self.jitter.number();
+        prove_by_pod(host, &order, Circumstances { now, number, deadline, progress }, stop).await
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct State {
     pub waiting: BTreeMap<Key, (String, Timestamp)>,
     /// Whether the objects of the workload identity add-on were made or removed last.
     pub add_on: Option<bool>,
+    /// Pods that have started and whose program is run.
+    pub proofs: Vec<Key>,
 }
 
 /// Where an object is stored.

@@ -59,11 +59,11 @@ while :; do
     [ "$row" -gt 1 ] || first=$now
     over="$window"
     if [ -z "$over" ]; then
-      # As long as it was refused, between 3 and 30 s.
+      # As long as it was refused, between 2 and 30 s.
       over=0
       if [ "$refused" -gt 0 ]; then
         over=$((first - refused))
-        [ "$over" -ge 3 ] || over=3
+        [ "$over" -ge 2 ] || over=2
         [ "$over" -le 30 ] || over=30
       fi
     fi

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     IssuedToken, Method, Proof, ResolvedClaim, TokenSource,
-    cause::{Match, compare},
+    cause::{Match, compare, of_code},
     job::{Circumstances, PodHost, prove_by_pod},
     pod::Order,
     retry::{After, Age, LIMIT, Outlook, Steady, Window, outlook, pause},
@@ -292,7 +292,7 @@ impl<W: World> Attempt<'_, W> {
             };
             let what = match outlook(&error) {
                 Outlook::Final => {
-                    let cause = self.cause(&issued).await;
+                    let cause = self.cause(&issued, &error).await;
                     return Err(self.refused(&error, cause.as_deref()));
                 }
                 Outlook::Clock if clock_tried => {
@@ -322,6 +322,8 @@ impl<W: World> Attempt<'_, W> {
                         format!("still refused after {attempts} tries in {seconds} s")
                     }
                 };
+                let code = failure_code(&error).unwrap_or_default();
+                let cause = of_code(code, self.claim.tenant, &scope).unwrap_or(cause);
                 return Err(self.refused(&error, Some(&cause)));
             }
         };
@@ -410,8 +412,13 @@ impl<W: World> Attempt<'_, W> {
         Ok(list.map(|list| compare(&issued.iss, &issued.sub, audience, &list)))
     }
 
-    /// The first link that does not fit, where the list can be read and says so.
-    async fn cause(&self, issued: &IssuedToken) -> Option<String> {
+    /// The first link that does not fit: as the code says, or the list where it can be read.
+    async fn cause(&self, issued: &IssuedToken, error: &ExchangeError) -> Option<String> {
+        let code = failure_code(error).unwrap_or_default();
+        let said = of_code(code, self.claim.tenant, &self.world.arm_scope());
+        if said.is_some() {
+            return said;
+        }
         match self.compared(issued).await {
             Ok(Some(Match::Misses(miss))) => Some(miss.to_string()),
             Ok(None) => Some("the identity does not exist".to_owned()),

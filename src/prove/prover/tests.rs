@@ -272,6 +272,22 @@ async fn an_identity_that_answers_as_another_is_not_proved() {
 }
 
 #[tokio::test]
+async fn an_answer_of_another_tenant_is_not_proved() {
+    let mut elsewhere = answered(2).unwrap();
+    elsewhere.tenant = Some(guid::<TenantId>(7));
+    let failure = run(&Script::new([Ok(elsewhere)])).await.result.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotProved);
+    assert!(failure.message.contains("answered in tenant"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_cloud_that_the_tenant_does_not_know_is_named() {
+    let failure = run(&Script::new([refused(500_011)])).await.result.unwrap_err();
+    assert!(failure.message.contains("`cloud`"), "{}", failure.message);
+    assert_eq!(failure.code.as_deref(), Some("AADSTS500011"));
+}
+
+#[tokio::test]
 async fn a_refusal_that_is_final_is_not_repeated() {
     let script = Script::new([refused(7_002_138)]);
     let ran = run(&script).await;

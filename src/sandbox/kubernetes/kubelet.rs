@@ -192,7 +192,7 @@ impl Kubelet {
         let fixed = seconds("WIDENTITY_WINDOW");
         let began = Instant::now();
         let (mut tries, mut answers) = (0, 0);
-        let (mut refused, mut first) = (None, began);
+        let (mut refused, mut first): (Option<Instant>, Instant) = (None, began);
         loop {
             tries += 1;
             let (status, answer) = self.ask(&url, &form).await;
@@ -202,7 +202,9 @@ impl Kubelet {
                     first = Instant::now();
                 }
                 let observed = refused.map_or(Duration::ZERO, |since| {
-                    (first - since).clamp(Duration::from_secs(3), Duration::from_secs(30))
+                    first
+                        .duration_since(since)
+                        .clamp(Duration::from_secs(2), Duration::from_secs(30))
                 });
                 let over = fixed.unwrap_or(observed);
                 if over.is_zero() || (answers >= 3 && first.elapsed() >= over) {
@@ -237,7 +239,8 @@ impl Kubelet {
         match request.send().await {
             Ok(answer) => {
                 let status = answer.status().as_u16();
-                (status, answer.json().await.unwrap_or_default())
+                let body = answer.bytes().await.unwrap_or_default();
+                (status, serde_json::from_slice(&body).unwrap_or_default())
             }
             Err(error) => (0, json!({"error_description": error.without_url().to_string()})),
         }

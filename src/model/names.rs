@@ -15,6 +15,9 @@ const ROLE_ASSIGNMENTS: Uuid = uuid!("5b6a1f0e-8d3c-4f5a-9a57-77696465746e");
 
 /// The annotation on an object's own metadata that says which project manages fields on it.
 pub const PROJECT_ANNOTATION: &str = "widentity.dev/project";
+/// The label of a pod that is made to prove a chain and removed again; its value stands for the
+/// project and the account.
+pub const PROOF_LABEL: &str = "widentity.dev/proof";
 /// The pod-template annotation whose change starts a rollout.
 pub const CHAIN_ANNOTATION: &str = "widentity.dev/chain";
 /// The tag on an identity that names its project.
@@ -61,6 +64,12 @@ fn hex(bytes: &[u8], digits: usize) -> String {
 /// The first `digits` hex digits of the SHA-256 of `text`.
 pub fn sha256_hex(text: &str, digits: usize) -> String {
     hex(&Sha256::digest(text.as_bytes()), digits)
+}
+
+/// The value of [`PROOF_LABEL`] on pods that prove an account for a project: label values are short
+/// and begin with a letter or digit, which neither part needs to.
+pub fn proof_mark(project: &Project, namespace: &Namespace, account: &AccountName) -> String {
+    sha256_hex(&format!("{project}\0{namespace}\0{account}"), 16)
 }
 
 /// The Kubernetes field manager of a project.

@@ -21,5 +21,6 @@ pub mod schema;
 pub mod style;
 pub mod text;
 pub mod uninstall;
+pub mod watch;
 
 pub use style::Palette;

@@ -14,6 +14,7 @@ mod azure_sandbox;
 mod cli;
 mod cli_doctor;
 mod cli_sandbox;
+mod cli_verify;
 mod config;
 mod corpus;
 mod examples;

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use widentity::{
     model::{
         AccountName, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, RemoteFailure,
+        TenantId,
         desired::{
-            Access, DesiredState, Feature, IdentityControl, ManagedBy, PodSelection, RolloutMode,
+            Access, DesiredState, Feature, IdentityControl, ManagedBy, PodSelection, Probe,
+            ProbeKind, RolloutMode,
         },
         names,
         snapshot::{
@@ -313,6 +315,85 @@ fn an_identity_named_by_its_id_is_never_made_and_never_tagged() {
     let (plan, _) = make(&desired, &world);
     assert!(!verbs(&plan).contains(&"tag identity"));
     assert!(verbs(&plan).contains(&"create federated credential"));
+}
+
+#[test]
+fn an_identity_of_another_tenant_is_proved_and_annotated_there() {
+    let elsewhere: TenantId = "99999999-9999-4999-8999-999999999999".parse().unwrap();
+    let (mut desired, mut world) = fresh();
+    let (_, after) = proved();
+    world.identities = after.identities;
+    let id = desired.workloads[0].identity.clone();
+    world.credentials.insert(id.clone(), Observation::Present(Vec::new()));
+    desired.identities.get_mut(&id).unwrap().control = IdentityControl::External;
+    let Some(Observation::Present(seen)) = world.identities.get_mut(&id) else { panic!("none") };
+    seen.tenant_id = elsewhere;
+    // Of another tenant than the file says: refused, with the line to write.
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(codes(&report.refused), ["tenant-mismatch"]);
+    assert!(plan.steps.iter().all(|step| !matches!(step.operation, Operation::Prove { .. })));
+    let hint = report.refused[0].hint.as_ref().unwrap();
+    assert_eq!(*hint, format!("write `tenant = \"{elsewhere}\"` for this workload"));
+
+    desired.workloads[0].tenant = elsewhere;
+    let (plan, report) = make(&desired, &world);
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
+    let mut seen = (false, false);
+    for step in &plan.steps {
+        match &step.operation {
+            Operation::Prove { claim, .. } => {
+                seen.0 = true;
+                assert_eq!(claim.tenant, elsewhere, "exchanged at that tenant's authority");
+            }
+            Operation::AnnotateAccount { tenant, .. } => {
+                seen.1 = true;
+                assert_eq!(*tenant, elsewhere);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(seen, (true, true));
+}
+
+#[test]
+fn a_clusters_audience_is_that_of_credential_token_and_pods() {
+    let (mut desired, world) = fresh();
+    let sovereign = Audience::from("api://AzureADTokenExchangeUSGov");
+    for cluster in desired.clusters.values_mut() {
+        cluster.audience = sovereign.clone();
+    }
+    let (plan, _) = make(&desired, &world);
+    let mut seen = 0;
+    for step in &plan.steps {
+        let audience = match &step.operation {
+            Operation::PutCredential { audience, .. }
+            | Operation::CheckInjection { audience, .. }
+            | Operation::RollTemplate { audience, .. }
+            | Operation::ProvePods { audience, .. } => audience,
+            Operation::Prove { claim, .. } => &claim.audience,
+            _ => continue,
+        };
+        seen += 1;
+        assert_eq!(*audience, sovereign, "{}", step.operation.verb());
+    }
+    assert!(seen >= 5, "{seen}");
+}
+
+#[test]
+fn a_probe_knows_what_it_may_be_refused_for_the_lack_of() {
+    let (mut desired, world) = fresh();
+    desired.workloads[0].probe = Some(Probe {
+        kind: ProbeKind::KeyVault,
+        url: "https://kv.vault.azure.net".to_owned(),
+        origin: desired.workloads[0].origin.clone(),
+    });
+    let (plan, _) = make(&desired, &world);
+    let grants = plan.steps.iter().find_map(|step| match &step.operation {
+        Operation::Prove { claim, .. } => Some(&claim.grants),
+        _ => None,
+    });
+    let grants = grants.unwrap();
+    assert!(grants[0].starts_with("Key Vault Secrets User on /subscriptions/"), "{grants:?}");
 }
 
 #[test]

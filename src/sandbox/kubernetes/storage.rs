@@ -48,6 +48,8 @@ pub(super) struct State {
     pub add_on: Option<bool>,
     /// The Pod Identity add-on's profile that its objects were made from last.
     pub pod_identity: Option<Value>,
+    /// Pods that have started and whose program is run.
+    pub proofs: Vec<Key>,
 }
 
 /// Where an object is stored.

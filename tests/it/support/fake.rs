@@ -9,11 +9,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 use widentity::{
     execute::remote::{
-        AccountFields, AccountRef, Assigned, Assignment, Notes, Proved, Proving, Remote,
+        AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
         TemplateFields,
     },
     model::{
@@ -431,6 +432,18 @@ impl Remote for Fake {
             method: "token".to_owned(),
             probe: proving.probe.map(|_| Probed::Passed),
         })
+    }
+
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        _: PodRun<'_>,
+        _: BoxFuture<'_, ()>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure> {
+        let proved = self.prove(cluster, proving, notes).await?;
+        Ok(Proved { method: "job".to_owned(), probe: None, ..proved })
     }
 
     async fn token_issuer(

@@ -4,6 +4,7 @@ pub(crate) mod arm;
 pub(crate) mod cli;
 pub(crate) mod fake;
 pub(crate) mod kube_apiserver;
+pub(crate) mod kubelet;
 pub(crate) mod plans;
 pub(crate) mod scripted;
 pub(crate) mod worlds;

@@ -13,6 +13,7 @@ use super::{
     super::{
         cluster::Options,
         error::Outcome,
+        kubelet,
         list::digest,
         objects::{Writer, meta, stamp},
         storage::{Key, Tx},
@@ -48,6 +49,9 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
         if waited(tx, key, &format!("start {}", meta(&pod, "uid")), options.pod_start_ms) {
             let started = started(&pod, tx);
+            if kubelet::is_proof(&pod) {
+                tx.state.proofs.push(key.clone());
+            }
             set_status(tx, &pod, started)?;
         }
         return Ok(());

@@ -35,3 +35,5 @@ mod sandbox_faults;
 mod sandbox_kubernetes;
 mod schema;
 mod support;
+mod uninstall;
+mod uninstall_sandbox;

@@ -38,3 +38,5 @@ mod sandbox_kubernetes;
 mod schema;
 mod sidecar;
 mod support;
+mod uninstall;
+mod uninstall_sandbox;

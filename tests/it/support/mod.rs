@@ -6,5 +6,6 @@ pub(crate) mod fake;
 pub(crate) mod kube_apiserver;
 pub(crate) mod kubelet;
 pub(crate) mod plans;
+pub(crate) mod pod_identity;
 pub(crate) mod scripted;
 pub(crate) mod worlds;

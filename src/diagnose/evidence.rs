@@ -13,7 +13,7 @@ use crate::model::{
     desired::PodSelection,
     snapshot::{
         Assignments, Injected, Observation, ObservedAccount, ObservedCluster, ObservedCredential,
-        ObservedIdentity, ObservedPod, ObservedTemplate,
+        ObservedIdentity, ObservedPod, ObservedTarget, ObservedTemplate,
     },
 };
 
@@ -82,7 +82,7 @@ pub struct Evidence {
     pub gone_principals: Vec<PrincipalId>,
     /// Settings of target resources.
     #[serde(default)]
-    pub targets: BTreeMap<ArmId, Observation<Target>>,
+    pub targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
     /// The claims of a token asked for the account.
     #[serde(default = "not_asked")]
     pub token: Observation<TokenClaims>,
@@ -305,16 +305,6 @@ pub struct ProviderClass {
     pub use_vm_identity: bool,
     /// `clientID`, which workload identity needs here too.
     pub client_id: Option<String>,
-}
-
-/// What matters of a target resource.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Target {
-    /// For a Key Vault: whether it honours role assignments.
-    pub rbac: Option<bool>,
-    /// For a Key Vault with access policies: the objects that have one.
-    pub policies: Vec<PrincipalId>,
 }
 
 /// Claims of a service-account token. The token itself is not kept.

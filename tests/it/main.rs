@@ -16,6 +16,7 @@ mod cli_doctor;
 mod cli_sandbox;
 mod config;
 mod corpus;
+mod corpus_fixes;
 mod examples;
 mod executor;
 mod kubernetes_server;

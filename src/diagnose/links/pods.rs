@@ -43,8 +43,16 @@ pub(in crate::diagnose) fn pods(facts: &mut Facts<'_>) -> State {
             }
     };
     let live: Vec<&ObservedPod> = pods.iter().filter(belongs).collect();
+    facts.live_pods = live.len();
+    // Where new pods are refused the old ones say nothing about today.
+    let settled = facts.templates.iter().all(|template| template.seen.progress.complete());
+    if (live.is_empty() || !settled)
+        && let Some(found) = refused(facts)
+    {
+        return found;
+    }
     if live.is_empty() {
-        return refused(facts).unwrap_or_else(|| State::holds("no live pods to compare"));
+        return State::holds("no live pods to compare");
     }
     for pod in &live {
         if let Some(found) = stale(facts, pod) {
@@ -70,7 +78,10 @@ fn refused(facts: &Facts<'_>) -> Option<State> {
     Some(State::broken(
         "pods-refused",
         format!("{} cannot create pods: {}", event.object, event.message),
-        Fix::command(facts.kubectl(&["describe", &event.object])),
+        Fix::look(
+            "correct what admission refuses; it stands in the message",
+            facts.kubectl(&["describe", &event.object]),
+        ),
     ))
 }
 

@@ -33,7 +33,10 @@ pub(in crate::diagnose) fn template(facts: &mut Facts<'_>) -> State {
             Some(object) if !object.starts_with("pod/") => State::broken(
                 "template-not-found",
                 format!("there is no {object} in namespace {}", asked.namespace),
-                Fix::command(facts.kubectl(&["get", "deploy,sts,ds,cronjob"])),
+                Fix::look(
+                    "correct the name; these exist",
+                    facts.kubectl(&["get", "deploy,sts,ds,cronjob"]),
+                ),
             ),
             Some(_) | None => loose_pods(facts),
         };
@@ -112,7 +115,10 @@ fn loose_pods(facts: &mut Facts<'_>) -> State {
             None => State::broken(
                 "pod-not-found",
                 format!("there is no pod {name} in namespace {}", evidence.asked.namespace),
-                Fix::command(facts.kubectl(&["get", "pods"])),
+                Fix::look(
+                    "ask about what makes the pod (deploy/NAME), or about a pod that is there",
+                    facts.kubectl(&["get", "pods"]),
+                ),
             ),
             Some(pod) if pod.labelled || pod.injected.present => {
                 State::holds(format!("pod {name}, made by nothing that was read"))

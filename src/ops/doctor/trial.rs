@@ -1,7 +1,7 @@
 //! What is tried: a dry run, a token, its exchange, a probe. Nothing is kept but claims and
 //! answers.
 
-use super::{Clients, parse};
+use super::{Clients, cluster::NamespaceRead, parse};
 use crate::{
     azure::{ExchangeError, ProbeOutcome},
     diagnose::{
@@ -10,7 +10,10 @@ use crate::{
         resolve,
     },
     kubernetes::{Client, KubeError},
-    model::{FailureKind, RemoteFailure, Token, desired::Probe, snapshot::Observation},
+    model::{
+        AccountName, FailureKind, Namespace, RemoteFailure, Token, desired::Probe,
+        snapshot::Observation,
+    },
 };
 
 /// The lifetime that is asked for: the shortest that Kubernetes gives.
@@ -26,21 +29,40 @@ fn about_us(error: &KubeError) -> bool {
     }
 }
 
-/// Asks admission about a labelled pod of the account.
-pub(super) async fn dry_run(client: &Client, evidence: &mut Evidence) {
+/// Asks admission about a labelled pod of the account. What comes back injected proves the webhook
+/// for the whole namespace; any other answer may be about this account, so each asks for itself.
+pub(super) async fn dry_run(client: &Client, namespace: &NamespaceRead, evidence: &mut Evidence) {
     let resolved = resolve(evidence);
     if !resolved.exists {
         return;
     }
-    let namespace = evidence.asked.namespace.clone();
-    let answer = client.dry_run_pod(&namespace, &resolved.account, "widentity").await;
-    evidence.dry_run = match answer {
+    let mut asked = false;
+    let first = namespace.dry_run.get_or_init(|| {
+        asked = true;
+        ask_admission(client, &evidence.asked.namespace, &resolved.account)
+    });
+    let first = first.await;
+    let injects =
+        matches!(first, Observation::Present(DryRun::Admitted(injected)) if injected.present);
+    evidence.dry_run = if asked || injects {
+        first.clone()
+    } else {
+        ask_admission(client, &evidence.asked.namespace, &resolved.account).await
+    };
+}
+
+async fn ask_admission(
+    client: &Client,
+    namespace: &Namespace,
+    account: &AccountName,
+) -> Observation<DryRun> {
+    match client.dry_run_pod(namespace, account, "widentity").await {
         Ok(injected) => Observation::Present(DryRun::Admitted(injected)),
         Err(error) if about_us(&error) => {
             Observation::Unknown(error.failure(format!("dry-run a pod in {namespace}")))
         }
         Err(error) => Observation::Present(DryRun::Denied(error.to_string())),
-    };
+    }
 }
 
 /// Asks for a token of the account, exchanges it, and probes with what comes back.

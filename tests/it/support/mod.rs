@@ -2,8 +2,10 @@
 
 pub(crate) mod arm;
 pub(crate) mod cli;
+pub(crate) mod emulated;
 pub(crate) mod fake;
 pub(crate) mod kube_apiserver;
 pub(crate) mod plans;
 pub(crate) mod scripted;
+pub(crate) mod typed;
 pub(crate) mod worlds;

@@ -282,6 +282,32 @@ pub struct Template {
     /// `SecretProviderClass` objects its volumes name.
     #[serde(default)]
     pub provider_classes: Vec<String>,
+    /// Variables of Azure's libraries that the manifest takes from another object.
+    #[serde(default)]
+    pub references: Vec<Reference>,
+    /// Of a `CronJob`: the labels of the jobs it makes, which are not those of their pods.
+    #[serde(default)]
+    pub job_labels: BTreeMap<String, String>,
+}
+
+/// A variable whose value stands in another object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The container.
+    pub container: String,
+    /// The variable, for example `AZURE_CLIENT_ID`.
+    pub variable: String,
+    /// `ConfigMap`, `Secret`, or `field` for a part of the pod itself.
+    pub kind: String,
+    /// The object.
+    #[serde(default)]
+    pub name: String,
+    /// The key in it.
+    #[serde(default)]
+    pub key: String,
+    /// The value, where it was read. Secrets are never read.
+    #[serde(default)]
+    pub value: Option<String>,
 }
 
 /// A warning of Kubernetes.
@@ -293,6 +319,9 @@ pub struct Event {
     pub reason: String,
     /// What it says.
     pub message: String,
+    /// When it was last said.
+    #[serde(default)]
+    pub last: Option<Timestamp>,
 }
 
 /// What matters of a `SecretProviderClass` of the Azure provider.

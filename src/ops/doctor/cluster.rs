@@ -35,6 +35,14 @@ pub(super) struct ClusterRead {
     pub(super) webhook: Observation<Webhook>,
 }
 
+/// A dry run that stands for a namespace.
+#[derive(Debug, Clone)]
+pub(super) struct FirstDryRun {
+    pub(super) answer: Observation<DryRun>,
+    /// Whether the tenant in it is the webhook's own: the account named none.
+    pub(super) own_tenant: bool,
+}
+
 /// One namespace.
 #[derive(Debug)]
 pub(super) struct NamespaceRead {
@@ -47,7 +55,7 @@ pub(super) struct NamespaceRead {
     /// Read only where a template mounts one.
     classes: OnceCell<BTreeMap<String, ProviderClass>>,
     /// A dry run, of the account that came first.
-    pub(super) dry_run: OnceCell<Observation<DryRun>>,
+    pub(super) dry_run: OnceCell<FirstDryRun>,
 }
 
 impl NamespaceRead {
@@ -85,6 +93,26 @@ impl NamespaceRead {
             list.ok().flatten().iter().flatten().filter_map(parse::event).collect()
         };
         self.events.get_or_init(read).await
+    }
+
+    /// Reads what variables of Azure's libraries are taken from, where that is a `ConfigMap`.
+    pub(super) async fn resolve_references(
+        &self,
+        client: &Client,
+        namespace: &Namespace,
+        templates: &mut Observation<Vec<Template>>,
+    ) {
+        let Observation::Present(templates) = templates else { return };
+        for reference in templates.iter_mut().flat_map(|template| &mut template.references) {
+            if reference.kind != "ConfigMap" {
+                continue;
+            }
+            let place = Some(namespace.as_str());
+            let object = client.object("v1", place, "configmaps", &reference.name).await;
+            if let Ok(Some(object)) = object {
+                reference.value = object["data"][&reference.key].as_str().map(str::to_owned);
+            }
+        }
     }
 
     /// `SecretProviderClass` objects, where a template mounts one.

@@ -321,6 +321,8 @@ impl Case<'_> {
         if let Some(client) = self.client {
             trial::dry_run(client, self.namespace, &mut self.evidence).await;
             let asked = &self.evidence.asked.namespace;
+            let templates = &mut self.evidence.templates;
+            self.namespace.resolve_references(client, asked, templates).await;
             self.evidence.provider_classes = self.namespace.classes(client, asked).await;
         }
         shared.find_identity(&mut self.evidence).await;

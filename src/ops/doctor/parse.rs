@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::{
     diagnose::evidence::{
-        Event, NamespaceFacts, ProviderClass, Selector, Template, TokenClaims, WebhookConfiguration,
+        Event, NamespaceFacts, ProviderClass, Reference, Selector, Template, TokenClaims,
+        WebhookConfiguration,
     },
     kubernetes::IssuedToken,
     model::{
@@ -89,6 +90,9 @@ pub(super) fn event(object: &Value) -> Option<Event> {
         object: format!("{kind}/{}", text(&involved["name"])?),
         reason: text(&object["reason"]).unwrap_or_default(),
         message: text(&object["message"]).unwrap_or_default(),
+        last: ["lastTimestamp", "eventTime", "firstTimestamp"]
+            .iter()
+            .find_map(|time| object[*time].as_str()?.parse().ok()),
     })
 }
 
@@ -134,6 +138,8 @@ pub(in crate::ops) struct Details {
     token_paths: Vec<String>,
     projected: Vec<Audience>,
     provider_classes: Vec<String>,
+    references: Vec<Reference>,
+    job_labels: BTreeMap<String, String>,
 }
 
 impl Details {
@@ -147,6 +153,8 @@ impl Details {
             token_paths,
             projected,
             provider_classes,
+            references,
+            job_labels,
         } = self;
         Template {
             seen,
@@ -157,6 +165,8 @@ impl Details {
             token_paths,
             projected,
             provider_classes,
+            references,
+            job_labels,
         }
     }
 }
@@ -188,7 +198,44 @@ pub(in crate::ops) fn details(kind: TemplateKind, object: &Value) -> Details {
         provider_classes: csi
             .filter_map(|v| text(&v["csi"]["volumeAttributes"]["secretProviderClass"]))
             .collect(),
+        references: containers.iter().flat_map(|container| references(container)).collect(),
+        job_labels: match kind {
+            TemplateKind::CronJob => part(&object["spec"]["jobTemplate"]["metadata"]["labels"]),
+            TemplateKind::Deployment
+            | TemplateKind::StatefulSet
+            | TemplateKind::DaemonSet
+            | TemplateKind::Rollout
+            | TemplateKind::ReplicaSet
+            | TemplateKind::Job
+            | TemplateKind::Pod => BTreeMap::new(),
+        },
     }
+}
+
+/// Azure's variables of a container whose values stand elsewhere.
+fn references(container: &Value) -> Vec<Reference> {
+    let of_azure = items(&container["env"]).iter().filter(|variable| {
+        variable["name"].as_str().is_some_and(|name| name.starts_with("AZURE_"))
+            && variable["valueFrom"].is_object()
+    });
+    let read = |variable: &Value| {
+        let from = &variable["valueFrom"];
+        let word = |value: &Value| text(value).unwrap_or_default();
+        let (kind, source) = match (&from["configMapKeyRef"], &from["secretKeyRef"]) {
+            (Value::Null, Value::Null) => ("field", &Value::Null),
+            (Value::Null, secret) => ("Secret", secret),
+            (map, _) => ("ConfigMap", map),
+        };
+        Reference {
+            container: word(&container["name"]),
+            variable: word(&variable["name"]),
+            kind: kind.to_owned(),
+            name: word(&source["name"]),
+            key: word(&source["key"]),
+            value: None,
+        }
+    };
+    of_azure.map(read).collect()
 }
 
 /// Paths below `/var/run/secrets/azure` in any text of a value.

@@ -1,7 +1,11 @@
 //! What is tried: a dry run, a token, its exchange, a probe. Nothing is kept but claims and
 //! answers.
 
-use super::{Clients, cluster::NamespaceRead, parse};
+use super::{
+    Clients,
+    cluster::{FirstDryRun, NamespaceRead},
+    parse,
+};
 use crate::{
     azure::{ExchangeError, ProbeOutcome},
     diagnose::{
@@ -11,7 +15,7 @@ use crate::{
     },
     kubernetes::{Client, KubeError},
     model::{
-        AccountName, FailureKind, Namespace, RemoteFailure, Token, desired::Probe,
+        AccountName, FailureKind, Namespace, RemoteFailure, Token, desired::Probe, names,
         snapshot::Observation,
     },
 };
@@ -36,18 +40,32 @@ pub(super) async fn dry_run(client: &Client, namespace: &NamespaceRead, evidence
     if !resolved.exists {
         return;
     }
+    let annotations = evidence.accounts.present().and_then(|all| all.get(&resolved.account));
+    let own_tenant = annotations
+        .is_none_or(|account| !account.meta.annotations.contains_key(names::TENANT_ID_ANNOTATION));
+    let place = &evidence.asked.namespace;
     let mut asked = false;
     let first = namespace.dry_run.get_or_init(|| {
         asked = true;
-        ask_admission(client, &evidence.asked.namespace, &resolved.account)
+        async {
+            let answer = ask_admission(client, place, &resolved.account).await;
+            FirstDryRun { answer, own_tenant }
+        }
     });
     let first = first.await;
-    let injects =
-        matches!(first, Observation::Present(DryRun::Admitted(injected)) if injected.present);
-    evidence.dry_run = if asked || injects {
-        first.clone()
-    } else {
-        ask_admission(client, &evidence.asked.namespace, &resolved.account).await
+    evidence.dry_run = match &first.answer {
+        answer if asked => answer.clone(),
+        Observation::Present(DryRun::Admitted(injected)) if injected.present => {
+            let mut injected = injected.clone();
+            injected.client_ids.clear();
+            if !first.own_tenant {
+                injected.tenant_ids.clear();
+            }
+            Observation::Present(DryRun::Admitted(injected))
+        }
+        Observation::Present(_) | Observation::Absent | Observation::Unknown(_) => {
+            ask_admission(client, place, &resolved.account).await
+        }
     };
 }
 

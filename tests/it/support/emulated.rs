@@ -23,6 +23,7 @@ use widentity::{
 const USE: &str = "azure.workload.identity/use";
 const TENANT: &str = "7e0c4f52-0000-4000-8000-00000000000a";
 const SUBSCRIPTION: &str = "5b0a1c9e-0000-4000-8000-000000000001";
+const CLUSTER: &str = "/subscriptions/5b0a1c9e-0000-4000-8000-000000000001/resourceGroups/rg-aks-prod/providers/Microsoft.ContainerService/managedClusters/aks-prod";
 /// What the webhook adds to a container.
 const INJECTED: [&str; 4] =
     ["AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"];
@@ -58,8 +59,8 @@ impl Emulated {
     pub(crate) async fn start(world: &Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let arm = &world["cluster"]["present"];
-        let cluster = text(&world["asked"]["cluster"]).to_owned();
-        let id = text(&world["asked"]["cluster_id"]).to_owned();
+        let cluster = world["asked"]["cluster"].as_str().unwrap_or("aks-prod").to_owned();
+        let id = world["asked"]["cluster_id"].as_str().unwrap_or(CLUSTER).to_owned();
         let grants = items(&world["wanted"]["grants"]).map(|grant| text(&grant["scope"]));
         let targets = grants.chain(members(&world["targets"]).map(|(id, _)| id.as_str()));
         let seed = Seed {
@@ -149,6 +150,16 @@ impl Emulated {
             }
             writes.push(Write::put(key, doc));
         }
+        let hooks = "admissionregistration.k8s.io/mutatingwebhookconfigurations/-/";
+        let prefix_of_hooks = prefix.replace("/core/", &format!("/{hooks}"));
+        for (key, doc) in store.list(&prefix_of_hooks) {
+            let seen = &self.world["webhook"]["present"]["configurations"][0];
+            let mut doc = (*doc).clone();
+            if seen["namespace_selector"].is_object() {
+                doc["webhooks"][0]["namespaceSelector"] = seen["namespace_selector"].clone();
+            }
+            writes.push(Write::put(key, doc));
+        }
         let stem = |controller: &str| {
             controller.rsplit_once('-').map_or(controller.to_owned(), |(stem, _)| stem.to_owned())
         };
@@ -221,11 +232,11 @@ impl Emulated {
              identity = {identity:?}\ngrants = [{}]\n",
             ready.resource_manager,
             ready.authority,
-            ready.ca_file,
+            ready.ca_file.to_str().unwrap(),
             self.cluster,
-            asked["cluster_id"],
+            asked.get("cluster_id").cloned().unwrap_or(CLUSTER.into()),
             self.cluster,
-            self.kubeconfig(),
+            self.kubeconfig().to_str().unwrap(),
             asked["namespace"],
             grants.join(", "),
         )
@@ -386,11 +397,21 @@ fn objects(world: &Value) -> Vec<Value> {
         all.push(json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": account, "namespace": name}}));
     }
-    all.extend(items(&world["templates"]["present"]).map(|seen| controller(seen, name)));
+    all.extend(items(&world["templates"]["present"]).map(|seen| {
+        // What has no pods in this world shall make none here.
+        let idle = !items(&world["pods"]["present"]).any(|pod| made_by(pod, text(&seen["name"])));
+        controller(seen, name, idle)
+    }));
     all
 }
 
-fn controller(seen: &Value, namespace: &Value) -> Value {
+/// Whether a pod of the world comes from the template of this name.
+fn made_by(pod: &Value, template: &str) -> bool {
+    let of = text(&pod["controller"][1]);
+    of == template || of.rsplit_once('-').is_some_and(|(stem, _)| stem == template)
+}
+
+fn controller(seen: &Value, namespace: &Value, idle: bool) -> Value {
     let name = text(&seen["name"]);
     let or = |value: &Value| if value.is_null() { json!({}) } else { value.clone() };
     let mut labels = or(&seen["labels"]);
@@ -433,7 +454,7 @@ fn controller(seen: &Value, namespace: &Value) -> Value {
     let mut template = json!({
         "metadata": {"labels": labels, "annotations": or(&seen["annotations"])}, "spec": spec});
     let selector = json!({"matchLabels": {"of": name}});
-    let replicas = seen["progress"]["desired"].as_u64().unwrap_or(1);
+    let replicas = if idle { 0 } else { seen["progress"]["desired"].as_u64().unwrap_or(1) };
     let (kind, spec) = match text(&seen["kind"]) {
         "deployment" => (
             "Deployment",
@@ -455,7 +476,8 @@ fn controller(seen: &Value, namespace: &Value) -> Value {
         }
         other => panic!("a world with a {other}"),
     };
-    json!({"apiVersion": seen["api_version"], "kind": kind, "spec": spec,
+    let version = if kind == "CronJob" { "batch/v1" } else { "apps/v1" };
+    json!({"apiVersion": version, "kind": kind, "spec": spec,
         "metadata": {"name": name, "namespace": namespace, "labels": or(&seen["meta"]["labels"]),
             "annotations": or(&seen["meta"]["annotations"])}})
 }

@@ -7,7 +7,9 @@ use super::super::{
 };
 
 const NAMESPACE: &str = "kube-system";
-const CONFIGURATION: &str = "azure-wi-webhook-mutating-webhook-configuration";
+/// The configuration by which the API server calls the webhook.
+pub(in crate::sandbox::kubernetes) const CONFIGURATION: &str =
+    "azure-wi-webhook-mutating-webhook-configuration";
 /// What the add-on's certificate controller writes; nothing here is called through it.
 const CA_BUNDLE: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCi0tLS0tRU5EIENFUlRJRklDQVRFLS0tLS0K";
 const DEPLOYMENT: &str = "azure-wi-webhook-controller-manager";

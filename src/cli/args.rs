@@ -390,9 +390,15 @@ pub(super) struct Doctor {
     /// The kubeconfig, where there is no configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// The cluster's ARM id, where there is no configuration file and no node leads to it
+    #[arg(long, value_name = "ID")]
+    pub(super) cluster_id: Option<String>,
     /// The id of the resource that the workload needs, where there is no configuration file
     #[arg(long, value_name = "ID")]
     pub(super) target: Option<String>,
+    /// The role it needs there; any that opens data if left out
+    #[arg(long, value_name = "NAME", requires = "target")]
+    pub(super) role: Option<String>,
     /// Leave token and exchange out
     #[arg(long)]
     pub(super) no_token: bool,

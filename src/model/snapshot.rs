@@ -222,10 +222,14 @@ impl Assignments {
 }
 
 /// What matters of a target resource.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedTarget {
     /// For a Key Vault: whether it honours role assignments (`enableRbacAuthorization`).
     pub rbac: Option<bool>,
+    /// For a Key Vault: the objects that an access policy names. They count only where `rbac` is
+    /// false.
+    #[serde(default)]
+    pub policies: Vec<PrincipalId>,
 }
 
 /// What the API server of one cluster says.

@@ -17,6 +17,7 @@ mod cli_sandbox;
 mod cli_verify;
 mod config;
 mod corpus;
+mod corpus_fixes;
 mod examples;
 mod executor;
 mod kubernetes_server;

@@ -232,6 +232,22 @@ pub(super) enum Migrate {
     Rollback(MigrateRollback),
     /// Prove again, then remove bindings and identities of workloads that have soaked
     Finish(MigrateFinish),
+    /// Change the manifests under a directory, comments and order kept, instead of the cluster
+    Render(MigrateRender),
+}
+
+/// `migrate render`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateRender {
+    /// The directory with the manifests; they are changed in place, `git diff` is the review
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// Write nothing, show the difference
+    #[arg(long)]
+    pub(super) diff: bool,
+    /// Which workloads.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
 }
 
 /// `migrate finish`.

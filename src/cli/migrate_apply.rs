@@ -24,6 +24,7 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
+    migrate::transition::OldLabel,
     model::pod_identity::Backup,
     ops::migrate::{self as ops, Move, MoveError, Moved, Overview},
     render::{
@@ -57,9 +58,9 @@ async fn in_world(
     let output = context.output;
     let before = migrate::survey(context, world, &args.select).await?;
     let now = context.env.now();
-    let (config, keep_old) = (&world.config, args.keep_old);
-    let moves =
-        ops::apply::moves(&world.desired, &before, &world.connected, config, now, keep_old).await;
+    let old = if args.keep_old { OldLabel::Keep } else { OldLabel::Drop };
+    let (desired, connected) = (&world.desired, &world.connected);
+    let moves = ops::apply::moves(desired, &before, connected, &world.config, now, old).await;
     let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
     let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;

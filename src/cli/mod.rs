@@ -18,6 +18,7 @@ mod main;
 mod migrate;
 mod migrate_apply;
 mod migrate_finish;
+mod migrate_render;
 mod migrate_rollback;
 mod output;
 mod plan;

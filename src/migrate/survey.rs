@@ -10,6 +10,7 @@ use super::{
     matching::{self, Reached},
     notes,
     phase::{self, Facts, Phase},
+    reasons::KEPT_BY,
     verdict::{self, Reason, Verdict},
 };
 use crate::model::{
@@ -101,6 +102,8 @@ pub struct Workload {
     pub proved: usize,
     /// Whether it uses the migration sidecar, which is a debt.
     pub proxied: bool,
+    /// The tools that keep its account or its templates: `Argo CD`, `Flux`, `Helm`.
+    pub kept_by: BTreeSet<String>,
     /// Where it stands.
     pub phase: Phase,
     /// When its soak ends.
@@ -117,6 +120,14 @@ impl Workload {
     /// `namespace/account`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.account)
+    }
+
+    /// Whether it may be moved: it is ready, or nothing stands in its way but that Git keeps it.
+    /// Then its identity is federated and proved, and what Git keeps waits for Git.
+    pub fn may_move(&self) -> bool {
+        let git = |by: &String| matches!(by.as_str(), "Argo CD" | "Flux");
+        let held = self.reasons.iter().all(|reason| reason.code == KEPT_BY);
+        self.verdict == Verdict::Ready || (held && self.kept_by.iter().all(git))
     }
 }
 
@@ -263,6 +274,11 @@ fn judge(
         pods: group.pods.len(),
         proved: standing.proved,
         proxied: templates.iter().any(|t| t.proxied()),
+        kept_by: templates
+            .iter()
+            .filter_map(|t| t.kept_by.clone())
+            .chain(account_of(estate, key).and_then(|a| a.kept_by.clone()))
+            .collect(),
         phase: standing.phase,
         soaked_at: standing.until,
         verdict: Verdict::Ready,

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Phase, Verdict, Workload};
+use super::{Phase, Workload};
 use crate::{
     model::{
         Address, ArmId, ClusterName, Origin,
@@ -22,10 +22,20 @@ use crate::{
     },
 };
 
-/// Whether `apply` takes a workload on: it is ready and has not arrived. One whose pods are not
-/// proved yet is waited for. With `keep_old` a masked one has arrived.
-pub fn is_due(workload: &Workload, keep_old: bool) -> bool {
-    workload.verdict == Verdict::Ready
+/// What becomes of the label that Pod Identity selects by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldLabel {
+    /// It goes in the same roll.
+    Drop,
+    /// It stays beside the new one: the workload is masked.
+    Keep,
+}
+
+/// Whether `apply` takes a workload on: it may move and has not arrived. One whose pods are not
+/// proved yet is waited for; of one that Git keeps only the identity is federated and proved.
+/// Where the old label is kept, a masked one has arrived.
+pub fn is_due(workload: &Workload, old: OldLabel) -> bool {
+    workload.may_move()
         && workload.identity.is_some()
         && !workload.templates.is_empty()
         && match workload.phase {
@@ -36,7 +46,7 @@ pub fn is_due(workload: &Workload, keep_old: bool) -> bool {
             | Phase::HalfDone
             | Phase::Broken
             | Phase::RolledBack => true,
-            Phase::Masked => !keep_old,
+            Phase::Masked => old == OldLabel::Drop,
             Phase::Soaking | Phase::Soaked | Phase::BindingRemoved | Phase::Cleaned => false,
         }
 }
@@ -115,10 +125,17 @@ pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, 
         }
     }
     for workload in &of.workloads {
+        // The engine leaves what Git keeps alone, and so does this.
+        let ours = |template: &EstateTemplate| match workload.managed_by {
+            ManagedBy::Widentity => true,
+            ManagedBy::Git => false,
+            ManagedBy::Auto => template.kept_by.as_deref().is_none_or(|by| by == "Helm"),
+        };
         let masked: Vec<&EstateTemplate> = estate
             .templates
             .iter()
             .filter(|t| t.namespace == workload.namespace && t.account == workload.account)
+            .filter(|t| ours(t))
             .filter(|t| t.labels.contains_key(BINDING_LABEL) && !rolled.contains(&t.uid))
             .filter(|t| t.labelled() && t.kind.writable())
             .collect();

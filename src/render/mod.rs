@@ -12,6 +12,7 @@ pub mod escape;
 pub mod explain;
 pub mod findings;
 pub mod json;
+pub mod manifests;
 pub mod markdown;
 pub mod migrate;
 pub mod report;

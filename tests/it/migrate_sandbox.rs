@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use url::Url;
 use widentity::{
     execute::RunOptions,
-    migrate::{Phase, Verdict, toml},
+    migrate::{Phase, Verdict, toml, transition::OldLabel},
     model::{
         ArmId,
         desired::{Access, DesiredState},
@@ -199,14 +199,13 @@ impl World {
     }
 
     async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
-        self.apply_and(rollout, false).await
+        self.apply_and(rollout, OldLabel::Drop).await
     }
 
-    async fn apply_and(&self, rollout: Duration, keep_old: bool) -> (Vec<(String, PutBack)>, bool) {
+    async fn apply_and(&self, rollout: Duration, old: OldLabel) -> (Vec<(String, PutBack)>, bool) {
         let before = self.overview().await;
         let now = Timestamp::now();
-        let moves =
-            apply::moves(&self.desired, &before, &self.connected, "w.toml", now, keep_old).await;
+        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now, old).await;
         let (_never, interrupt) = watch::channel(false);
         let (mut put_back, mut good) = (Vec::new(), true);
         for one in &moves {

@@ -6,10 +6,9 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use tokio::time::{self, Instant};
 
-use super::{Overview, Surveyed};
+use super::{Objects, Overview, Surveyed};
 use crate::{
-    execute::{self, Event, Outcome, RunOptions},
-    kubernetes::Client,
+    execute::{self, Event, Outcome, RunOptions, remote::Remote},
     migrate::{
         Phase, Workload,
         removal::{self, Allowed, BATCH, Removal},
@@ -20,6 +19,7 @@ use crate::{
         desired::DesiredState,
         names,
         pod_identity::{Backup, Named},
+        snapshot::Snapshot,
     },
     observe::observe,
     ops::{Connected, Planned, Scope, verify::proofs_only},
@@ -51,29 +51,40 @@ pub async fn prove(
     options: RunOptions,
     sink: &mut (dyn FnMut(&Event) + Send),
 ) -> BTreeSet<String> {
-    let arrived = |w: &&Workload| matches!(w.phase, Phase::Soaked | Phase::BindingRemoved);
-    let due: Vec<&Workload> = read
-        .survey
-        .workloads
-        .iter()
-        .filter(|w| chosen.contains(&w.name()))
-        .filter(arrived)
-        .collect();
-    if due.is_empty() {
-        return BTreeSet::new();
-    }
-    let desired = transition::desired(base, &read.survey.cluster, &due);
+    let Some(desired) = due(base, read, chosen) else { return BTreeSet::new() };
     let now: Timestamp = options.started_at;
     let seen = observe(&desired, &connected.arm, &connected.clusters, now).await;
-    let (plan, report) = plan::plan(&desired, &seen, PlanOptions::default());
-    let scope = Scope::of(&desired, "", false, now);
+    passed(&desired, &seen, &connected.remotes(&desired), options, sink).await
+}
+
+/// The chosen workloads that have soaked, as the engine sees them; none where there are none.
+pub fn due(
+    base: &DesiredState,
+    read: &Surveyed,
+    chosen: &BTreeSet<String>,
+) -> Option<DesiredState> {
+    let arrived = |w: &&Workload| matches!(w.phase, Phase::Soaked | Phase::BindingRemoved);
+    let workloads = read.survey.workloads.iter().filter(|w| chosen.contains(&w.name()));
+    let due: Vec<&Workload> = workloads.filter(arrived).collect();
+    (!due.is_empty()).then(|| transition::desired(base, &read.survey.cluster, &due))
+}
+
+/// Carries out only the proofs of what was seen; the answer holds the workloads that passed.
+pub async fn passed(
+    desired: &DesiredState,
+    seen: &Snapshot,
+    remotes: &dyn Remote,
+    options: RunOptions,
+    sink: &mut (dyn FnMut(&Event) + Send),
+) -> BTreeSet<String> {
+    let (plan, report) = plan::plan(desired, seen, PlanOptions::default());
+    let scope = Scope::of(desired, "", false, options.started_at);
     let planned = proofs_only(Planned { scope, plan, report });
     let name = |address: &Address| match address {
         Address::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
         Address::Cluster(_) | Address::Identity(_) => None,
     };
-    let remotes = connected.remotes(&desired);
-    let Ok(report) = execute::run(&planned.plan, &remotes, options, sink).await else {
+    let Ok(report) = execute::run(&planned.plan, remotes, options, sink).await else {
         return BTreeSet::new();
     };
     // Proved is who has a proof that succeeded and nothing against it.
@@ -108,7 +119,6 @@ pub async fn finish(
     overview: &Overview,
     connected: &Connected,
 ) -> Finished {
-    let mut done = Finished { kept: what.kept.clone(), ..Finished::default() };
     let name = &read.survey.cluster;
     let client = match connected.clusters.get(name) {
         Some(connection) => connection.client().await,
@@ -120,15 +130,28 @@ pub async fn finish(
     };
     let client = match client {
         Ok(client) => client,
-        Err(failure) => return Finished { failure: Some(failure), ..done },
+        Err(failure) => {
+            let kept = what.kept.clone();
+            return Finished { kept, failure: Some(failure), ..Finished::default() };
+        }
     };
-    let manager = names::field_manager(&overview.project);
-    done.failure = attempt(&client, read, what, &manager, &mut done.removed).await.err();
+    remove(&client, read, what, &names::field_manager(&overview.project)).await
+}
+
+/// The same over a connection that is there.
+pub async fn remove(
+    client: &dyn Objects,
+    read: &Surveyed,
+    what: &Removal,
+    manager: &str,
+) -> Finished {
+    let mut done = Finished { kept: what.kept.clone(), ..Finished::default() };
+    done.failure = attempt(client, read, what, manager, &mut done.removed).await.err();
     done
 }
 
 async fn attempt(
-    client: &Client,
+    client: &dyn Objects,
     read: &Surveyed,
     what: &Removal,
     manager: &str,
@@ -169,7 +192,7 @@ async fn attempt(
 
 /// Every workload's backup gets the objects that answered for it, before the first one goes.
 async fn write_down(
-    client: &Client,
+    client: &dyn Objects,
     read: &Surveyed,
     what: &Removal,
     manager: &str,
@@ -210,7 +233,7 @@ async fn write_down(
 }
 
 /// Waits until MIC has taken back what it assigned for these identities.
-async fn unassigned(client: &Client, identities: &[&str]) -> Result<(), RemoteFailure> {
+async fn unassigned(client: &dyn Objects, identities: &[&str]) -> Result<(), RemoteFailure> {
     let deadline = Instant::now() + MIC;
     loop {
         let tried = "wait for MIC to un-assign identities";

@@ -2,9 +2,12 @@
 
 pub mod apply;
 pub mod finish;
+pub mod objects;
 pub mod read;
+pub mod render;
 pub mod rollback;
 
 pub use apply::{Move, MoveError, Moved};
+pub use objects::Objects;
 pub use read::{Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;

@@ -1,9 +1,9 @@
 //! `migrate rollback W`, and the same after a failed proof: exactly the fields that widentity
 //! changed get back what they were, where they still hold our values.
 
-use super::{super::Connected, Surveyed};
+use super::{super::Connected, Objects, Surveyed};
 use crate::{
-    kubernetes::{Client, KubeError, Place},
+    kubernetes::{KubeError, Place},
     model::{FailureKind, Project, RemoteFailure, names, pod_identity::Backup},
 };
 
@@ -20,7 +20,7 @@ pub enum PutBack {
 
 /// Puts one workload back as its backup says: templates first, for they decide what answers.
 pub async fn put_back(
-    client: &Client,
+    client: &dyn Objects,
     read: &Surveyed,
     backup: &Backup,
     project: &Project,
@@ -36,7 +36,7 @@ pub async fn put_back(
 }
 
 async fn attempt(
-    client: &Client,
+    client: &dyn Objects,
     read: &Surveyed,
     backup: &Backup,
     project: &Project,
@@ -67,19 +67,12 @@ async fn attempt(
             name: &template.name,
             uid: &template.uid,
         };
-        let found = client.restore_template(at, &kept.labels, &kept.annotations, &manager).await?;
+        let found = client.restore_template(at, kept, &manager).await?;
         hindrances.extend(found.into_iter().map(|what| format!("{}: {what}", kept.key)));
     }
     // An account that pods still use by the new path keeps its annotations.
     if hindrances.is_empty() {
-        let found = client
-            .restore_account(
-                &backup.namespace,
-                backup.account.as_str(),
-                &backup.annotations,
-                &manager,
-            )
-            .await?;
+        let found = client.restore_account(backup, &manager).await?;
         hindrances.extend(found.into_iter().map(|what| format!("service account: {what}")));
     }
     if hindrances.is_empty() {

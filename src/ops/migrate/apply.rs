@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Objects, Overview, PutBack, Surveyed, rollback::put_back};
+use super::{
+    Objects, Overview, PutBack, Request, Surveyed,
+    rollback::{put_back, shelved},
+};
 use crate::{
     execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions, remote::Remote},
     kubernetes::Client,
@@ -125,6 +128,7 @@ async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveEr
 pub async fn apply(
     one: &Move,
     overview: &Overview,
+    request: Request<'_>,
     connected: &Connected,
     options: RunOptions,
     sink: &mut (dyn FnMut(&Event) + Send),
@@ -133,7 +137,26 @@ pub async fn apply(
     let client = client(read, connected).await?;
     let remotes = connected.remotes(&one.desired);
     let Move { planned, backups, .. } = one;
-    carry_out(planned, backups, read, &overview.project, (&client, &remotes), options, sink).await
+    let shelf = request.shelf;
+    for backup in backups {
+        shelf.put(&read.survey.cluster, backup).map_err(MoveError::Backup)?;
+    }
+    let project = &overview.project;
+    let mut moved =
+        carry_out(planned, backups, read, project, (&client, &remotes), options, sink).await?;
+    for (name, how) in &mut moved.put_back {
+        if let Some(backup) = backup_of(name, backups, read) {
+            let was = std::mem::replace(how, PutBack::Done);
+            *how = shelved(was, read, backup, shelf);
+        }
+    }
+    Ok(moved)
+}
+
+/// What was written down of a workload, in this run or an earlier one.
+fn backup_of<'a>(name: &str, backups: &'a [Backup], read: &'a Surveyed) -> Option<&'a Backup> {
+    let mut all = backups.iter().chain(&read.estate.backups);
+    all.find(|b| format!("{}/{}", b.namespace, b.account) == name)
 }
 
 /// The same over connections that are there.
@@ -156,12 +179,8 @@ pub async fn carry_out(
     let report = execute::run(&planned.plan, remotes, options, sink).await?;
     let mut back = Vec::new();
     for name in failed(planned, &report, read) {
-        let backup = backups.iter().find(|b| format!("{}/{}", b.namespace, b.account) == name);
-        let earlier = || {
-            let all = read.estate.backups.iter();
-            all.into_iter().find(|b| format!("{}/{}", b.namespace, b.account) == name)
-        };
-        if let Some(backup) = backup.or_else(earlier).filter(|backup| !backup.rolled_back) {
+        let backup = backup_of(&name, backups, read);
+        if let Some(backup) = backup.filter(|backup| !backup.rolled_back) {
             back.push((name, put_back(client, read, backup, project).await));
         }
     }

@@ -6,8 +6,10 @@ pub mod objects;
 pub mod read;
 pub mod render;
 pub mod rollback;
+pub mod shelf;
 
 pub use apply::{Move, MoveError, Moved};
 pub use objects::Objects;
 pub use read::{Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;
+pub use shelf::Shelf;

@@ -232,8 +232,36 @@ pub(super) enum Migrate {
     Rollback(MigrateRollback),
     /// Prove again, then remove bindings and identities of workloads that have soaked
     Finish(MigrateFinish),
+    /// Take MIC, NMI and the rest of the installation away, once nothing uses them
+    Uninstall(MigrateUninstall),
     /// Change the manifests under a directory, comments and order kept, instead of the cluster
     Render(MigrateRender),
+}
+
+/// `migrate uninstall`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateUninstall {
+    /// Only this cluster of the file (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Vec<String>,
+    /// Reach a cluster of the file by this kubeconfig context (repeatable)
+    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
+    pub(super) context: Vec<(String, String)>,
+    /// Use this credential and no other
+    #[arg(long, value_name = "KIND")]
+    pub(super) auth: Option<Auth>,
+    /// Show what would be done, and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// Without NMI every pod may reach the metadata endpoint of its node
+    #[arg(long)]
+    pub(super) allow_open_metadata: bool,
+    /// Switch the AKS add-on off, with an update of the cluster
+    #[arg(long)]
+    pub(super) disable_add_on: bool,
 }
 
 /// `migrate render`.

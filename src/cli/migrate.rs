@@ -5,7 +5,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate_apply, migrate_finish, migrate_render, migrate_rollback,
+    migrate_apply, migrate_finish, migrate_render, migrate_rollback, migrate_uninstall,
     world::World,
 };
 use crate::{
@@ -26,6 +26,7 @@ pub(super) async fn run(
         Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
         Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
         Migrate::Finish(args) => migrate_finish::run(context, args, interrupt).await,
+        Migrate::Uninstall(args) => migrate_uninstall::run(context, args, interrupt).await,
         Migrate::Render(args) => migrate_render::run(context, args, interrupt).await,
     }
 }

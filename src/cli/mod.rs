@@ -20,6 +20,7 @@ mod migrate_apply;
 mod migrate_finish;
 mod migrate_render;
 mod migrate_rollback;
+mod migrate_uninstall;
 mod output;
 mod plan;
 mod progress;

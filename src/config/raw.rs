@@ -88,6 +88,10 @@ words! {
         KeyVault = "key-vault",
         /// Lists one container of a Blob endpoint.
         Blob = "blob",
+        /// Lists keys of an App Configuration store.
+        AppConfiguration = "app-configuration",
+        /// Reads the target from Azure Resource Manager.
+        ResourceManager = "resource-manager",
     }
 }
 
@@ -314,7 +318,8 @@ pub struct FullProbe {
     /// The service.
     #[schemars(with = "ProbeKind")]
     pub kind: Option<Located<ProbeKind>>,
-    /// The URL, for example `https://kv-payments.vault.azure.net`.
-    #[schemars(with = "String", url)]
+    /// The URL, for example `https://kv-payments.vault.azure.net`; for `resource-manager` the id of
+    /// a resource.
+    #[schemars(with = "String")]
     pub url: Option<Located<String>>,
 }

@@ -22,6 +22,10 @@ use crate::{
         },
     },
     plan::step::TemplateRef,
+    prove::{
+        Probed,
+        retry::{Age, Window},
+    },
 };
 
 /// Called before every wait with what is waited for, as a fragment after "waiting for".
@@ -90,8 +94,14 @@ pub struct Proving<'a> {
     pub issuer: Issuer,
     /// The audience to ask for.
     pub audience: &'a Audience,
+    /// What the file grants, in words.
+    pub grants: &'a [String],
     /// A data-plane request with the exchanged identity.
     pub probe: Option<&'a Probe>,
+    /// How old the credential is.
+    pub age: Age,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
     /// How long may be asked again.
     pub deadline: Duration,
 }
@@ -109,8 +119,12 @@ pub struct Proved {
     pub principal: PrincipalId,
     /// How often was asked.
     pub attempts: u32,
+    /// How many answers in a row came at the end.
+    pub answers: u32,
     /// How the account's token was got.
     pub method: String,
+    /// What came of the probe.
+    pub probe: Option<Probed>,
 }
 
 /// The service-account fields of one server-side apply: the complete set this manager owns.

@@ -22,7 +22,7 @@ use crate::{
         },
     },
     plan::step::TemplateRef,
-    prove::{Prover, ResolvedClaim},
+    prove::{Prover, ResolvedClaim, Terms},
 };
 
 /// The shortest lifetime that Kubernetes gives a token, in seconds.
@@ -219,19 +219,26 @@ impl Remote for Remotes {
             tenant: proving.tenant,
             issuer: proving.issuer.clone(),
             audience: proving.audience.clone(),
+            grants: proving.grants.to_vec(),
         };
         let client = self.client(cluster).await?;
-        let deadline = Instant::now() + proving.deadline;
+        let terms = Terms {
+            probe: proving.probe,
+            age: proving.age,
+            window: proving.window,
+            deadline: Instant::now() + proving.deadline,
+        };
         let mut progress = |what: String| notes(&what);
-        let proof =
-            self.prover.prove(&client, &claim, proving.probe, &mut progress, deadline).await?;
+        let proof = self.prover.prove(&client, &claim, terms, &mut progress).await?;
         Ok(Proved {
             issuer: proof.iss,
             subject: proof.sub,
             audience: proof.aud,
             principal: proof.oid,
             attempts: proof.attempts,
+            answers: proof.answers,
             method: proof.method.as_str().to_owned(),
+            probe: proof.probe,
         })
     }
 

@@ -34,16 +34,16 @@ fn either<'a>(object: &'a Value, keys: &[&str]) -> &'a Value {
     keys.iter().find_map(|key| object.get(key)).unwrap_or(&Value::Null)
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn map(value: &Value) -> std::collections::BTreeMap<String, String> {
+pub(super) fn map(value: &Value) -> std::collections::BTreeMap<String, String> {
     let entries = value.as_object().into_iter().flatten();
     entries.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }
 
-fn named(object: &Value) -> Named {
+pub(super) fn named(object: &Value) -> Named {
     let meta = &object["metadata"];
     Named {
         namespace: Namespace(text(&meta["namespace"])),
@@ -99,7 +99,7 @@ fn exception(object: &Value) -> PodException {
 }
 
 /// The tool whose marks an object bears.
-fn kept_by(meta: &Value) -> Option<String> {
+pub(super) fn kept_by(meta: &Value) -> Option<String> {
     let (labels, annotations) = (&meta["labels"], &meta["annotations"]);
     let managers = meta["managedFields"].as_array().into_iter().flatten();
     let managers: Vec<&str> = managers.filter_map(|entry| entry["manager"].as_str()).collect();
@@ -281,7 +281,7 @@ fn written(meta: &Value) -> Option<jiff::Timestamp> {
 }
 
 /// A pod, with what the workload identity webhook put into it.
-fn pod(object: &Value) -> EstatePod {
+pub(super) fn pod(object: &Value) -> EstatePod {
     let Named { namespace, name, .. } = named(object);
     let meta = &object["metadata"];
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
@@ -320,7 +320,7 @@ fn pod(object: &Value) -> EstatePod {
 ///
 /// Source: Azure/aad-pod-identity, `deploy/infra/deployment-rbac.yaml` and
 /// `charts/aad-pod-identity/templates`.
-fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
+pub(super) fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
     let meta = &object["metadata"];
     let spec = &object["spec"]["template"]["spec"];
     let labels = [&meta["labels"], &object["spec"]["template"]["metadata"]["labels"]];
@@ -377,7 +377,7 @@ pub(super) fn backup(object: &Value) -> Option<Backup> {
 
 impl Client {
     /// Every object of a collection, reduced by `each`; none where the kind is not served.
-    async fn collect<T>(
+    pub(super) async fn collect<T>(
         &self,
         version: &str,
         plural: &str,

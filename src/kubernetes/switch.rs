@@ -272,22 +272,8 @@ impl Client {
 impl Client {
     async fn remove(&self, plural: &str, object: &Named) -> Result<(), KubeError> {
         let path = collection(pod_identity::GROUP, Some(object.namespace.as_str()), plural);
-        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions",
-            "preconditions": {"uid": object.uid}});
-        let asked: Result<Value, KubeError> = self
-            .ask(&Ask {
-                method: Method::DELETE,
-                path: format!("{path}/{}", segment(&object.name)),
-                query: Vec::new(),
-                body: Some(("application/json", body)),
-                repeat: Repeat::Unsafe,
-            })
-            .await;
-        match asked {
-            // Gone is gone.
-            Err(error) if error.is_not_found() => Ok(()),
-            asked => asked.map(drop),
-        }
+        let path = format!("{path}/{}", segment(&object.name));
+        self.delete_exactly(path, &object.uid, None).await
     }
 
     /// Removes an `AzureIdentityBinding`, unless it was made again since.

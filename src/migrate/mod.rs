@@ -16,6 +16,7 @@ pub mod rollback;
 pub mod survey;
 pub mod toml;
 pub mod transition;
+pub mod uninstall;
 pub mod verdict;
 
 pub use phase::Phase;

@@ -265,7 +265,7 @@ pub enum ManagedBy {
 pub struct Probe {
     /// What is asked.
     pub kind: ProbeKind,
-    /// The https URL that is listed.
+    /// The https URL that is listed; of [`ProbeKind::ResourceManager`] the id of a resource.
     pub url: String,
     /// Where it is written.
     pub origin: Origin,
@@ -279,6 +279,10 @@ pub enum ProbeKind {
     KeyVault,
     /// Lists containers of a Blob endpoint (one).
     Blob,
+    /// Lists keys of an App Configuration store (the first page).
+    AppConfiguration,
+    /// Reads a resource from Azure Resource Manager.
+    ResourceManager,
 }
 
 impl DesiredState {

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod desired;
 pub mod failure;
+pub mod footprint;
 pub mod identifiers;
 pub mod names;
 pub mod origin;

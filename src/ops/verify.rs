@@ -53,7 +53,7 @@ fn known<T>(value: &Value<T>) -> bool {
 }
 
 fn claim_is_known(claim: &Claim) -> bool {
-    let Claim { client, principal, tenant: _, issuer, audience: _, identity: _ } = claim;
+    let Claim { client, principal, issuer, tenant: _, audience: _, identity: _, grants: _ } = claim;
     known(client) && known(principal) && known(issuer)
 }
 

@@ -297,6 +297,9 @@ pub struct Claim {
     pub issuer: Value<Issuer>,
     /// The audience to ask for.
     pub audience: Audience,
+    /// What the file grants, as role and scope in words; only where a probe may be refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
 }
 
 /// A controller whose template is written.

@@ -37,8 +37,8 @@ pub(super) struct Rolling<'a, 'p> {
     pub(super) annotated: Option<StepId>,
     /// Steps before any pod is pointed at the identity.
     pub(super) needs: Vec<StepId>,
-    /// Whether the account's annotations will be as wanted: otherwise new pods would be no better.
-    pub(super) account_ready: bool,
+    /// What stays as it is, so that new pods would be no better.
+    pub(super) hindrance: Option<&'static str>,
     /// The step that checks the webhook, once one was planned.
     pub(super) injection: Cell<Option<StepId>>,
 }
@@ -175,8 +175,8 @@ fn one(
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
         let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
-        let git = rolling.account.held || !rolling.account_ready;
-        return Some(if unfinished && !git { Verdict::Await } else { Verdict::Fine });
+        let held = rolling.hindrance.is_some();
+        return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
     let first = stale.first().cloned();
     let pending = |why: &str, lines: Vec<String>| Pending {
@@ -222,9 +222,8 @@ fn one(
     if wish == Wish::Set && sidecar::refused(draft, place, rolling.kubernetes, template) {
         return None;
     }
-    if !rolling.account_ready {
-        // New pods would carry the same old values: the account comes first.
-        draft.report.pending_rollout.push(pending("the service account is not as wanted", lines));
+    if let Some(hindrance) = rolling.hindrance {
+        draft.report.pending_rollout.push(pending(hindrance, lines));
         return None;
     }
     if let Some(literal) = literal(template, &wanted) {

@@ -15,7 +15,7 @@ pub mod retry;
 
 use std::time::Duration;
 
-pub use prover::{CONTEXT_MISMATCH, Prover};
+pub use prover::{CONTEXT_MISMATCH, Prover, Terms};
 
 use crate::model::{
     AccountName, ArmId, Audience, ClientId, Issuer, Namespace, PrincipalId, RemoteFailure, Subject,
@@ -66,6 +66,8 @@ pub struct ResolvedClaim {
     pub issuer: Issuer,
     /// The audience to ask for.
     pub audience: Audience,
+    /// What the file grants the identity, in words: what a probe that is refused lacks.
+    pub grants: Vec<String>,
 }
 
 impl ResolvedClaim {
@@ -88,12 +90,26 @@ pub struct Proof {
     pub oid: PrincipalId,
     /// How often Entra was asked.
     pub attempts: u32,
+    /// How many answers in a row it gave at the end.
+    pub answers: u32,
     /// How long it took.
     pub elapsed: Duration,
     /// How it was proved.
     pub method: Method,
-    /// Whether a probe passed, too.
-    pub probed: bool,
+    /// What came of the probe; none where there was none.
+    pub probe: Option<Probed>,
+}
+
+/// What came of a probe that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probed {
+    /// The service answered as one who may.
+    Passed,
+    /// The service cannot be reached from here, which says nothing about the role.
+    Unseen {
+        /// Why.
+        why: String,
+    },
 }
 
 /// How a proof was made.

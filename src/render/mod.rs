@@ -20,5 +20,6 @@ pub mod report_json;
 pub mod schema;
 pub mod style;
 pub mod text;
+pub mod uninstall;
 
 pub use style::Palette;

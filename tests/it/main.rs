@@ -23,6 +23,7 @@ mod kubernetes_wire;
 mod migrate;
 mod migrate_sandbox;
 mod observe;
+mod plan_cases;
 mod planner;
 mod properties;
 mod real_cluster;

@@ -231,6 +231,20 @@ fn a_cluster_that_nothing_can_confirm_is_unknown() {
 }
 
 #[test]
+fn a_rollout_waits_for_role_assignments_that_were_not_seen_and_says_so() {
+    let (desired, mut world) = proved();
+    template(&mut world).labels.clear();
+    world.assignments.seen.clear();
+    for (_, look) in &mut world.assignments.looked {
+        *look = Observation::Unknown(denied());
+    }
+    let (plan, report) = make(&desired, &world);
+    assert_only_proves(&plan);
+    let [waits] = &report.pending_rollout[..] else { panic!("{report:?}") };
+    assert_eq!(waits.why, "its role assignments are not settled");
+}
+
+#[test]
 fn an_existing_identity_without_our_tag_is_refused_unless_adopted() {
     let (mut desired, mut world) = proved();
     let id = desired.workloads[0].identity.clone();

@@ -17,6 +17,7 @@ use crate::{
         RemoteFailure, RoleId, desired::Probe,
     },
     plan::{Operation, Value, step::Claim},
+    prove::{Probed, retry::Age},
 };
 
 /// Role assignments that were written are visible within this time.
@@ -63,21 +64,47 @@ pub(super) async fn prove(
         tenant: claim.tenant,
         issuer: context.resolve(&claim.issuer)?,
         audience: &claim.audience,
+        grants: &claim.grants,
         probe,
+        age: age(context),
+        window: context.run.options.window,
         deadline: context.run.options.proof_deadline,
     };
     let proved =
         context.read(context.remote().prove(context.cluster()?, &proving, context.notes())).await?;
+    let (probed, probe_unseen) = match proved.probe {
+        Some(Probed::Passed) => (true, None),
+        Some(Probed::Unseen { why }) => (false, Some(why)),
+        None => (false, None),
+    };
+    context.outputs(|outputs| outputs.probed(context.step.id, probed));
     let evidence = Evidence::Token {
         issuer: proved.issuer,
         subject: proved.subject,
         audience: proved.audience,
         principal: proved.principal,
         attempts: proved.attempts,
+        answers: proved.answers,
         method: proved.method,
-        probed: probe.is_some(),
+        probed,
+        probe_unseen,
     };
     Ok(Good::Done { detail: None, evidence: Some(evidence) })
+}
+
+/// Whether this run writes what the proof rests on: identity or credential, or turns the issuer on.
+fn age(context: &Context<'_>) -> Age {
+    let plan = context.run.plan;
+    let needed = context.step.needs.iter().filter_map(|need| plan.steps.get(need.0));
+    let written = needed.into_iter().any(|step| {
+        matches!(
+            step.operation,
+            Operation::PutCredential { .. }
+                | Operation::CreateIdentity { .. }
+                | Operation::EnableFeatures { .. }
+        )
+    });
+    if written { Age::Written } else { Age::AtLeast(context.run.options.seen_for) }
 }
 
 /// Reads the assignments back until all are seen, then waits until the youngest is old enough.
@@ -149,11 +176,9 @@ async fn look(
     Ok((seen, youngest))
 }
 
-/// Whether this step comes after a proof that included a data-plane request.
+/// Whether this step comes after a proof that included a data-plane request which was answered.
 fn probe_has_passed(context: &Context<'_>) -> bool {
-    let plan = context.run.plan;
-    let needed = context.step.needs.iter().filter_map(|need| plan.steps.get(need.0));
-    needed.into_iter().any(|step| matches!(step.operation, Operation::Prove { probe: Some(_), .. }))
+    context.outputs(|outputs| context.step.needs.iter().any(|need| outputs.has_probed(*need)))
 }
 
 pub(super) async fn check_injection(

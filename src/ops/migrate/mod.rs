@@ -7,6 +7,7 @@ pub mod read;
 pub mod render;
 pub mod rollback;
 pub mod shelf;
+pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
 pub use objects::Objects;

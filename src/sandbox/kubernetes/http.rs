@@ -10,6 +10,7 @@ use axum::{
 use serde_json::Value;
 
 use super::{
+    super::doc::Doc,
     Kubernetes,
     auth::{Attributes, User},
     discovery,
@@ -223,6 +224,13 @@ pub(super) fn show(
         }
         Form::Metadata(version) => Ok(respond(code, &tables::metadata_only(version, object))),
     }
+}
+
+/// The text of a stored object where it can be answered as it is. Fields are kept sorted, so the
+/// version comes first; the few objects that have a field before it are parsed.
+pub(super) fn as_stored<'a>(doc: &'a Doc, api_version: &str) -> Option<&'a str> {
+    let rest = doc.text().strip_prefix("{\"apiVersion\":\"")?;
+    rest.strip_prefix(api_version)?.starts_with('"').then(|| doc.text())
 }
 
 /// The object with the version of the request; stored versions differ only in name.

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    super::store::{Guard, Write},
+    super::{
+        doc::Doc,
+        store::{Guard, Write},
+    },
     Kubernetes,
     cluster::Facts,
     error::{Outcome, Status},
@@ -17,7 +20,7 @@ use super::{
 };
 
 /// How many events are kept for watches and list continuations; older versions answer 410. Each
-/// holds an object before and after: tens of kilobytes.
+/// holds an object before and after: a few kilobytes.
 const KEPT_EVENTS: usize = 2_000;
 
 /// What is kept beside the store; rebuilt from it on start.
@@ -43,6 +46,8 @@ pub(super) struct State {
     pub waiting: BTreeMap<Key, (String, Timestamp)>,
     /// Whether the objects of the workload identity add-on were made or removed last.
     pub add_on: Option<bool>,
+    /// The Pod Identity add-on's profile that its objects were made from last.
+    pub pod_identity: Option<Value>,
 }
 
 /// Where an object is stored.
@@ -67,7 +72,8 @@ impl Key {
         Self { stem: stem.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
-    fn path(&self, prefix: &str) -> String {
+    /// Where the object is kept in the world of a cluster with this prefix.
+    pub(super) fn path(&self, prefix: &str) -> String {
         let namespace = if self.namespace.is_empty() { "-" } else { &self.namespace };
         format!("{prefix}{}{namespace}/{}", self.stem, self.name)
     }
@@ -98,9 +104,9 @@ pub(super) struct Event {
     /// What changed.
     pub key: Key,
     /// Before; `None` for a new object.
-    pub old: Option<Arc<Value>>,
+    pub old: Option<Doc>,
     /// After; `None` for a deletion.
-    pub new: Option<Arc<Value>>,
+    pub new: Option<Doc>,
 }
 
 /// A section in which nothing else changes: the store and the state, locked in this order.
@@ -141,30 +147,37 @@ impl Kubernetes {
         Arc::clone(&self.lock_state().kinds)
     }
 
+    /// The key of an object by where the world keeps it.
+    pub(super) fn key(&self, path: &str) -> Option<Key> {
+        path.strip_prefix(&self.prefix).and_then(Key::parse)
+    }
+
     /// Rebuilds the state from the store.
     pub(super) fn load(&self) {
         let minor = self.facts().minor;
-        let objects = self.ctx.store.list(&self.prefix);
+        let world = self.ctx.store.lock();
         let mut state = State::default();
         let mut definitions = Vec::new();
-        for (path, object) in &objects {
-            let Some(key) = path.strip_prefix(&self.prefix).and_then(Key::parse) else { continue };
+        for (path, doc) in world.range(&self.prefix, "") {
+            let Some(key) = self.key(path) else { continue };
             if key.stem.starts_with('~') {
                 continue;
             }
-            for owner in owner_uids(object) {
+            let object = doc.value();
+            for owner in owner_uids(&object) {
                 state.owned.entry(owner).or_default().insert(key.clone());
             }
             if key.stem == "apiextensions.k8s.io/customresourcedefinitions/" {
-                definitions.push(Arc::clone(object));
+                definitions.push(object);
             }
             if state.queued.insert(key.clone()) {
                 state.queue.push_back(key);
             }
         }
-        state.kinds = Arc::new(Kinds::new(minor, definitions.iter().map(AsRef::as_ref)));
+        state.kinds = Arc::new(Kinds::new(minor, definitions.iter()));
         // What was deleted before is not known any more, so the past begins now.
-        state.revision = self.ctx.store.lock().revision();
+        state.revision = world.revision();
+        drop(world);
         state.forgotten = state.revision;
         *self.lock_state() = state;
     }
@@ -195,19 +208,35 @@ impl Tx<'_> {
         self.store.get(&format!("{}{name}", self.kube.prefix))
     }
 
+    /// The object at this place as text.
+    pub(super) fn doc(&self, key: &Key) -> Option<&Doc> {
+        self.store.doc(&key.path(&self.kube.prefix))
+    }
+
     /// All objects of `group/plural/`, in one namespace or in all, by namespace and name.
     pub(super) fn list(&self, stem: &str, namespace: Option<&str>) -> Vec<(Key, Arc<Value>)> {
-        let prefix = match namespace {
+        self.store
+            .list(&self.place(stem, namespace))
+            .into_iter()
+            .filter_map(|(path, object)| Some((self.kube.key(&path)?, object)))
+            .collect()
+    }
+
+    /// The part of the world's keys that the objects of `group/plural/` have in common.
+    pub(super) fn place(&self, stem: &str, namespace: Option<&str>) -> String {
+        match namespace {
             Some(namespace) => format!("{}{stem}{namespace}/", self.kube.prefix),
             None => format!("{}{stem}", self.kube.prefix),
-        };
-        self.store
-            .list(&prefix)
-            .into_iter()
-            .filter_map(|(path, object)| {
-                Some((Key::parse(path.strip_prefix(&self.kube.prefix)?)?, object))
-            })
-            .collect()
+        }
+    }
+
+    /// The objects below a [`Tx::place`] by their place, without those up to `after`.
+    pub(super) fn range<'b>(
+        &'b self,
+        place: &'b str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'b str, &'b Doc)> + use<'b> {
+        self.store.range(place, after)
     }
 
     /// The kind of stored objects at `key`.
@@ -226,6 +255,7 @@ impl Tx<'_> {
         let revision = self.next_revision();
         object["metadata"]["resourceVersion"] = revision.to_string().into();
         let path = key.path(&self.kube.prefix);
+        let before = self.store.doc(&path).cloned();
         let old = self.store.get(&path);
         self.commit(vec![Write::put(path.clone(), object)])?;
         let new = self.store.get(&path);
@@ -237,7 +267,9 @@ impl Tx<'_> {
         for owner in new.iter().flat_map(|o| owner_uids(o)) {
             self.state.owned.entry(owner).or_default().insert(key.clone());
         }
-        self.announce(revision, key, old, new.clone());
+        self.follow(key, [&old, &new]);
+        let after = self.store.doc(&path).cloned();
+        self.announce(revision, key, before, after);
         new.ok_or_else(|| Status::internal("the object is gone"))
     }
 
@@ -262,9 +294,10 @@ impl Tx<'_> {
         self.state.waiting.remove(key);
         let mut last = (*old).clone();
         last["metadata"]["resourceVersion"] = revision.to_string().into();
-        let last = Arc::new(last);
-        self.announce(revision, key, Some(Arc::clone(&last)), None);
-        Ok(Some(last))
+        let last = Some(Arc::new(last));
+        self.follow(key, [&last, &None]);
+        self.announce(revision, key, last.as_deref().map(Doc::new), None);
+        Ok(last)
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> Outcome<()> {
@@ -274,20 +307,17 @@ impl Tx<'_> {
         }
     }
 
-    fn announce(
-        &mut self,
-        revision: u64,
-        key: &Key,
-        old: Option<Arc<Value>>,
-        new: Option<Arc<Value>>,
-    ) {
+    /// Has controllers look at an object that changed, and at its owner.
+    fn follow(&mut self, key: &Key, states: [&Option<Arc<Value>>; 2]) {
         self.enqueue(key.clone());
-        // Controllers look at owners when something that they own changes.
-        for object in [&old, &new].into_iter().flatten() {
+        for object in states.into_iter().flatten() {
             if let Some(owner) = controller_key(object, &key.namespace, &self.state.kinds) {
                 self.enqueue(owner);
             }
         }
+    }
+
+    fn announce(&mut self, revision: u64, key: &Key, old: Option<Doc>, new: Option<Doc>) {
         if key.stem == "apiextensions.k8s.io/customresourcedefinitions/" {
             let definitions = self.list(&key.stem, None);
             let kinds =

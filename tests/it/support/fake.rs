@@ -21,6 +21,7 @@ use widentity::{
         PrincipalId, Project, RemoteFailure, Subject, desired::Feature, names, snapshot::*,
     },
     plan::step::{Sidecar, TemplateRef},
+    prove::Probed,
 };
 
 use super::worlds;
@@ -426,7 +427,9 @@ impl Remote for Fake {
             audience: proving.audience.clone(),
             principal: proving.principal,
             attempts: 1,
+            answers: 1,
             method: "token".to_owned(),
+            probe: proving.probe.map(|_| Probed::Passed),
         })
     }
 

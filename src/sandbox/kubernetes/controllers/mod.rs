@@ -12,6 +12,7 @@ mod events;
 mod garbage;
 mod job;
 mod namespace;
+mod pod_identity;
 mod pods;
 mod replica_set;
 mod revisions;
@@ -34,6 +35,7 @@ impl Kubernetes {
         let now = self.now();
         let mut at = now;
         self.install_add_on();
+        self.install_pod_identity();
         for _ in 0..MOST_STEPS {
             let key = {
                 let mut state = self.lock_state();

@@ -15,8 +15,8 @@ use crate::model::{
     AccountName, Namespace, RemoteFailure,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{
-        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-        EstateTemplate, Install, Named, PodException, PodIdentity,
+        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
+        EstatePod, EstateTemplate, Install, Named, PodException, PodIdentity,
     },
     snapshot::{Strategy, TemplateKind},
 };

@@ -105,8 +105,6 @@ pub struct Allowed<'a> {
     pub workloads: Option<&'a BTreeSet<String>>,
     /// Whether identities may be taken from nodes that other pods may live on.
     pub unassign: bool,
-    /// Whether bindings that select nothing, and identities that no binding names, go as well.
-    pub unused: bool,
 }
 
 fn has_arrived(workload: &Workload) -> bool {
@@ -122,7 +120,8 @@ pub fn removal(estate: &Estate, survey: &Survey, allowed: Allowed<'_>) -> Remova
         let at = format!("{}/{}", binding.namespace, binding.name);
         let users: Vec<&Workload> =
             survey.workloads.iter().filter(|w| w.bindings.contains(&at)).collect();
-        if users.is_empty() && !allowed.unused {
+        // What selects nothing and answered for nobody is `uninstall`'s.
+        if users.is_empty() {
             continue;
         }
         match obstacle(estate, binding, &users, allowed) {
@@ -186,9 +185,8 @@ fn on_nodes(
     }
     let pods = matching::on_node_identity(estate);
     found.on_node = pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
-    let id_of = |binding: &Binding| {
-        matching::identity_of(estate, binding).and_then(matching::resource_id)
-    };
+    let id_of =
+        |binding: &Binding| matching::identity_of(estate, binding).and_then(matching::resource_id);
     let mut left: BTreeMap<ArmId, usize> = BTreeMap::new();
     for binding in &estate.bindings {
         let goes = free.iter().any(|(free, _)| *free == binding);
@@ -270,13 +268,12 @@ fn identities(estate: &Estate, survey: &Survey, allowed: Allowed<'_>, found: &mu
         let mut of_removed =
             users_of(survey, identity).filter(|w| w.phase == Phase::BindingRemoved).peekable();
         let left = of_removed.peek().is_some();
-        let chosen =
-            |w: &Workload| allowed.workloads.is_none_or(|names| names.contains(&w.name()));
+        let chosen = |w: &Workload| allowed.workloads.is_none_or(|names| names.contains(&w.name()));
         if !of_removed.all(chosen) {
             continue;
         }
-        let free = bindings.all(goes) && (answered || left || allowed.unused);
-        if free && (users_of(survey, identity).next().is_some() || allowed.unused) {
+        let free = bindings.all(goes) && (answered || left);
+        if free && users_of(survey, identity).next().is_some() {
             identities.push(identity.clone());
         }
     }

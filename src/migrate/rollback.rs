@@ -16,8 +16,7 @@ pub fn obstacles(estate: &Estate, backup: &Backup) -> Vec<String> {
         ];
     }
     // What could not be read is not taken for gone.
-    let mut found =
-        if estate.unseen.is_empty() { unanswered(estate, backup) } else { Vec::new() };
+    let mut found = if estate.unseen.is_empty() { unanswered(estate, backup) } else { Vec::new() };
     for entry in &backup.add_on {
         let text = |key: &str| entry[key].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
@@ -40,7 +39,8 @@ pub fn obstacles(estate: &Estate, backup: &Backup) -> Vec<String> {
 /// What should be looked at all the same.
 pub fn doubts(estate: &Estate) -> Option<String> {
     let nmi = estate.installs.iter().any(|install| install.component == "nmi");
-    (!nmi).then(|| "no NMI was found in the cluster: see that something answers its pods".to_owned())
+    (!nmi)
+        .then(|| "no NMI was found in the cluster: see that something answers its pods".to_owned())
 }
 
 /// Federated credentials that trust the account and stay: they give nobody anything that the

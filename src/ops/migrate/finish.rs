@@ -6,7 +6,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use super::{Objects, Request, Shelf, Surveyed, add_on, read::surveyed};
 use crate::{
@@ -29,17 +32,25 @@ use crate::{
 };
 
 /// How long others may take to do their part.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Patience {
     /// At most; MIC takes a minute a scale set.
     pub at_most: Duration,
     /// Between two looks.
     pub look: Duration,
+    /// Becomes true when somebody wants an end: then nothing new is begun.
+    pub interrupt: watch::Receiver<bool>,
 }
 
-impl Default for Patience {
-    fn default() -> Self {
-        Self { at_most: Duration::from_mins(10), look: Duration::from_secs(2) }
+impl Patience {
+    /// The usual patience.
+    pub fn new(interrupt: watch::Receiver<bool>) -> Self {
+        Self { at_most: Duration::from_mins(10), look: Duration::from_secs(2), interrupt }
+    }
+
+    /// Whether somebody wants an end.
+    pub fn ends(&self) -> bool {
+        *self.interrupt.borrow()
     }
 }
 
@@ -52,6 +63,8 @@ pub struct Finished {
     pub kept: Vec<(String, String)>,
     /// What stopped it.
     pub failure: Option<RemoteFailure>,
+    /// Whether it was asked to stop before its end.
+    pub interrupted: bool,
 }
 
 /// Proves the chosen workloads that have soaked again; the answer holds those that passed.
@@ -119,19 +132,22 @@ pub async fn passed(
 }
 
 /// What would be removed in one cluster.
-pub fn decide(read: &Surveyed, allowed: Allowed<'_>) -> Removal {
+pub fn decide(read: &Surveyed, proved: &BTreeSet<String>, unassign: bool) -> Removal {
+    let allowed = Allowed { workloads: Some(proved), unassign };
     removal::removal(&read.estate, &read.survey, allowed)
 }
 
 /// What a removal is carried out with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Finishing<'a> {
     /// How the cluster is read again.
     pub request: Request<'a>,
     /// The clients.
     pub connected: &'a Connected,
-    /// What the caller allows; `workloads` holds those that were proved again.
-    pub allowed: Allowed<'a>,
+    /// The workloads that were proved again.
+    pub proved: &'a BTreeSet<String>,
+    /// Whether identities may be taken from nodes that other pods may live on.
+    pub unassign: bool,
     /// How long others may take.
     pub patience: Patience,
 }
@@ -149,7 +165,7 @@ async fn attempt(
     with: &Finishing<'_>,
     done: &mut Finished,
 ) -> Result<(), RemoteFailure> {
-    let Finishing { request, connected, allowed, patience } = *with;
+    let Finishing { request, connected, proved, unassign, patience } = with;
     let name = &read.survey.cluster;
     let not_reached = |message: &str| {
         RemoteFailure::new(FailureKind::NotReached, format!("connect to cluster {name}"), message)
@@ -161,11 +177,15 @@ async fn attempt(
     let cluster = cluster.ok_or_else(|| not_reached("the file does not name it"))?;
     let manager = names::field_manager(&request.desired.project);
     for batch in batches(what) {
-        let now = surveyed(request, cluster, connected).await;
+        if patience.ends() {
+            done.interrupted = true;
+            return Ok(());
+        }
+        let now = surveyed(*request, cluster, connected).await;
         if let Some(unseen) = now.survey.unseen.first() {
             return Err(unseen.clone());
         }
-        let (still, changed) = batch.still(&decide(&now, allowed));
+        let (still, changed) = batch.still(&decide(&now, proved, *unassign));
         let there = |object: &String| is_there(&now, &batch, object);
         done.kept.extend(changed.into_iter().filter(|(object, _)| there(object)));
         if !still.add_on.is_empty() {
@@ -222,7 +242,7 @@ pub async fn remove(
     read: &Surveyed,
     what: &Removal,
     manager: &str,
-    patience: Patience,
+    patience: &Patience,
 ) -> Finished {
     let mut done = Finished { kept: what.kept.clone(), ..Finished::default() };
     let gone = objects(client, shelf, read, what, manager, patience, &mut done.removed).await;
@@ -236,7 +256,7 @@ async fn objects(
     read: &Surveyed,
     what: &Removal,
     manager: &str,
-    patience: Patience,
+    patience: &Patience,
     removed: &mut Vec<String>,
 ) -> Result<(), RemoteFailure> {
     write_down(client, shelf, read, what, manager).await?;
@@ -292,8 +312,7 @@ fn acts_as(workload: &Workload, identity: &PodIdentity) -> bool {
     id.is_some() && id.as_ref() == workload.identity.as_ref().map(|acts| &acts.id)
 }
 
-/// Every workload's backup gets the objects that answered for it, before the first one goes. What
-/// answered for none is written down by itself.
+/// Every workload's backup gets the objects that answered for it, before the first one goes.
 async fn write_down(
     client: &dyn Objects,
     shelf: &dyn Shelf,
@@ -328,25 +347,6 @@ async fn write_down(
         written.map_err(|error| error.failure(tried))?;
         shelf.put(&read.survey.cluster, &backup)?;
     }
-    let workloads = &read.survey.workloads;
-    let tried = "write down what nothing uses";
-    for binding in &what.bindings {
-        let at = format!("{}/{}", binding.namespace, binding.name);
-        if !workloads.iter().any(|w| w.bindings.contains(&at)) {
-            let object = client.pod_identity_binding(&binding.namespace, &binding.name).await;
-            if let Some(object) = object.map_err(|error| error.failure(tried))? {
-                shelf.put_object(&read.survey.cluster, &object)?;
-            }
-        }
-    }
-    for identity in &what.identities {
-        if !workloads.iter().any(|w| acts_as(w, identity)) {
-            let object = client.pod_identity(&identity.namespace, &identity.name).await;
-            if let Some(object) = object.map_err(|error| error.failure(tried))? {
-                shelf.put_object(&read.survey.cluster, &object)?;
-            }
-        }
-    }
     Ok(())
 }
 
@@ -354,7 +354,7 @@ async fn write_down(
 async fn unassigned(
     client: &dyn Objects,
     bindings: &[Binding],
-    patience: Patience,
+    patience: &Patience,
 ) -> Result<(), RemoteFailure> {
     let deadline = Instant::now() + patience.at_most;
     loop {
@@ -362,6 +362,10 @@ async fn unassigned(
         let left = client.assigned().await.map_err(|error| error.failure(tried))?;
         let of = |assigned: &&Assigned| bindings.iter().any(|b| assigned.is_for(b));
         let Some(one) = left.iter().find(of) else { return Ok(()) };
+        // What was removed is removed; MIC goes on by itself.
+        if patience.ends() {
+            return Ok(());
+        }
         if Instant::now() >= deadline {
             return Err(RemoteFailure::new(
                 FailureKind::TimedOut,

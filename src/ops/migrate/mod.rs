@@ -1,5 +1,6 @@
 //! `migrate`: off AAD Pod Identity, one workload at a time.
 
+mod add_on;
 pub mod apply;
 pub mod finish;
 pub mod objects;

@@ -102,8 +102,7 @@ pub(super) async fn surveyed(
 ) -> Surveyed {
     let mut estate = read(cluster, connected).await;
     for backup in request.shelf.of(&cluster.name) {
-        let same =
-            |b: &Backup| (&b.namespace, &b.account) == (&backup.namespace, &backup.account);
+        let same = |b: &Backup| (&b.namespace, &b.account) == (&backup.namespace, &backup.account);
         if !estate.backups.iter().any(same) {
             estate.backups.push(backup);
         }

@@ -2,16 +2,12 @@
 
 use std::fmt;
 
-use serde_json::Value;
-
 use crate::model::{ClusterName, RemoteFailure, pod_identity::Backup};
 
 /// Backups beside those in the cluster. What the cluster holds is newer and counts where both do.
 pub trait Shelf: fmt::Debug + Send + Sync {
     /// Writes a backup, over an earlier one of the same workload.
     fn put(&self, cluster: &ClusterName, backup: &Backup) -> Result<(), RemoteFailure>;
-    /// Writes an object of Pod Identity that is removed and answered for no workload.
-    fn put_object(&self, cluster: &ClusterName, object: &Value) -> Result<(), RemoteFailure>;
     /// The backups of a cluster; one that cannot be read is not among them.
     fn of(&self, cluster: &ClusterName) -> Vec<Backup>;
 }
@@ -19,10 +15,6 @@ pub trait Shelf: fmt::Debug + Send + Sync {
 /// No shelf: backups are in the cluster alone.
 impl Shelf for () {
     fn put(&self, _: &ClusterName, _: &Backup) -> Result<(), RemoteFailure> {
-        Ok(())
-    }
-
-    fn put_object(&self, _: &ClusterName, _: &Value) -> Result<(), RemoteFailure> {
         Ok(())
     }
 

@@ -317,9 +317,13 @@ pub(super) struct MigrateFinish {
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
-    /// MIC may take identities from nodes although other pods may live on them
+    /// Identities may be taken from the nodes with their last binding although other pods may
+    /// live on them
     #[arg(long)]
     pub(super) unassign: bool,
+    /// Only show what would be removed; no token is proved
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) plan: bool,
 }
 
 /// `migrate apply`.

@@ -28,6 +28,7 @@ mod sandbox;
 mod schema;
 mod seed;
 mod served;
+mod shelf;
 mod show;
 mod slips;
 mod validate;

@@ -15,6 +15,7 @@ pub mod json;
 pub mod manifests;
 pub mod markdown;
 pub mod migrate;
+pub mod removal;
 pub mod report;
 pub mod report_json;
 pub mod schema;

@@ -83,7 +83,52 @@ pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<Wo
     World::open(context, &reach).await
 }
 
+/// Every workload that was chosen.
 pub(super) async fn survey(
+    context: &Context,
+    world: &World,
+    select: &MigrateSelect,
+) -> Result<Overview, CliError> {
+    narrow(&select.of, everything(context, world, select).await?)
+}
+
+/// Keeps what was chosen.
+pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview, CliError> {
+    let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
+        list.is_empty() || list.iter().any(|text| matches(text))
+    };
+    overview.clusters.retain(|c| any(&select.cluster, &|name| c.survey.cluster.as_str() == name));
+    overview.retain(|cluster, workload| {
+        let name = workload.name();
+        let at = format!("{name}@{cluster}");
+        any(&select.namespace, &|n| workload.namespace.as_str() == n)
+            && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
+    });
+    let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
+    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
+    if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {
+        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
+    }
+    Ok(overview)
+}
+
+/// What a survey is made of.
+pub(super) fn request<'a>(
+    context: &Context,
+    world: &'a World,
+    select: &MigrateSelect,
+) -> Request<'a> {
+    Request {
+        desired: &world.desired,
+        sandbox: world.is_sandbox(),
+        now: context.env.now(),
+        soak: select.soak.unwrap_or(world.soak),
+        shelf: &world.shelf,
+    }
+}
+
+/// Every workload of every cluster, whatever was chosen.
+pub(super) async fn everything(
     context: &Context,
     world: &World,
     select: &MigrateSelect,
@@ -93,39 +138,6 @@ pub(super) async fn survey(
             return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
         }
     }
-    let mut overview = everything(context, world, select).await;
-    let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
-        list.is_empty() || list.iter().any(|text| matches(text))
-    };
-    overview
-        .clusters
-        .retain(|c| any(&select.of.cluster, &|name| c.survey.cluster.as_str() == name));
-    overview.retain(|cluster, workload| {
-        let name = workload.name();
-        let at = format!("{name}@{cluster}");
-        any(&select.of.namespace, &|n| workload.namespace.as_str() == n)
-            && any(&select.of.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
-    });
-    let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
-    let narrowed = !select.of.only.is_empty() || !select.of.namespace.is_empty();
-    if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {
-        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
-    }
-    Ok(overview)
-}
-
-/// Every workload of every cluster, whatever was chosen.
-pub(super) async fn everything(
-    context: &Context,
-    world: &World,
-    select: &MigrateSelect,
-) -> Overview {
     context.output.note("reading Azure and the clusters ...");
-    let request = Request {
-        desired: &world.desired,
-        sandbox: world.is_sandbox(),
-        now: context.env.now(),
-        soak: select.soak.unwrap_or(world.soak),
-    };
-    ops::overview(request, &world.connected).await
+    Ok(ops::overview(request(context, world, select), &world.connected).await)
 }

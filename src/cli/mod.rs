@@ -28,10 +28,12 @@ mod sandbox;
 mod schema;
 mod seed;
 mod served;
+mod shelf;
 mod show;
 mod slips;
 mod validate;
 mod verify;
+mod watch;
 mod world;
 
 pub use main::main;

@@ -11,6 +11,7 @@ use super::{
     files,
     main::Context,
     sandbox::{self, Attached},
+    shelf::Folder,
 };
 use crate::{
     config::{self, Cloud, Config, Selection},
@@ -34,6 +35,8 @@ pub(super) struct World {
     pub(super) connected: Connected,
     /// The file as the user named it.
     pub(super) config: String,
+    /// Backups of migrations beside those in the clusters.
+    pub(super) shelf: Folder,
     /// How long proved pods run before their binding may go, as the file says.
     pub(super) soak: SignedDuration,
     /// The sandbox, where it is the world.
@@ -106,8 +109,9 @@ impl World {
             output.note(&config.warnings().render(output.err.coloured));
         }
         let soak = config.soak;
+        let shelf = Folder::of(context, &desired);
         let config = context.global.config.display().to_string();
-        Ok(Self { desired, connected, config, soak, sandbox })
+        Ok(Self { desired, connected, config, shelf, soak, sandbox })
     }
 
     /// Whether this is the sandbox.

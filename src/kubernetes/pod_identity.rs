@@ -15,8 +15,8 @@ use crate::model::{
     AccountName, Namespace, RemoteFailure,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{
-        BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-        EstateTemplate, Install, Named, PodException, PodIdentity,
+        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
+        EstatePod, EstateTemplate, Install, Named, PodException, PodIdentity,
     },
     snapshot::{Strategy, TemplateKind},
 };
@@ -79,6 +79,17 @@ pub(super) fn binding(object: &Value) -> Binding {
         identity: text(either(spec, &["azureIdentity", "AzureIdentity"])),
         selector: text(either(spec, &["selector", "Selector"])),
     }
+}
+
+/// An `AzureAssignedIdentity`: it holds its binding whole.
+fn assigned(object: &Value) -> Assigned {
+    let Named { namespace, name, uid } = named(object);
+    let of = &object["spec"]["azureBindingRef"]["metadata"];
+    let binding = match (of["namespace"].as_str(), of["name"].as_str()) {
+        (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+        (None | Some(_), _) => None,
+    };
+    Assigned { namespace, name, uid, binding }
 }
 
 fn exception(object: &Value) -> PodException {
@@ -383,8 +394,9 @@ impl Client {
     }
 
     /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
-        let found = self.collect(GROUP, "azureassignedidentities", &[], |o| Some(named(o))).await?;
+    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
+        let each = |o: &Value| Some(assigned(o));
+        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
         Ok(found.unwrap_or_default())
     }
 
@@ -418,7 +430,7 @@ impl Client {
                 |o| Some(exception(o))
             ),
             read!("AzureAssignedIdentity objects", GROUP, "azureassignedidentities", &[], |o| {
-                Some(named(o))
+                Some(assigned(o))
             }),
         );
         estate.installed = identities.is_some()

@@ -12,6 +12,7 @@ mod notes;
 pub mod phase;
 mod reasons;
 pub mod removal;
+pub mod rollback;
 pub mod survey;
 pub mod toml;
 pub mod transition;

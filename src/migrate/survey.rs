@@ -17,7 +17,7 @@ use crate::model::{
     AccountName, ArmId, Audience, ClientId, ClusterName, Namespace, PrincipalId, RemoteFailure,
     Subject, TenantId,
     desired::DesiredWorkload,
-    pod_identity::{Backup, Estate, EstateAccount, EstatePod, EstateTemplate},
+    pod_identity::{Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate},
 };
 
 /// Azure takes no more federated credentials on one identity.
@@ -241,6 +241,14 @@ fn judge(
     let stamped =
         |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && t.stamps(pod));
     let subject = Subject::of(namespace, account);
+    let mut bindings: BTreeSet<String> = reached
+        .iter()
+        .map(|r| format!("{}/{}", r.binding.namespace, r.binding.name))
+        .chain(backup.into_iter().flat_map(|b| b.bindings.clone()))
+        .collect();
+    if backup.is_none() && selectors.is_empty() {
+        bindings.extend(chosen.into_iter().flat_map(|id| of_identity(estate, namespace, id)));
+    }
     let standing = phase::stand(&Facts {
         estate,
         subject: subject.clone(),
@@ -250,6 +258,8 @@ fn judge(
         templates: templates.clone(),
         pods: group.pods.iter().filter(stamped).copied().collect(),
         backup,
+        bindings: &bindings,
+        answered_as: chosen,
         now: given.now,
         soak: given.soak,
     });
@@ -264,11 +274,7 @@ fn judge(
         selectors: selectors.iter().map(|s| (*s).to_owned()).collect(),
         reaches,
         identity,
-        bindings: reached
-            .iter()
-            .map(|r| format!("{}/{}", r.binding.namespace, r.binding.name))
-            .chain(backup.into_iter().flat_map(|b| b.bindings.clone()))
-            .collect(),
+        bindings,
         templates: templates.iter().map(|t| t.key()).collect(),
         whole,
         pods: group.pods.len(),
@@ -317,6 +323,19 @@ fn judge(
     workload
 }
 
+/// Bindings of an identity that select nothing: where a workload was switched without a backup, by
+/// hand or by another tool, one of them answered for it.
+fn of_identity(estate: &Estate, namespace: &Namespace, id: &ArmId) -> Vec<String> {
+    let confined = matching::namespaced(estate);
+    let of = |binding: &&Binding| {
+        let Some(identity) = matching::identity_of(estate, binding) else { return false };
+        let within = !(confined || identity.namespaced) || binding.namespace == *namespace;
+        within && matching::resource_id(identity).as_ref() == Some(id)
+    };
+    let bindings = estate.bindings.iter().filter(of);
+    bindings.map(|binding| format!("{}/{}", binding.namespace, binding.name)).collect()
+}
+
 fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
     if !workload.reasons.is_empty() {
         return workload.reasons.iter().map(|reason| reason.decide.clone()).collect();
@@ -337,7 +356,10 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
             vec![prove, "drop aadpodidbinding in one roll".to_owned()]
         }
         Phase::Broken => vec![federate, prove, "complete the account".to_owned()],
-        Phase::Switched => vec!["wait for its pods and prove them".to_owned()],
+        Phase::Switched => vec![
+            "wait for its pods and prove them: widentity migrate apply".to_owned(),
+            format!("or put it back: widentity migrate rollback {name}"),
+        ],
         Phase::Soaking => vec![match workload.soaked_at {
             Some(until) => format!("soak until {until:.0}"),
             None => format!("soak for {:#}", given.soak),

@@ -22,10 +22,19 @@ use crate::{
     },
 };
 
+/// What becomes of the label that Pod Identity selects by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldLabel {
+    /// It goes in the same roll.
+    Drop,
+    /// It stays beside the new one: the workload is masked.
+    Keep,
+}
+
 /// Whether `apply` takes a workload on: it may move and has not arrived. One whose pods are not
-/// proved yet is waited for; of one that Git keeps only the identity is federated and proved. With
-/// `keep_old` a masked one has arrived.
-pub fn is_due(workload: &Workload, keep_old: bool) -> bool {
+/// proved yet is waited for; of one that Git keeps only the identity is federated and proved.
+/// Where the old label is kept, a masked one has arrived.
+pub fn is_due(workload: &Workload, old: OldLabel) -> bool {
     workload.may_move()
         && workload.identity.is_some()
         && !workload.templates.is_empty()
@@ -37,7 +46,7 @@ pub fn is_due(workload: &Workload, keep_old: bool) -> bool {
             | Phase::HalfDone
             | Phase::Broken
             | Phase::RolledBack => true,
-            Phase::Masked => !keep_old,
+            Phase::Masked => old == OldLabel::Drop,
             Phase::Soaking | Phase::Soaked | Phase::BindingRemoved | Phase::Cleaned => false,
         }
 }

@@ -45,7 +45,7 @@ pub struct Estate {
     /// `AzurePodIdentityException` objects.
     pub exceptions: Vec<PodException>,
     /// `AzureAssignedIdentity` objects: what MIC has assigned and not taken back.
-    pub assigned: Vec<Named>,
+    pub assigned: Vec<Assigned>,
     /// Pod templates of every controller that no other controller owns.
     pub templates: Vec<EstateTemplate>,
     /// Pods, live or not.
@@ -79,6 +79,30 @@ pub struct Named {
     pub name: String,
     /// The UID.
     pub uid: String,
+}
+
+/// An `AzureAssignedIdentity`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Assigned {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name: `<pod>-<namespace of the pod>-<AzureIdentity>`.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// The binding it was assigned for, `namespace/name`; none where the object does not say.
+    pub binding: Option<String>,
+}
+
+impl Assigned {
+    /// Whether MIC made it for a binding. Where it does not say, its name tells the identity.
+    pub fn is_for(&self, binding: &Binding) -> bool {
+        match &self.binding {
+            Some(of) => *of == format!("{}/{}", binding.namespace, binding.name),
+            None => self.name.ends_with(&format!("-{}", binding.identity)),
+        }
+    }
 }
 
 /// An `AzureIdentity`.
@@ -346,6 +370,8 @@ pub struct Backup {
     pub account_made: bool,
     /// Objects of Pod Identity that were removed, complete.
     pub removed: Vec<serde_json::Value>,
+    /// Entries of the AKS add-on that were removed, as ARM had them.
+    pub add_on: Vec<serde_json::Value>,
     /// The bindings that answered for it: `namespace/name`.
     pub bindings: Vec<String>,
     /// Whether it was put back.

@@ -20,6 +20,7 @@ mod ownership;
 pub mod planner;
 pub mod pods;
 pub mod report;
+mod roll;
 mod sidecar;
 pub mod step;
 mod template;

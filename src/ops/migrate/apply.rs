@@ -5,11 +5,17 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Objects, Overview, PutBack, Surveyed, rollback::put_back};
+use super::{
+    Objects, Overview, PutBack, Request, Surveyed,
+    rollback::{put_back, shelved},
+};
 use crate::{
     execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions, remote::Remote},
     kubernetes::Client,
-    migrate::{Phase, Survey, Workload, transition},
+    migrate::{
+        Phase, Survey, Workload,
+        transition::{self, OldLabel},
+    },
     model::{
         Address, Project, RemoteFailure, desired::DesiredState, names, pod_identity::Backup,
         snapshot::Snapshot,
@@ -56,35 +62,34 @@ pub enum MoveError {
 }
 
 /// Reads what the engine needs and plans every due workload, cluster by cluster. A cluster with
-/// anything unseen is left out: there nothing is changed. With `keep_old` no label goes, and what
-/// is switched is masked.
+/// anything unseen is left out: there nothing is changed.
 pub async fn moves(
     base: &DesiredState,
     overview: &Overview,
     connected: &Connected,
     config: &str,
     now: Timestamp,
-    keep_old: bool,
+    old: OldLabel,
 ) -> Vec<Move> {
     let mut moves = Vec::new();
     for (at, read) in overview.clusters.iter().enumerate() {
-        let due = due(&read.survey, keep_old);
+        let due = due(&read.survey, old);
         if due.is_empty() {
             continue;
         }
         let desired = transition::desired(base, &read.survey.cluster, &due);
         let snapshot = observe(&desired, &connected.arm, &connected.clusters, now).await;
         let scope = Scope::of(&desired, config, overview.sandbox, now);
-        let (planned, backups) = planned(read, &desired, &snapshot, scope, keep_old);
+        let (planned, backups) = planned(read, &desired, &snapshot, scope, old);
         moves.push(Move { desired, planned, backups, at });
     }
     moves
 }
 
 /// The workloads that a run takes on; none where anything could not be seen.
-pub fn due(survey: &Survey, keep_old: bool) -> Vec<&Workload> {
+pub fn due(survey: &Survey, old: OldLabel) -> Vec<&Workload> {
     let all = survey.workloads.iter().filter(|_| survey.unseen.is_empty());
-    all.filter(|workload| transition::is_due(workload, keep_old)).collect()
+    all.filter(|workload| transition::is_due(workload, old)).collect()
 }
 
 /// The plan that moves what is due in one cluster, and what is written down before. Pure.
@@ -93,14 +98,14 @@ pub fn planned(
     desired: &DesiredState,
     snapshot: &Snapshot,
     scope: Scope,
-    keep_old: bool,
+    old: OldLabel,
 ) -> (Planned, Vec<Backup>) {
     let Surveyed { estate, survey } = read;
     let (mut plan, report) = plan::plan(desired, snapshot, PlanOptions::default());
-    if !keep_old {
+    if old == OldLabel::Drop {
         transition::drop_old_labels(&mut plan, estate, &survey.cluster, desired);
     }
-    let due = due(survey, keep_old);
+    let due = due(survey, old);
     let backups =
         due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
     (Planned { scope, plan, report }, backups)
@@ -123,6 +128,7 @@ async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveEr
 pub async fn apply(
     one: &Move,
     overview: &Overview,
+    request: Request<'_>,
     connected: &Connected,
     options: RunOptions,
     sink: &mut (dyn FnMut(&Event) + Send),
@@ -131,7 +137,26 @@ pub async fn apply(
     let client = client(read, connected).await?;
     let remotes = connected.remotes(&one.desired);
     let Move { planned, backups, .. } = one;
-    carry_out(planned, backups, read, &overview.project, (&client, &remotes), options, sink).await
+    let shelf = request.shelf;
+    for backup in backups {
+        shelf.put(&read.survey.cluster, backup).map_err(MoveError::Backup)?;
+    }
+    let project = &overview.project;
+    let mut moved =
+        carry_out(planned, backups, read, project, (&client, &remotes), options, sink).await?;
+    for (name, how) in &mut moved.put_back {
+        if let Some(backup) = backup_of(name, backups, read) {
+            let was = std::mem::replace(how, PutBack::Done);
+            *how = shelved(was, read, backup, shelf);
+        }
+    }
+    Ok(moved)
+}
+
+/// What was written down of a workload, in this run or an earlier one.
+fn backup_of<'a>(name: &str, backups: &'a [Backup], read: &'a Surveyed) -> Option<&'a Backup> {
+    let mut all = backups.iter().chain(&read.estate.backups);
+    all.find(|b| format!("{}/{}", b.namespace, b.account) == name)
 }
 
 /// The same over connections that are there.
@@ -154,12 +179,8 @@ pub async fn carry_out(
     let report = execute::run(&planned.plan, remotes, options, sink).await?;
     let mut back = Vec::new();
     for name in failed(planned, &report, read) {
-        let backup = backups.iter().find(|b| format!("{}/{}", b.namespace, b.account) == name);
-        let earlier = || {
-            let all = read.estate.backups.iter();
-            all.into_iter().find(|b| format!("{}/{}", b.namespace, b.account) == name)
-        };
-        if let Some(backup) = backup.or_else(earlier).filter(|backup| !backup.rolled_back) {
+        let backup = backup_of(&name, backups, read);
+        if let Some(backup) = backup.filter(|backup| !backup.rolled_back) {
             back.push((name, put_back(client, read, backup, project).await));
         }
     }

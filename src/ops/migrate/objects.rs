@@ -7,7 +7,7 @@ use crate::{
     kubernetes::{Client, KubeError, Place},
     model::{
         Namespace,
-        pod_identity::{Backup, Named, TemplateBackup},
+        pod_identity::{Assigned, Backup, Named, TemplateBackup},
     },
 };
 
@@ -49,7 +49,7 @@ pub trait Objects: Send + Sync {
         name: &str,
     ) -> Result<Option<Value>, KubeError>;
     /// As [`Client::assigned`].
-    async fn assigned(&self) -> Result<Vec<Named>, KubeError>;
+    async fn assigned(&self) -> Result<Vec<Assigned>, KubeError>;
 }
 
 #[async_trait]
@@ -104,7 +104,7 @@ impl Objects for Client {
         Self::pod_identity(self, namespace, name).await
     }
 
-    async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
+    async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
         Self::assigned(self).await
     }
 }

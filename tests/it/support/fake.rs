@@ -9,12 +9,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use uuid::Uuid;
 use widentity::{
     execute::remote::{
-        AccountFields, AccountRef, Assigned, Assignment, Notes, Proved, Proving, Remote,
+        AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
         TemplateFields,
     },
     model::{
@@ -516,6 +517,18 @@ impl Remote for Fake {
             method: "token".to_owned(),
             probe: proving.probe.map(|_| Probed::Passed),
         })
+    }
+
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        _: PodRun<'_>,
+        _: BoxFuture<'_, ()>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure> {
+        let proved = self.prove(cluster, proving, notes).await?;
+        Ok(Proved { method: "job".to_owned(), probe: None, ..proved })
     }
 
     async fn token_issuer(

@@ -512,6 +512,7 @@ pub(crate) fn inject(account: &BTreeMap<String, String>, audience: &Audience) ->
         client_ids: values(names::CLIENT_ID_ANNOTATION),
         tenant_ids: values(names::TENANT_ID_ANNOTATION),
         authority_hosts: BTreeSet::from(["https://login.microsoftonline.com/".to_owned()]),
+        by_reference: BTreeSet::new(),
         audience: Some(audience.clone()),
         expiration: Some(expiration.unwrap_or(names::DEFAULT_EXPIRATION)),
         proxied: false,

@@ -37,11 +37,11 @@ use crate::support::{cli::Desk, worlds};
 const LABEL: &str = "aadpodidbinding";
 const USE: &str = "azure.workload.identity/use";
 
-struct World {
-    desired: DesiredState,
-    connected: Connected,
+pub(crate) struct World {
+    pub(crate) desired: DesiredState,
+    pub(crate) connected: Connected,
     kubernetes: kube::Client,
-    _running: Running,
+    pub(crate) running: Running,
     _directory: tempfile::TempDir,
 }
 
@@ -84,7 +84,7 @@ fn identity(name: &str) -> ArmId {
 
 impl World {
     /// A cluster with a Deployment of its own, an identity and a binding for each name.
-    async fn start(names: &[String]) -> Self {
+    pub(crate) async fn start(names: &[String]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut desired = worlds::desired(&["prod"]);
         let cluster = desired.clusters.values_mut().next().unwrap();
@@ -148,8 +148,7 @@ impl World {
         let config = kube::config::KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(file, &config).await.unwrap();
         let kubernetes = kube::Client::try_from(config).unwrap();
-        let world =
-            Self { desired, connected, kubernetes, _running: running, _directory: directory };
+        let world = Self { desired, connected, kubernetes, running, _directory: directory };
         for name in names {
             let id = identity(name);
             let tags = BTreeMap::new();
@@ -192,15 +191,15 @@ impl World {
         self.ask("GET", &path, "application/json", &Value::Null).await
     }
 
-    async fn overview(&self) -> Overview {
+    pub(crate) async fn overview(&self) -> Overview {
         self.overview_after(SignedDuration::from_hours(24)).await
     }
 
-    async fn overview_after(&self, soak: SignedDuration) -> Overview {
+    pub(crate) async fn overview_after(&self, soak: SignedDuration) -> Overview {
         overview(Request { soak, ..self.request() }, &self.connected).await
     }
 
-    fn request(&self) -> Request<'_> {
+    pub(crate) fn request(&self) -> Request<'_> {
         Request {
             desired: &self.desired,
             sandbox: true,
@@ -210,7 +209,7 @@ impl World {
         }
     }
 
-    fn finishing<'a>(&'a self, proved: &'a BTreeSet<String>) -> Finishing<'a> {
+    pub(crate) fn finishing<'a>(&'a self, proved: &'a BTreeSet<String>) -> Finishing<'a> {
         let (_never, interrupt) = watch::channel(false);
         Finishing {
             request: Request { soak: SignedDuration::ZERO, ..self.request() },
@@ -249,14 +248,14 @@ impl World {
         (put_back, good)
     }
 
-    async fn phases(&self) -> Vec<Phase> {
+    pub(crate) async fn phases(&self) -> Vec<Phase> {
         let overview = self.overview().await;
         assert_eq!(overview.unseen().count(), 0, "{:#?}", overview.unseen().collect::<Vec<_>>());
         overview.clusters[0].survey.workloads.iter().map(|w| w.phase).collect()
     }
 }
 
-fn names(count: usize) -> Vec<String> {
+pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("w{n:03}")).collect()
 }
 

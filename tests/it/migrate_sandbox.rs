@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
+    pub(crate) async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
         self.apply_and(rollout, OldLabel::Drop).await
     }
 

@@ -179,6 +179,16 @@ fn xml_code(body: &str) -> Option<&str> {
     body.split_once("<Code>")?.1.split_once("</Code>").map(|(code, _)| code)
 }
 
+/// The title of a problem document (RFC 9457), as App Configuration answers.
+fn problem_title(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        title: String,
+    }
+    let problem: Problem = serde_json::from_slice(body).ok()?;
+    Some(problem.title.chars().take(200).collect())
+}
+
 /// Whether a 403 is a firewall's, which says nothing about roles.
 ///
 /// Key Vault says so in an inner code. Storage's general code stands for its network rules; a
@@ -208,9 +218,10 @@ fn judge(kind: ProbeKind, answer: &Answer) -> ProbeOutcome {
         return ProbeOutcome::Passed;
     }
     let words = String::from_utf8_lossy(&answer.body);
-    let message = match xml_code(&words) {
-        Some(code) => code.to_owned(),
-        None => ServerError::parse(status, &answer.body).to_string(),
+    let message = match (xml_code(&words), problem_title(&answer.body)) {
+        (Some(code), _) => code.to_owned(),
+        (None, Some(title)) => title,
+        (None, None) => ServerError::parse(status, &answer.body).to_string(),
     };
     match status {
         403 if is_firewall(kind, &words) => ProbeOutcome::Unreachable { message },

@@ -198,13 +198,43 @@ pub(super) struct Apply {
 
 /// `verify`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A proof by token shows issuer, keys, subject, audience, identity and credential \
+                  without touching a pod. A proof by job shows the webhook and the cluster's way \
+                  to Entra as well. Neither shows what the application's SDK does."
+)]
 pub(super) struct Verify {
     /// Which workloads.
     #[command(flatten)]
     pub(super) select: Select,
-    /// Give up after this long, for example 10m
+    /// What makes the exchange
+    #[arg(long, value_name = "METHOD", default_value = "token")]
+    pub(super) method: VerifyMethod,
+    /// With --method job: what the pod runs; it needs sh, curl, sed and base64
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// Entra must answer the same for this long; 0s takes the first answer. By default as long as
+    /// it was seen to refuse, if it was
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) window: Option<std::time::Duration>,
+    /// Give up after this long, for example 10m; with --watch each round
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<std::time::Duration>,
+    /// Prove again and again until Ctrl-C, and print what changes
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// With --watch: how long from one round to the next
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "watch")]
+    pub(super) interval: Option<std::time::Duration>,
+}
+
+/// What makes the exchange of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum VerifyMethod {
+    /// A token that is requested for the account.
+    Token,
+    /// A pod that runs as the account; it is removed again.
+    Job,
 }
 
 /// `migrate`; without a command it is `status`.
@@ -364,9 +394,15 @@ pub(super) struct Doctor {
     /// The kubeconfig, where there is no configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// The cluster's ARM id, where there is no configuration file and no node leads to it
+    #[arg(long, value_name = "ID")]
+    pub(super) cluster_id: Option<String>,
     /// The id of the resource that the workload needs, where there is no configuration file
     #[arg(long, value_name = "ID")]
     pub(super) target: Option<String>,
+    /// The role it needs there; any that opens data if left out
+    #[arg(long, value_name = "NAME", requires = "target")]
+    pub(super) role: Option<String>,
     /// Leave token and exchange out
     #[arg(long)]
     pub(super) no_token: bool,

@@ -34,6 +34,7 @@ mod show;
 mod slips;
 mod validate;
 mod verify;
+mod watch;
 mod world;
 
 pub use main::main;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     plan::{Plan, StepId},
-    prove::retry::Window,
+    prove::{How, retry::Window},
 };
 
 /// How a run is carried out.
@@ -42,6 +42,8 @@ pub struct RunOptions {
     pub rollout_deadline: Duration,
     /// How long one proof may be tried again.
     pub proof_deadline: Duration,
+    /// How proofs are made.
+    pub how: How,
     /// Over how long the answers of a proof must lie.
     pub window: Window,
     /// How long what is proved was seen to be there before this run.
@@ -67,6 +69,7 @@ impl RunOptions {
             settle: Duration::from_mins(10),
             rollout_deadline: Duration::from_mins(10),
             proof_deadline: Duration::from_mins(5),
+            how: How::default(),
             window: Window::default(),
             seen_for: Duration::ZERO,
             pods_deadline: Duration::from_secs(30),

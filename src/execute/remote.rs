@@ -9,6 +9,8 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
@@ -104,6 +106,15 @@ pub struct Proving<'a> {
     pub window: Window,
     /// How long may be asked again.
     pub deadline: Duration,
+}
+
+/// The pod of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodRun<'a> {
+    /// What it runs.
+    pub image: &'a str,
+    /// The wall time.
+    pub now: Timestamp,
 }
 
 /// What a proof saw.
@@ -222,6 +233,17 @@ pub trait Remote: Send + Sync {
         &self,
         cluster: &ClusterName,
         proving: &Proving<'_>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure>;
+
+    /// Proves the same by a pod that runs as the account, and removes it also when `stop` comes
+    /// first: this call ends by itself within seconds of that, and must not be given up before.
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        pod: PodRun<'_>,
+        stop: BoxFuture<'_, ()>,
         notes: Notes,
     ) -> Result<Proved, RemoteFailure>;
 

@@ -458,8 +458,8 @@ mod tests {
             None
         );
         assert_eq!(why(json!([{"name": "AZURE_USE_MSI", "value": "false"}])), None);
-        let msi = pod_with(json!([{"name": "ARM_USE_MSI", "value": "True"}]));
-        let found = metadata_use(&msi).unwrap();
+        let on = json!([{"name": "ARM_USE_MSI", "value": "True"}]);
+        let found = metadata_use(&pod_with(on)).unwrap();
         assert_eq!((found.pod.as_str(), found.why.as_str()), ("p", "ARM_USE_MSI is on"));
         let url = "http://169.254.169.254/metadata";
         assert!(why(json!([{"name": "URL", "value": url}])).unwrap().contains("169.254"));

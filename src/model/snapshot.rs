@@ -222,10 +222,14 @@ impl Assignments {
 }
 
 /// What matters of a target resource.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedTarget {
     /// For a Key Vault: whether it honours role assignments (`enableRbacAuthorization`).
     pub rbac: Option<bool>,
+    /// For a Key Vault: the objects that an access policy names. They count only where `rbac` is
+    /// false.
+    #[serde(default)]
+    pub policies: Vec<PrincipalId>,
 }
 
 /// What the API server of one cluster says.
@@ -555,6 +559,10 @@ pub struct Injected {
     pub tenant_ids: BTreeSet<String>,
     /// `AZURE_AUTHORITY_HOST` of the containers.
     pub authority_hosts: BTreeSet<String>,
+    /// Those of these three variables that a container takes from a Secret or `ConfigMap`: the
+    /// webhook leaves them alone, and their value is not seen.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub by_reference: BTreeSet<String>,
     /// The audience of the projected token.
     pub audience: Option<Audience>,
     /// The lifetime of the projected token in seconds.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Pods of more namespaces than this are listed for the whole cluster at once.
-const NAMESPACES_ONE_BY_ONE: usize = 10;
+pub const NAMESPACES_ONE_BY_ONE: usize = 10;
 
 /// Reads the clusters of chosen workloads.
 pub(super) async fn read(
@@ -130,10 +130,14 @@ async fn snapshot(
 }
 
 /// What is read, where, and what for.
-struct Reading<'a> {
-    client: &'a Client,
-    cluster: &'a ClusterName,
-    namespaces: &'a BTreeSet<Namespace>,
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// What it is called in messages.
+    pub cluster: &'a ClusterName,
+    /// The namespaces that matter.
+    pub namespaces: &'a BTreeSet<Namespace>,
 }
 
 impl Reading<'_> {
@@ -175,7 +179,7 @@ impl Reading<'_> {
     /// One kind of object by namespace: cluster-wide, and namespace by namespace where that is
     /// denied or `narrow` says so. The namespaces of the file are always in the answer; others
     /// are where objects in them bear a project's mark.
-    async fn parts<T: Default>(
+    pub async fn parts<T: Default>(
         &self,
         what: &str,
         list: impl AsyncFn(Within<'_>) -> Result<BTreeMap<Namespace, T>, KubeError>,

@@ -58,7 +58,7 @@ pub fn pause(attempt: u32, retry_after: Option<u64>, jitter: &Jitter) -> Duratio
 /// Answers in a row that a proof takes where one is not enough.
 pub const ANSWERS: u32 = 3;
 /// The shortest stretch over which they lie once a refusal was seen.
-const SHORTEST: Duration = Duration::from_secs(3);
+const SHORTEST: Duration = Duration::from_secs(2);
 /// The longest, whatever was observed: the deadline of five minutes holds the refusals, too.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -75,7 +75,7 @@ pub enum Age {
 /// Over how long the answers of a proof must lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Window {
-    /// As long as Entra was seen to refuse, between 3 and 30 s; see [`Steady`].
+    /// As long as Entra was seen to refuse, between 2 and 30 s; see [`Steady`].
     #[default]
     Observed,
     /// This long, whatever was observed; zero takes the first answer.
@@ -101,7 +101,7 @@ pub enum After {
 ///
 /// - After a refusal, [`ANSWERS`] answers in a row are wanted over as long as the refusals were
 ///   seen to last: servers that lag behind the first no longer than that one lagged behind the
-///   write are met. At least 3 s, at most 30 s. A refusal in between begins the row anew, and the
+///   write are met. At least 2 s, at most 30 s. A refusal in between begins the row anew, and the
 ///   measure grows.
 /// - What this run wrote and was never refused takes the same number of answers without a wait:
 ///   each is a new request with a new token, and nobody has asked before who could have left a
@@ -208,7 +208,7 @@ mod tests {
     fn a_refusal_in_between_begins_the_row_anew() {
         let mut steady = Steady::new(Age::Written, Window::Observed);
         steady.refused(at(0));
-        assert_eq!(steady.answered(at(2)), After::Again(Duration::from_millis(1500)));
+        assert_eq!(steady.answered(at(2)), After::Again(at(1)));
         steady.refused(at(4));
         // Refusals lasted 6 s by now.
         assert_eq!(steady.answered(at(6)), After::Again(at(3)));
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(steady.answered(at(200)), After::Again(at(15)));
         let mut steady = Steady::new(NOTHING_KNOWN, Window::Observed);
         steady.refused(at(0));
-        assert_eq!(steady.answered(at(1)), After::Again(Duration::from_millis(1500)));
+        assert_eq!(steady.answered(at(1)), After::Again(at(1)));
     }
 
     #[test]

@@ -22,5 +22,6 @@ pub mod schema;
 pub mod style;
 pub mod text;
 pub mod uninstall;
+pub mod watch;
 
 pub use style::Palette;

@@ -313,14 +313,30 @@ fn proofs(report: &ApplyReport) -> Option<Section> {
          carry them;"
             .to_owned(),
     );
+    if report.steps.iter().any(by_job) {
+        let more =
+            "  one by job the webhook's environment and the way from the cluster to Entra, too;";
+        lines.push(more.to_owned());
+    }
     lines.push("  not what the application's SDK does with them.".to_owned());
     Some(Section { title: "Proofs".to_owned(), alarm: false, lines })
+}
+
+fn by_job(step: &StepReport) -> bool {
+    matches!(
+        &step.outcome,
+        Some(Outcome::Done { evidence: Some(Evidence::Token { method, .. }), .. })
+            if method.as_str() == "job"
+    )
 }
 
 /// What one proof step says; nothing for other steps.
 fn proof(step: &StepReport) -> Option<String> {
     let word = match &step.outcome {
-        Some(Outcome::Done { evidence: Some(evidence), .. }) => evidence_words(evidence),
+        Some(Outcome::Done { evidence: Some(evidence), detail }) => {
+            let more = detail.as_ref().map(|detail| format!("; {}", escape::terminal(detail)));
+            evidence_words(evidence) + &more.unwrap_or_default()
+        }
         Some(Outcome::Failed { failure, .. }) if step.info.exchanges_token => match &failure.code {
             Some(code) => format!("NOT PROVED ({})", escape::terminal(code)),
             None => "NOT PROVED".to_owned(),

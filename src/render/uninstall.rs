@@ -45,7 +45,7 @@ fn removal(of: &Part) -> String {
     } else if matches!(of.kind, PartKind::Binding | PartKind::Identity) {
         ", which nothing uses"
     } else if of.kind == PartKind::Definition {
-        ", if it holds nothing then"
+        ", unless it holds objects by then"
     } else {
         ""
     };

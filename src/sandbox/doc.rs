@@ -15,7 +15,8 @@ pub struct Doc(Arc<str>);
 impl Doc {
     /// The document that holds `value`.
     pub fn new(value: &Value) -> Self {
-        Self(value.to_string().into())
+        // Every value can be written; this is faster than its `Display`.
+        Self(serde_json::to_string(value).unwrap_or_default().into())
     }
 
     /// The document as compact JSON.

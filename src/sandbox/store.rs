@@ -147,6 +147,13 @@ impl Guard<'_> {
         self.inner.docs.get(key)
     }
 
+    /// Keeps the document at `key` no longer parsed: its reader goes on with a copy of its own.
+    pub(super) fn release(&self, key: &str) {
+        if let Some(doc) = self.inner.docs.get(key) {
+            self.inner.recent.borrow_mut().0.retain(|(known, _)| !known.is(doc));
+        }
+    }
+
     /// All documents whose key starts with `prefix`, in key order.
     pub fn list(&self, prefix: &str) -> Vec<(String, Arc<Value>)> {
         self.select(prefix, |_, _| true)

@@ -387,7 +387,7 @@ fn managed_by(by: raw::ManagedBy) -> ManagedBy {
 /// The webhook refuses lifetimes outside of these bounds. Source: Azure Workload Identity
 /// documentation, "Service account labels and annotations".
 fn expiration(seconds: &Located<i64>, problems: &mut Problems) -> Option<u32> {
-    let good = u32::try_from(seconds.value).ok().filter(|n| (3600..=86400).contains(n));
+    let good = u32::try_from(seconds.value).ok().filter(|n| marks::EXPIRATIONS.contains(n));
     if good.is_none() {
         problems.push(
             Diagnostic::at(

@@ -289,6 +289,7 @@ mod tests {
                 client_ids: BTreeSet::from([client.to_owned()]),
                 tenant_ids: BTreeSet::from([TENANT.to_owned()]),
                 authority_hosts: BTreeSet::new(),
+                by_reference: BTreeSet::new(),
                 audience: Some(Audience::default()),
                 expiration: Some(expiration),
                 proxied: false,

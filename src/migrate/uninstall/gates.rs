@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use super::{Class, Exposed, Given, Obstacle, Step};
 use crate::{
     migrate::{Phase, Workload},
-    model::{AccountName, FailureKind, Namespace, footprint::PartKind, pod_identity::Estate},
+    model::{
+        AccountName, FailureKind, Namespace,
+        footprint::PartKind,
+        pod_identity::{Estate, EstatePod, EstateTemplate},
+    },
 };
 
 fn obstacle(
@@ -102,7 +106,28 @@ fn is_clear(estate: &Estate, workload: &Workload) -> bool {
         let mut at = estate.bindings.iter().map(|b| format!("{}/{}", b.namespace, b.name));
         at.any(|at| workload.bindings.contains(&at))
     };
-    workload.phase == Phase::Cleaned || (workload.phase == Phase::Soaked && !bound())
+    // Nothing of it can be switched, and what carries the label has ended: a Job.
+    let over = || workload.templates.is_empty() && !carries(estate, workload);
+    workload.phase == Phase::Cleaned || (workload.phase == Phase::Soaked && !bound()) || over()
+}
+
+/// Whether anything of a workload that runs, or will, carries the label.
+fn carries(estate: &Estate, workload: &Workload) -> bool {
+    let same = |namespace: &Namespace, account: &AccountName| {
+        (namespace, account) == (&workload.namespace, &workload.account)
+    };
+    labelled(estate).any(|t| same(&t.namespace, &t.account))
+        || labelled_pods(estate).any(|pod| same(&pod.namespace, &pod.account))
+}
+
+/// Pod templates with the label, but for those of finished Jobs.
+fn labelled(estate: &Estate) -> impl Iterator<Item = &EstateTemplate> {
+    let runs = |t: &&EstateTemplate| t.selector().is_some() && (!t.idle || t.kind.writable());
+    estate.templates.iter().filter(runs)
+}
+
+fn labelled_pods(estate: &Estate) -> impl Iterator<Item = &EstatePod> {
+    estate.pods.iter().filter(|pod| !pod.gone && pod.selector().is_some())
 }
 
 fn workloads(given: Given<'_>, found: &mut Vec<Obstacle>) {
@@ -129,19 +154,18 @@ fn workloads(given: Given<'_>, found: &mut Vec<Obstacle>) {
         let message = format!("{} is {}{until}", workload.name(), workload.phase.as_str());
         found.push(obstacle(Class::Blocked, "workload-not-cleaned", message, fix));
     }
-    let mut labelled = BTreeSet::new();
-    let templates = estate.templates.iter().filter(|t| !t.idle || t.kind.writable());
-    for template in templates.filter(|t| t.selector().is_some()) {
+    let mut left = BTreeSet::new();
+    for template in labelled(estate) {
         if !told.contains(&(&template.namespace, &template.account)) {
-            labelled.insert(format!("{} in {}", template.key(), template.namespace));
+            left.insert(format!("{} in {}", template.key(), template.namespace));
         }
     }
-    for pod in estate.pods.iter().filter(|pod| !pod.gone && pod.selector().is_some()) {
+    for pod in labelled_pods(estate) {
         if !told.contains(&(&pod.namespace, &pod.account)) {
-            labelled.insert(format!("pod {}/{}", pod.namespace, pod.name));
+            left.insert(format!("pod {}/{}", pod.namespace, pod.name));
         }
     }
-    for who in labelled {
+    for who in left {
         found.push(obstacle(
             Class::Blocked,
             "label-left",

@@ -24,25 +24,24 @@ pub(super) fn of_add_on(estate: &Estate, part: &Part) -> bool {
         && part.namespace.as_ref().is_some_and(|namespace| namespace.as_str() == "kube-system")
 }
 
+/// The accounts that MIC and NMI run as, those of the add-on or all others.
+fn running(given: Given<'_>, add_on: bool) -> BTreeSet<Account> {
+    let Given { estate, footprint, .. } = given;
+    let components = footprint.components.iter();
+    let components = components.filter(|c| of_add_on(estate, &c.part) == add_on);
+    components.filter_map(|c| Some((c.part.namespace.clone()?, c.account.clone()))).collect()
+}
+
 /// The accounts of the installation, by the components that run as them, by name or by the
 /// chart's label; `default` is nobody's.
 fn accounts(given: Given<'_>) -> BTreeSet<Account> {
-    let Given { estate, footprint, .. } = given;
     let of = |part: &Part| Some((part.namespace.clone()?, AccountName(part.name.clone())));
-    let running = footprint.components.iter().filter(|c| !of_add_on(estate, &c.part));
-    let running = running.filter_map(|c| Some((c.part.namespace.clone()?, c.account.clone())));
-    let named = footprint
-        .accounts
-        .iter()
-        .filter(|part| part.charted || ACCOUNTS.contains(&part.name.as_str()));
-    let all = running.chain(named.filter_map(of));
-    let add_ons: BTreeSet<Account> = footprint
-        .components
-        .iter()
-        .filter(|c| of_add_on(estate, &c.part))
-        .filter_map(|c| Some((c.part.namespace.clone()?, c.account.clone())))
-        .collect();
-    all.filter(|account| account.1.as_str() != "default" && !add_ons.contains(account)).collect()
+    let known = |part: &&Part| part.charted || ACCOUNTS.contains(&part.name.as_str());
+    let named = given.footprint.accounts.iter().filter(known).filter_map(of);
+    let mut all: BTreeSet<Account> = running(given, false).into_iter().chain(named).collect();
+    let add_on = running(given, true);
+    all.retain(|account| account.1.as_str() != "default" && !add_on.contains(account));
+    all
 }
 
 /// Who else runs as an account: a template or a live pod that is not the installation's.
@@ -145,7 +144,13 @@ pub(super) fn kept(given: Given<'_>) -> Vec<Kept> {
             keep(what, format!("it also gives {} to {who}", binding.role));
         }
     }
-    for part in &footprint.roles {
+    // AKS takes these away with its add-on.
+    let add_on = running(given, true);
+    let aks = |part: &Part| {
+        let mut to_it = footprint.role_bindings.iter().filter(|b| b.role == part.name).peekable();
+        to_it.peek().is_some() && to_it.all(|binding| is_own(binding, &add_on))
+    };
+    for part in footprint.roles.iter().filter(|part| !aks(part)) {
         if let Err(why) = role(given, part, &accounts) {
             keep(format!("ClusterRole {}", part.name), why);
         }

@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     IssuedToken, Method, Proof, ResolvedClaim, TokenSource,
-    cause::{Match, compare},
+    cause::{Match, compare, of_code},
+    job::{Circumstances, PodHost, prove_by_pod},
+    pod::Order,
     retry::{After, Age, LIMIT, Outlook, Steady, Window, outlook, pause},
 };
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
         Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, Sleep, TransportError,
     },
     model::{
-        FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
+        FailureKind, PrincipalId, Project, RemoteFailure, Token, desired::Probe,
         snapshot::ObservedCredential,
     },
 };
@@ -43,6 +46,21 @@ pub struct Terms<'a> {
     /// Over how long Entra's answers must lie.
     pub window: Window,
     /// Until when may be asked; never later than [`LIMIT`] from now.
+    pub deadline: Instant,
+}
+
+/// What a pod that proves is made of, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct PodTerms<'a> {
+    /// The owner mark.
+    pub project: &'a Project,
+    /// What the pod runs.
+    pub image: &'a str,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
+    /// The wall time.
+    pub now: Timestamp,
+    /// Until when the pod is waited for.
     pub deadline: Instant,
 }
 
@@ -178,6 +196,23 @@ impl Prover {
         let jitter = &self.jitter;
         Attempt { world: &world, claim, jitter, deadline, steady, progress }.run(probe).await
     }
+
+    /// Proves a claim by a pod that runs as the account, and removes the pod whatever happens, also
+    /// when `stop` comes first.
+    pub async fn prove_by_pod<H: PodHost>(
+        &self,
+        host: &H,
+        claim: &ResolvedClaim,
+        terms: PodTerms<'_>,
+        progress: &mut (dyn FnMut(String) + Send + Sync),
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Proof, RemoteFailure> {
+        let PodTerms { project, image, window, now, deadline } = terms;
+        let scope = &self.arm.endpoints().arm_scope;
+        let order = Order { claim, project, image, scope, window };
+        let number = self.jitter.number();
+        prove_by_pod(host, &order, Circumstances { now, number, deadline, progress }, stop).await
+    }
 }
 
 struct Attempt<'a, W> {
@@ -257,7 +292,7 @@ impl<W: World> Attempt<'_, W> {
             };
             let what = match outlook(&error) {
                 Outlook::Final => {
-                    let cause = self.cause(&issued).await;
+                    let cause = self.cause(&issued, &error).await;
                     return Err(self.refused(&error, cause.as_deref()));
                 }
                 Outlook::Clock if clock_tried => {
@@ -287,6 +322,8 @@ impl<W: World> Attempt<'_, W> {
                         format!("still refused after {attempts} tries in {seconds} s")
                     }
                 };
+                let code = failure_code(&error).unwrap_or_default();
+                let cause = of_code(code, self.claim.tenant, &scope).unwrap_or(cause);
                 return Err(self.refused(&error, Some(&cause)));
             }
         };
@@ -375,8 +412,13 @@ impl<W: World> Attempt<'_, W> {
         Ok(list.map(|list| compare(&issued.iss, &issued.sub, audience, &list)))
     }
 
-    /// The first link that does not fit, where the list can be read and says so.
-    async fn cause(&self, issued: &IssuedToken) -> Option<String> {
+    /// The first link that does not fit: as the code says, or the list where it can be read.
+    async fn cause(&self, issued: &IssuedToken, error: &ExchangeError) -> Option<String> {
+        let code = failure_code(error).unwrap_or_default();
+        let said = of_code(code, self.claim.tenant, &self.world.arm_scope());
+        if said.is_some() {
+            return said;
+        }
         match self.compared(issued).await {
             Ok(Some(Match::Misses(miss))) => Some(miss.to_string()),
             Ok(None) => Some("the identity does not exist".to_owned()),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -48,6 +49,8 @@ pub(super) struct State {
     pub add_on: Option<bool>,
     /// The Pod Identity add-on's profile that its objects were made from last.
     pub pod_identity: Option<Value>,
+    /// Pods that have started and whose program is run.
+    pub proofs: Vec<Key>,
 }
 
 /// Where an object is stored.
@@ -163,12 +166,11 @@ impl Kubernetes {
             if key.stem.starts_with('~') {
                 continue;
             }
-            let object = doc.value();
-            for owner in owner_uids(&object) {
-                state.owned.entry(owner).or_default().insert(key.clone());
+            for owner in owners(Some(doc)) {
+                state.owned.entry(owner.uid).or_default().insert(key.clone());
             }
             if key.stem == "apiextensions.k8s.io/customresourcedefinitions/" {
-                definitions.push(object);
+                definitions.push(doc.value());
             }
             if state.queued.insert(key.clone()) {
                 state.queue.push_back(key);
@@ -183,13 +185,37 @@ impl Kubernetes {
     }
 }
 
-fn owner_uids(object: &Value) -> Vec<String> {
-    object["metadata"]["ownerReferences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|owner| Some(owner["uid"].as_str()?.to_owned()))
-        .collect()
+/// What an owner reference says.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Owner {
+    api_version: String,
+    kind: String,
+    name: String,
+    uid: String,
+    controller: bool,
+}
+
+impl Owner {
+    /// The key of an owner that controls what is in `namespace`.
+    fn key(&self, namespace: &str, kinds: &Kinds) -> Option<Key> {
+        let kind = kinds.of(&self.api_version, &self.kind)?;
+        let namespace = if kind.namespaced { namespace } else { "" };
+        self.controller.then(|| Key::new(kind, namespace, &self.name))
+    }
+}
+
+fn owners(doc: Option<&Doc>) -> Vec<Owner> {
+    #[derive(Deserialize)]
+    struct Owned {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "ownerReferences")]
+        owners: Vec<Owner>,
+    }
+    doc.and_then(Doc::part).map_or(Vec::new(), |part: Owned| part.metadata.owners)
 }
 
 impl Tx<'_> {
@@ -201,6 +227,12 @@ impl Tx<'_> {
     /// The object at this place.
     pub(super) fn get_key(&self, key: &Key) -> Option<Arc<Value>> {
         self.store.get(&key.path(&self.kube.prefix))
+    }
+
+    /// An object that was read from here, to be changed: a copy only where somebody else holds it.
+    pub(super) fn own(&self, key: &Key, object: Arc<Value>) -> Value {
+        self.store.release(&key.path(&self.kube.prefix));
+        Arc::unwrap_or_clone(object)
     }
 
     /// The document at a key of the cluster's own bookkeeping (`~…`).
@@ -256,21 +288,10 @@ impl Tx<'_> {
         object["metadata"]["resourceVersion"] = revision.to_string().into();
         let path = key.path(&self.kube.prefix);
         let before = self.store.doc(&path).cloned();
-        let old = self.store.get(&path);
         self.commit(vec![Write::put(path.clone(), object)])?;
-        let new = self.store.get(&path);
-        for owner in old.iter().flat_map(|o| owner_uids(o)) {
-            if let Some(keys) = self.state.owned.get_mut(&owner) {
-                keys.remove(key);
-            }
-        }
-        for owner in new.iter().flat_map(|o| owner_uids(o)) {
-            self.state.owned.entry(owner).or_default().insert(key.clone());
-        }
-        self.follow(key, [&old, &new]);
         let after = self.store.doc(&path).cloned();
         self.announce(revision, key, before, after);
-        new.ok_or_else(|| Status::internal("the object is gone"))
+        self.store.get(&path).ok_or_else(|| Status::internal("the object is gone"))
     }
 
     /// Removes the object and tells watches and controllers. Returns its last state, with the
@@ -280,24 +301,14 @@ impl Tx<'_> {
         let Some(old) = self.store.get(&path) else { return Ok(None) };
         let revision = self.next_revision();
         self.commit(vec![Write::remove(path)])?;
-        for owner in owner_uids(&old) {
-            if let Some(keys) = self.state.owned.get_mut(&owner) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.state.owned.remove(&owner);
-                }
-            }
-        }
         for dependent in self.owned_by(old["metadata"]["uid"].as_str().unwrap_or_default()) {
             self.enqueue(dependent);
         }
         self.state.waiting.remove(key);
         let mut last = (*old).clone();
         last["metadata"]["resourceVersion"] = revision.to_string().into();
-        let last = Some(Arc::new(last));
-        self.follow(key, [&last, &None]);
-        self.announce(revision, key, last.as_deref().map(Doc::new), None);
-        Ok(last)
+        self.announce(revision, key, Some(Doc::new(&last)), None);
+        Ok(Some(Arc::new(last)))
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> Outcome<()> {
@@ -307,17 +318,27 @@ impl Tx<'_> {
         }
     }
 
-    /// Has controllers look at an object that changed, and at its owner.
-    fn follow(&mut self, key: &Key, states: [&Option<Arc<Value>>; 2]) {
+    /// Tells controllers and watches of a change.
+    fn announce(&mut self, revision: u64, key: &Key, old: Option<Doc>, new: Option<Doc>) {
         self.enqueue(key.clone());
-        for object in states.into_iter().flatten() {
-            if let Some(owner) = controller_key(object, &key.namespace, &self.state.kinds) {
+        let (before, after) = (owners(old.as_ref()), owners(new.as_ref()));
+        for gone in before.iter().filter(|owner| !after.contains(owner)) {
+            if let Some(keys) = self.state.owned.get_mut(&gone.uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.state.owned.remove(&gone.uid);
+                }
+            }
+        }
+        for owner in &after {
+            self.state.owned.entry(owner.uid.clone()).or_default().insert(key.clone());
+        }
+        // Controllers look at owners when something that they own changes.
+        for owner in before.iter().chain(&after) {
+            if let Some(owner) = owner.key(&key.namespace, &self.state.kinds) {
                 self.enqueue(owner);
             }
         }
-    }
-
-    fn announce(&mut self, revision: u64, key: &Key, old: Option<Doc>, new: Option<Doc>) {
         if key.stem == "apiextensions.k8s.io/customresourcedefinitions/" {
             let definitions = self.list(&key.stem, None);
             let kinds =
@@ -362,15 +383,4 @@ impl Tx<'_> {
             })
             .collect()
     }
-}
-
-/// The key of the controlling owner of an object.
-pub(super) fn controller_key(object: &Value, namespace: &str, kinds: &Kinds) -> Option<Key> {
-    let owner = object["metadata"]["ownerReferences"]
-        .as_array()?
-        .iter()
-        .find(|owner| owner["controller"] == true)?;
-    let kind = kinds.of(owner["apiVersion"].as_str()?, owner["kind"].as_str()?)?;
-    let namespace = if kind.namespaced { namespace } else { "" };
-    Some(Key::new(kind, namespace, owner["name"].as_str()?))
 }

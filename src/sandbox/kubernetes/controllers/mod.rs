@@ -21,6 +21,8 @@ mod rolling;
 mod rollout;
 mod stateful_set;
 
+pub(super) use add_on::CONFIGURATION;
+
 use super::{
     Kubernetes,
     error::Outcome,

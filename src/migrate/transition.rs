@@ -164,13 +164,12 @@ fn unmask(
         ours.then(|| (step.id, claim.clone()))
     });
     let Some((proof, claim)) = proof.filter(|_| !masked.is_empty()) else { return };
-    let annotated = plan.steps.iter().find_map(|step| match &step.operation {
-        Operation::AnnotateAccount { namespace, account, .. }
-            if *namespace == workload.namespace && *account == workload.account =>
-        {
-            Some(step.id)
-        }
-        _ => None,
+    let annotated = plan.steps.iter().find_map(|step| {
+        let Operation::AnnotateAccount { namespace, account, .. } = &step.operation else {
+            return None;
+        };
+        let ours = *namespace == workload.namespace && *account == workload.account;
+        ours.then_some(step.id)
     });
     // Without the old label only an account that points at the identity answers. Where Git keeps
     // the account, it comes first.

@@ -23,6 +23,7 @@ mod executor;
 mod kubernetes_server;
 mod kubernetes_wire;
 mod migrate;
+mod migrate_gates;
 mod migrate_properties;
 mod migrate_render;
 mod migrate_sandbox;

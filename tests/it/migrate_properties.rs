@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use widentity::{
-    migrate::{Phase, Workload},
+    migrate::{Phase, Workload, transition::OldLabel},
     model::{
         AccountName, ArmId, ClientId, FailureKind, Namespace, PrincipalId,
         desired::{DesiredState, PodSelection},
@@ -327,8 +327,8 @@ async fn play(case: &Case) -> Result<(), TestCaseError> {
     for run in &case.runs {
         town.meet(usize::from(run.at), fault(run.fault));
         match run.command {
-            0 | 1 => drop(town.apply(false).await),
-            2 => drop(town.apply(true).await),
+            0 | 1 => drop(town.apply(OldLabel::Drop).await),
+            2 => drop(town.apply(OldLabel::Keep).await),
             3 | 4 => drop(town.finish(SignedDuration::ZERO).await),
             _ => drop(town.rollback(usize::from(run.who)).await),
         }
@@ -339,7 +339,7 @@ async fn play(case: &Case) -> Result<(), TestCaseError> {
     // An application that cannot sign in is put back, and stops the others.
     if let Some(name) = &failing {
         for _ in 0..4 {
-            let Ran::Ended(_) = town.apply(false).await else { unreachable!() };
+            let Ran::Ended(_) = town.apply(OldLabel::Drop).await else { unreachable!() };
         }
         let workloads = town.workloads();
         let workload = workloads.iter().find(|w| w.name() == *name).unwrap();
@@ -392,7 +392,7 @@ fn kept(case: &Case, workload: &Workload) -> Option<u8> {
 async fn settle(town: &Town, who: &BTreeSet<String>) -> Result<(), TestCaseError> {
     let mut last = None;
     for _ in 0..6 {
-        let Ran::Ended(moved) = town.apply(false).await else { unreachable!() };
+        let Ran::Ended(moved) = town.apply(OldLabel::Drop).await else { unreachable!() };
         let Some(moved) = moved else { break };
         let back: Vec<_> = moved.put_back.iter().filter(|(_, how)| *how != PutBack::Done).collect();
         prop_assert!(back.is_empty(), "{back:?}");
@@ -488,7 +488,7 @@ fn every_call_of_a_small_migration_may_be_the_last() {
     };
     let clean = runtime().block_on(async {
         let town = build(&case);
-        assert!(matches!(town.apply(false).await, Ran::Ended(Some(_))));
+        assert!(matches!(town.apply(OldLabel::Drop).await, Ran::Ended(Some(_))));
         let applied = town.fake.calls().len();
         assert!(matches!(town.finish(SignedDuration::ZERO).await, Ran::Ended(Some(_))));
         let finished = town.fake.calls().len() - applied;
@@ -502,14 +502,14 @@ fn every_call_of_a_small_migration_may_be_the_last() {
                 runtime().block_on(async {
                     let town = build(&case);
                     if stage > 0 {
-                        drop(town.apply(false).await);
+                        drop(town.apply(OldLabel::Drop).await);
                     }
                     if stage > 1 {
                         drop(town.finish(SignedDuration::ZERO).await);
                     }
                     town.meet(at, fault(kind));
                     match stage {
-                        0 => drop(town.apply(false).await),
+                        0 => drop(town.apply(OldLabel::Drop).await),
                         1 => drop(town.finish(SignedDuration::ZERO).await),
                         _ => drop(town.rollback(0).await),
                     }

@@ -9,7 +9,7 @@ use widentity::{
         self, Phase, Survey,
         manifest::{Cluster, File, Outcome, Rendered, Rendering, render},
         survey::Given,
-        transition,
+        transition::{self, OldLabel},
     },
     model::{
         ArmId, Audience,
@@ -251,10 +251,11 @@ fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
 
     let found = survey(&estate_now);
     let [workload] = found.workloads.as_slice() else { panic!("{found:#?}") };
-    assert!(transition::is_due(workload, false), "{workload:#?}");
+    assert!(transition::is_due(workload, OldLabel::Drop), "{workload:#?}");
     let plan_of = |estate: &Estate, desired: &DesiredState, world: &_| {
         let found = survey(estate);
-        let due: Vec<_> = found.workloads.iter().filter(|w| transition::is_due(w, false)).collect();
+        let due: Vec<_> =
+            found.workloads.iter().filter(|w| transition::is_due(w, OldLabel::Drop)).collect();
         let wanted = transition::desired(desired, &found.cluster, &due);
         let (mut plan, report) = plan::plan(&wanted, world, PlanOptions::default());
         transition::drop_old_labels(&mut plan, estate, &found.cluster, &wanted);
@@ -274,7 +275,7 @@ fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
     late.accounts[0].client_id = Some(CLIENT.to_owned());
     let found = survey(&late);
     assert_eq!(found.workloads[0].phase, Phase::Broken);
-    assert!(transition::is_due(&found.workloads[0], false), "{:#?}", found.workloads[0]);
+    assert!(transition::is_due(&found.workloads[0], OldLabel::Drop), "{:#?}", found.workloads[0]);
 
     // And after: it is proved and soaks, without a write.
     let mut arrived = estate(true);

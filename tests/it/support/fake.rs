@@ -633,7 +633,8 @@ impl Remote for Fake {
                     .template_annotations
                     .iter()
                     .any(|(k, v)| template.annotations.get(k) != Some(v))
-                || fields.remove_annotations.keys().any(|k| template.annotations.contains_key(k));
+                || fields.remove_annotations.keys().any(|k| template.annotations.contains_key(k))
+                || fields.remove_labels.keys().any(|k| template.labels.contains_key(k));
             template.labels.extend(fields.template_labels.clone());
             template.labels.retain(|key, _| !fields.remove_labels.contains_key(key));
             template.annotations.extend(fields.template_annotations.clone());

@@ -15,14 +15,19 @@ use tokio::sync::watch;
 use widentity::{
     execute::RunOptions,
     kubernetes::{KubeError, Place},
-    migrate::{self, Workload, matching, phase, removal::Removal, survey::Given, transition},
+    migrate::{
+        self, Workload, matching, phase,
+        removal::Removal,
+        survey::Given,
+        transition::{self, OldLabel},
+    },
     model::{
         AccountName, ArmId, Audience, ClientId, ClusterName, Namespace, RemoteFailure, Subject,
         desired::DesiredState,
         names,
         pod_identity::{
-            AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-            EstateTemplate, Install, Named, PodIdentity, TemplateBackup,
+            Assigned, AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
+            EstatePod, EstateTemplate, Install, Named, PodIdentity, TemplateBackup,
         },
         snapshot::*,
     },
@@ -54,6 +59,8 @@ pub(crate) struct PodIdentities {
     labels: BTreeMap<String, BTreeMap<String, String>>,
     /// How often MIC has been looked at since a binding went.
     looks: usize,
+    /// Bindings that went.
+    taken: Vec<(Namespace, String)>,
     uids: usize,
 }
 
@@ -331,16 +338,16 @@ impl Town {
     }
 
     /// `migrate apply`, with `--keep-old` or without; none where nothing is due.
-    pub(crate) async fn apply(&self, keep_old: bool) -> Ran<Option<Moved>> {
+    pub(crate) async fn apply(&self, old: OldLabel) -> Ran<Option<Moved>> {
         let read = self.read(SignedDuration::from_hours(24));
-        let due = apply::due(&read.survey, keep_old);
+        let due = apply::due(&read.survey, old);
         if due.is_empty() {
             return Ran::Ended(None);
         }
         let desired = transition::desired(&self.base, &cluster(), &due);
         let seen = self.fake.world().clone();
         let scope = Scope::of(&desired, "workloads.toml", true, Timestamp::UNIX_EPOCH);
-        let (planned, backups) = apply::planned(&read, &desired, &seen, scope, keep_old);
+        let (planned, backups) = apply::planned(&read, &desired, &seen, scope, old);
         let over: (&dyn Objects, &dyn widentity::execute::remote::Remote) = (self, &self.fake);
         let mut sink = |_: &_| {};
         let project = &self.base.project;
@@ -367,7 +374,19 @@ impl Town {
                 return None;
             }
             let manager = names::field_manager(&self.base.project);
-            Some(finish::remove(self, &read, &what, &manager).await)
+            let (_never, interrupt) = watch::channel(false);
+            let patience = finish::Patience::new(interrupt);
+            let mut done = finish::Finished::default();
+            for batch in finish::batches(&what) {
+                // Entries of the add-on go through ARM, which is not here.
+                let now = self.read(soak);
+                let (mut still, _) = batch.still(&finish::decide(&now, &proved, false));
+                still.add_on.clear();
+                let gone = finish::remove(self, &(), &now, &still, &manager, &patience).await;
+                done.removed.extend(gone.removed);
+                done.failure = done.failure.or(gone.failure);
+            }
+            Some(done)
         };
         self.run(run).await
     }
@@ -637,7 +656,8 @@ impl Objects for Town {
                             .push(format!("{name} goes, pod {} is not proved", pod.name));
                     }
                 }
-                have.bindings.remove(at);
+                let gone = have.bindings.remove(at);
+                have.taken.push((gone.namespace, gone.name));
                 have.looks = 0;
                 Ok(())
             })
@@ -691,22 +711,20 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
-    async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
+    async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
         let done = self.fake.call("assigned", "", |_| {
             Ok(self.change(|have| {
                 have.looks += 1;
                 // MIC is slow: what it takes back is there for one more look.
-                let slow = have.looks < 2;
-                let left = have.identities.iter().filter(|i| {
-                    let names = |b: &&Binding| b.namespace == i.namespace && b.identity == i.name;
-                    slow || have.bindings.iter().any(|b| names(&b))
+                let gone = if have.looks < 2 { have.taken.clone() } else { Vec::new() };
+                let names = have.bindings.iter().map(|b| (b.namespace.clone(), b.name.clone()));
+                let assigned = names.chain(gone).map(|(namespace, name)| Assigned {
+                    namespace: namespace.clone(),
+                    name: format!("pod-{namespace}-id-0"),
+                    uid: String::new(),
+                    binding: Some(format!("{namespace}/{name}")),
                 });
-                left.map(|i| Named {
-                    namespace: i.namespace.clone(),
-                    name: format!("node-{}-{}", i.namespace, i.name),
-                    uid: i.uid.clone(),
-                })
-                .collect()
+                assigned.collect()
             }))
         });
         done.await.map_err(failed)

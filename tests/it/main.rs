@@ -24,6 +24,7 @@ mod kubernetes_server;
 mod kubernetes_wire;
 mod migrate;
 mod migrate_faults;
+mod migrate_gates;
 mod migrate_properties;
 mod migrate_render;
 mod migrate_sandbox;

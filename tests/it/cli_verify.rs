@@ -37,7 +37,7 @@ probe = "app-configuration"
 namespace = "shop"
 service_account = "reader"
 target = "store"
-role = "Reader"
+role = "acdd72a7-3385-48ef-bd42-f606fba81ae7" # Reader: it reads the store's record
 probe = "resource-manager"
 "#;
 

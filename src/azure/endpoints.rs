@@ -127,6 +127,13 @@ impl Endpoints {
         }
     }
 
+    /// Whether a URL may be asked at all: the sandbox keeps to loopback and the hosts that it
+    /// serves.
+    pub fn may_reach(&self, url: &Url) -> bool {
+        let served = || url.host_str().is_some_and(|host| self.resolved(host).is_some());
+        !self.loopback_only || is_loopback(url) || served()
+    }
+
     /// The fixed address of a host, if it has one.
     pub(super) fn resolved(&self, host: &str) -> Option<SocketAddr> {
         let host = host.to_ascii_lowercase();

@@ -161,6 +161,8 @@ pub struct TemplateFields<'a> {
     /// Labels that others own and that go with the same write, with the values they have: pods
     /// are rolled once, not twice.
     pub remove_labels: &'a BTreeMap<String, String>,
+    /// The same of annotations.
+    pub remove_annotations: &'a BTreeMap<String, String>,
     /// Whether fields of other managers are taken over.
     pub force: bool,
 }
@@ -261,8 +263,10 @@ pub trait Remote: Send + Sync {
         at: AccountRef<'_>,
         fields: &AccountFields<'_>,
     ) -> Result<(), RemoteFailure>;
-    /// What the API server would make of a labelled pod of the account.
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure>;
+    /// What the API server would make of a labelled pod of the account, that asks for the
+    /// migration sidecar or not.
+    async fn dry_run_pod(&self, at: AccountRef<'_>, proxy: bool)
+    -> Result<Injected, RemoteFailure>;
     /// A controller and its pod template.
     async fn template(
         &self,

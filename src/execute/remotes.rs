@@ -317,9 +317,13 @@ impl Remote for Remotes {
         applied.map_err(|e| e.failure(format!("annotate {at}"))).map(drop)
     }
 
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure> {
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        proxy: bool,
+    ) -> Result<Injected, RemoteFailure> {
         let client = self.client(at.cluster).await?;
-        let injected = client.dry_run_pod(at.namespace, at.account, &self.manager()).await;
+        let injected = client.dry_run_pod(at.namespace, at.account, proxy, &self.manager()).await;
         injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {at}")))
     }
 
@@ -342,9 +346,10 @@ impl Remote for Remotes {
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
         let client = self.client(cluster).await?;
-        if !fields.remove_labels.is_empty() {
+        if !fields.remove_labels.is_empty() || !fields.remove_annotations.is_empty() {
             let switch = Switch {
                 remove_labels: fields.remove_labels,
+                remove_annotations: fields.remove_annotations,
                 labels: fields.template_labels,
                 annotations: fields.template_annotations,
             };

@@ -9,6 +9,7 @@
 mod client;
 mod connect;
 mod error;
+mod footprint;
 mod parse_meta;
 mod parse_pod;
 mod parse_template;
@@ -26,6 +27,7 @@ mod write;
 pub use client::{Client, Within};
 pub use connect::{Connect, Connection, TokenSource};
 pub use error::{Cause, KubeError};
+pub use footprint::DefinitionNow;
 pub use proof_pod::{Ended, ProofPod};
 pub use switch::{Place, Switch};
 pub use token::IssuedToken;

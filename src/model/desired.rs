@@ -192,6 +192,9 @@ pub struct DesiredWorkload {
     pub adopt: bool,
     /// A data-plane request that proves the grants work.
     pub probe: Option<Probe>,
+    /// Whether its pods get the migration sidecar, for SDKs that only know the metadata endpoint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxy: bool,
     /// Where `[[workloads]]` stands.
     pub origin: Origin,
     /// Those of its clusters that `--only`, `-n` and `--cluster` chose; all of them without such

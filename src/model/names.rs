@@ -1,6 +1,8 @@
 //! Deterministic names: what a thing is called follows from what it is, so that no state file is
 //! needed to find it again.
 
+use std::ops::RangeInclusive;
+
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
@@ -32,8 +34,15 @@ pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
 pub const TENANT_ID_ANNOTATION: &str = "azure.workload.identity/tenant-id";
 /// Service-account or pod annotation: the federated token's lifetime in seconds.
 pub const EXPIRATION_ANNOTATION: &str = "azure.workload.identity/service-account-token-expiration";
+/// Pod annotation: the webhook adds the migration sidecar, which answers requests for the metadata
+/// endpoint inside the pod. Its presence counts, whatever the value.
+pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
+/// The container that the webhook adds for [`PROXY_ANNOTATION`].
+pub const PROXY_CONTAINER: &str = "azwi-proxy";
 /// The lifetime the webhook uses when nothing is annotated, in seconds.
 pub const DEFAULT_EXPIRATION: u32 = 3600;
+/// The lifetimes the webhook takes, in seconds; it refuses pods with any other.
+pub const EXPIRATIONS: RangeInclusive<u32> = 3600..=86_400;
 /// The credential that AKS identity bindings keep on an identity; never ours to touch.
 pub const IDENTITY_BINDING_CREDENTIAL: &str = "aks-identity-binding";
 /// The default template of identity names.

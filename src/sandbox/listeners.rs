@@ -142,13 +142,8 @@ fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> Arc<Kube
 fn emulated(ctx: &Context, seed: &Seed, external: &[External]) -> Vec<ClusterRef> {
     let mut found: BTreeMap<String, ClusterRef> = BTreeMap::new();
     let now = ctx.clock.now().as_millisecond();
-    for (key, doc) in ctx.store.list("arm/subscriptions/") {
-        let parts: Vec<&str> = key.split('/').collect();
-        if parts.len() == 9
-            && parts[7] == "managedclusters"
-            && !doc["external"].is_object()
-            && !clusters::gone(&doc, now)
-        {
+    for (key, doc) in clusters::all(&ctx.store.lock()) {
+        if !doc["external"].is_object() && !clusters::gone(&doc, now) {
             let text = |name: &str| doc[name].as_str().unwrap_or_default().to_owned();
             found.insert(key, ClusterRef { name: text("cluster"), id: text("id") });
         }
@@ -174,7 +169,7 @@ fn names(ctx: &Context) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    for (_, doc) in ctx.store.list("arm/subscriptions/") {
+    for (_, doc) in clusters::all(&ctx.store.lock()) {
         if let Some(host) = doc["issuer"]
             .as_str()
             .and_then(|issuer| Some(url::Url::parse(issuer).ok()?.host_str()?.to_owned()))

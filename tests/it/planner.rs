@@ -247,6 +247,21 @@ fn a_rollout_waits_for_role_assignments_that_were_not_seen_and_says_so() {
 }
 
 #[test]
+fn a_lifetime_that_the_webhook_refuses_blocks_its_workload() {
+    let (mut desired, mut world) = proved();
+    let key = names::EXPIRATION_ANNOTATION.to_owned();
+    account(&mut world).meta.annotations.insert(key, "1h".to_owned());
+    let (plan, report) = make(&desired, &world);
+    assert!(plan.steps.is_empty(), "{:?}", verbs(&plan));
+    assert_eq!(codes(&report.blocked), ["token-expiration-invalid"]);
+
+    desired.workloads[0].token_expiration = Some(7200);
+    let (plan, report) = make(&desired, &world);
+    assert!(report.blocked.is_empty());
+    assert!(verbs(&plan).contains(&"annotate service account"));
+}
+
+#[test]
 fn an_existing_identity_without_our_tag_is_refused_unless_adopted() {
     let (mut desired, mut world) = proved();
     let id = desired.workloads[0].identity.clone();
@@ -510,6 +525,21 @@ fn an_unfinished_controller_is_waited_for_and_not_rolled_again() {
     let (plan, _) = make(&desired, &world);
     assert!(plan.changes.is_empty());
     assert_eq!(verbs(&plan), ["prove", "await rollout", "prove pods"]);
+}
+
+#[test]
+fn a_client_id_by_reference_is_not_seen_and_no_reason_to_roll() {
+    let (desired, mut world) = proved();
+    let by_reference = BTreeSet::from(["AZURE_CLIENT_ID".to_owned()]);
+    let unseen = Injected { client_ids: BTreeSet::new(), by_reference, ..injected(&mut world) };
+    inject(&mut world, &unseen);
+    let (plan, report) = make(&desired, &world);
+    assert_only_proves(&plan);
+    assert!(report.is_clear());
+
+    let other = Injected { client_ids: BTreeSet::from(["other".to_owned()]), ..unseen };
+    inject(&mut world, &other);
+    assert!(verbs(&make(&desired, &world).0).contains(&"roll"));
 }
 
 #[test]

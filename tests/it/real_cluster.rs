@@ -16,6 +16,7 @@ use crate::support::{
     cli::{Desk, Ran},
     kube_apiserver::{self, Admin, ApiServer},
     kubelet::{self, Authority},
+    pod_identity::{GROUP, custom, left, make, manifests},
 };
 
 const SUBSCRIPTION: &str = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813";
@@ -260,4 +261,45 @@ async fn a_context_without_rights_sees_nothing_and_writes_nothing(scene: &Scene)
     let path = format!("/api/v1/namespaces/{}/serviceaccounts", scene.namespace);
     let accounts = scene.admin.get(&path).await;
     assert_eq!(accounts["items"].as_array().unwrap().len(), 1, "only `default`");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_api_server_loses_pod_identity() {
+    let name = "real_cluster::a_real_api_server_loses_pod_identity";
+    let Some(assets) = kube_apiserver::assets(name) else { return };
+    let server = kube_apiserver::start(&assets, "https://issuer.test/");
+    let scene = Scene::new(&server, "shop").await;
+    let objects = manifests("default");
+    make(&scene.admin, &objects).await;
+    let at = (scene.namespace.as_str(), "unused");
+    let (collection, identity) =
+        custom("AzureIdentity", "azureidentities", at, json!({"type": 0, "resourceID": "/x"}));
+    scene.admin.create(&collection, &identity).await;
+    while scene.admin.get("/api/v1/namespaces/default/pods").await["items"][1].is_null() {
+        // MIC's pods are made; nothing runs them.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    scene.run("-c real.toml migrate uninstall").exits(64).says("no terminal");
+    scene.run("-c real.toml migrate uninstall --yes").exits(5).shows("open-metadata");
+    let allowed = "--allow-open-metadata";
+    let ran =
+        scene.run(&format!("-c real.toml -o json migrate uninstall --plan {allowed}")).exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let steps = document["clusters"][0]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), objects.len() + 2, "{document:#}");
+    assert_eq!(left(&scene.admin, &objects).await.len(), objects.len());
+
+    scene
+        .run(&format!("-c real.toml migrate uninstall --yes {allowed}"))
+        .exits(0)
+        .shows("removed AzureIdentity")
+        .shows("removed DaemonSet default/nmi (NMI)")
+        .shows("Uninstall complete: 16 steps done.");
+    assert_eq!(left(&scene.admin, &objects).await, Vec::<String>::new());
+    assert!(!scene.admin.exists(&format!("/apis/{GROUP}/v1/azureidentities")).await);
+    scene
+        .run("-c real.toml migrate uninstall --yes")
+        .exits(0)
+        .shows("No AAD Pod Identity: nothing to uninstall.");
 }

@@ -196,6 +196,7 @@ pub(super) async fn check_injection(
     namespace: &Namespace,
     account: &AccountName,
     audience: &Audience,
+    proxy: bool,
 ) -> Result<Good, Halt> {
     let cluster = context.cluster()?;
     let at = AccountRef { cluster, namespace, account };
@@ -205,12 +206,19 @@ pub(super) async fn check_injection(
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match context.read(context.remote().dry_run_pod(at)).await {
-            Ok(injected) if injected.present && injected.audience.as_ref() == Some(audience) => {
+        let failure = match context.read(context.remote().dry_run_pod(at, proxy)).await {
+            Ok(injected)
+                if injected.present
+                    && injected.audience.as_ref() == Some(audience)
+                    && injected.proxied >= proxy =>
+            {
                 return Ok(Good::done());
             }
             Ok(injected) => {
                 let have = match (&injected.present, &injected.audience) {
+                    (true, Some(have)) if have == audience => {
+                        "without the migration sidecar".to_owned()
+                    }
                     (true, Some(audience)) => format!("with audience {audience}"),
                     (true, None) => "without an audience".to_owned(),
                     (false, _) => "without the environment of workload identity".to_owned(),

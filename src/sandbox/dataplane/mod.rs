@@ -88,8 +88,8 @@ impl Call<'_> {
     /// The record of a resource by its type and globally unique name.
     fn resource(&self, kind: &str, name: &str) -> Option<Arc<Value>> {
         let end = format!("/providers/{kind}/{}", name.to_lowercase());
-        let all = self.ctx.store.list("arm/subscriptions/");
-        all.into_iter().find(|(key, _)| key.ends_with(&end)).map(|(_, doc)| doc)
+        let found = self.ctx.store.select("arm/subscriptions/", |key, _| key.ends_with(&end));
+        found.into_iter().next().map(|(_, doc)| doc)
     }
 }
 

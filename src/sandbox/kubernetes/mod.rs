@@ -18,6 +18,7 @@ mod controllers;
 mod defaults;
 mod delete;
 mod discovery;
+mod duplicates;
 mod error;
 mod fields;
 mod http;

@@ -21,7 +21,7 @@ use widentity::{
         AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
         PrincipalId, Project, RemoteFailure, Subject, desired::Feature, names, snapshot::*,
     },
-    plan::step::TemplateRef,
+    plan::step::{Sidecar, TemplateRef},
     prove::Probed,
 };
 
@@ -499,12 +499,16 @@ impl Remote for Fake {
         .await
     }
 
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure> {
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        proxy: bool,
+    ) -> Result<Injected, RemoteFailure> {
         self.call("dry_run_pod", &at.to_string(), |world| {
             let account = accounts(world, at).get(at.account).cloned();
             let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
             Ok(if self.webhook_works {
-                worlds::inject(&annotations, &Audience::default())
+                Injected { proxied: proxy, ..worlds::inject(&annotations, &Audience::default()) }
             } else {
                 Injected::default()
             })
@@ -536,15 +540,25 @@ impl Remote for Fake {
                 return Err(conflict("it was recreated"));
             };
             own_annotations(&mut template.meta, &self.project, fields.annotations);
-            let rolls =
-                fields.template_labels.iter().any(|(k, v)| template.labels.get(k) != Some(v))
-                    || fields
-                        .template_annotations
-                        .iter()
-                        .any(|(k, v)| template.annotations.get(k) != Some(v));
+            let rolls = fields
+                .template_labels
+                .iter()
+                .any(|(k, v)| template.labels.get(k) != Some(v))
+                || fields
+                    .template_annotations
+                    .iter()
+                    .any(|(k, v)| template.annotations.get(k) != Some(v))
+                || fields.remove_annotations.keys().any(|k| template.annotations.contains_key(k));
             template.labels.extend(fields.template_labels.clone());
             template.labels.retain(|key, _| !fields.remove_labels.contains_key(key));
             template.annotations.extend(fields.template_annotations.clone());
+            if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
+                worlds::sidecar(template, &Sidecar::Set, &self.project);
+            }
+            if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
+                let dropped = Sidecar::Dropped { value: value.clone() };
+                worlds::sidecar(template, &dropped, &self.project);
+            }
             if !rolls {
                 return Ok(template.clone());
             }
@@ -571,7 +585,9 @@ impl Remote for Fake {
                 };
                 let account = accounts(world, at).get(&template.account).cloned();
                 let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
-                let injected = worlds::inject(&annotations, &Audience::default());
+                let proxied = template.annotations.contains_key(names::PROXY_ANNOTATION);
+                let injected =
+                    Injected { proxied, ..worlds::inject(&annotations, &Audience::default()) };
                 let kubernetes = kubernetes(world, cluster);
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
                 let count = pods.iter().filter(|pod| pod.is_made_by(&template)).count();

@@ -112,7 +112,12 @@ impl Arm {
     /// The scale sets of a resource group, with the user-assigned identities on them.
     pub async fn scale_sets(&self, group: &ArmId) -> Result<Vec<ScaleSet>, ArmError> {
         let path = format!("{group}/providers/Microsoft.Compute/virtualMachineScaleSets");
-        let list: Vec<Value> = self.list(self.url(&path, &[COMPUTE])?, Context::default()).await?;
+        let list = self.list(self.url(&path, &[COMPUTE])?, Context::default()).await;
+        let list: Vec<Value> = match list {
+            // A group that is gone has none.
+            Err(error) if error.is_not_found() => Vec::new(),
+            list => list?,
+        };
         Ok(list.iter().filter_map(scale_set).collect())
     }
 }

@@ -46,6 +46,30 @@ fn without_identities(cluster: Value) -> Value {
     body
 }
 
+/// Whether an entry of the profile is one of these, by namespace and name.
+fn is_among(entry: &Value, wanted: &[(String, String)]) -> bool {
+    wanted.iter().any(|(namespace, name)| {
+        entry["namespace"] == namespace.as_str() && entry["name"] == name.as_str()
+    })
+}
+
+/// The entries of the profile that are among these.
+fn entries(cluster: &Value, wanted: &[(String, String)]) -> Vec<Value> {
+    let all = profile(cluster)["userAssignedIdentities"].as_array().into_iter().flatten();
+    all.filter(|entry| is_among(entry, wanted)).cloned().collect()
+}
+
+/// The body of the PUT that takes these identities out of the add-on, as `az aks pod-identity
+/// delete` does.
+fn without(cluster: Value, wanted: &[(String, String)]) -> Value {
+    let mut body = writable(cluster);
+    let profile = object(object(&mut body, "properties"), "podIdentityProfile");
+    if let Some(all) = profile["userAssignedIdentities"].as_array_mut() {
+        all.retain(|entry| !is_among(entry, wanted));
+    }
+    body
+}
+
 /// The body of the PUT that switches the add-on off.
 fn switched_off(cluster: Value) -> Value {
     let mut body = writable(cluster);
@@ -94,6 +118,29 @@ impl Arm {
     pub async fn drop_pod_identities(&self, id: &ArmId) -> Result<(), ArmError> {
         let otherwise = "the add-on still holds identities";
         self.update_cluster(id, &holds_none, &without_identities, otherwise).await.map(drop)
+    }
+
+    /// The add-on's entries for these identities, each namespace and name, as ARM has them.
+    pub async fn pod_identities(
+        &self,
+        id: &ArmId,
+        wanted: &[(String, String)],
+    ) -> Result<Vec<Value>, ArmError> {
+        let record = self.cluster_record(id).await?;
+        Ok(record.map(|cluster| entries(&cluster, wanted)).unwrap_or_default())
+    }
+
+    /// Takes these identities, each namespace and name, out of the Pod Identity add-on and waits
+    /// until that is done. Does nothing where none is there.
+    pub async fn remove_pod_identities(
+        &self,
+        id: &ArmId,
+        wanted: &[(String, String)],
+    ) -> Result<(), ArmError> {
+        let none = |cluster: &Value| entries(cluster, wanted).is_empty();
+        let change = |cluster: Value| without(cluster, wanted);
+        let otherwise = "the add-on still holds them";
+        self.update_cluster(id, &none, &change, otherwise).await.map(drop)
     }
 
     /// Switches the Pod Identity add-on off and waits until it is; with it goes what it was told
@@ -158,6 +205,22 @@ mod tests {
         assert_eq!(profile(&empty)["allowNetworkPluginKubenet"], true);
         assert_eq!(profile(&empty)["userAssignedIdentityExceptions"][0]["name"], "e");
         assert!(is_off(&json!({"properties": {}})), "never switched on");
+    }
+
+    #[test]
+    fn one_identity_goes_and_nothing_else_changes() {
+        let mut record = record();
+        let list = &mut record["properties"]["podIdentityProfile"]["userAssignedIdentities"];
+        let other = json!({"name": "a", "namespace": "m", "bindingSelector": "s"});
+        list.as_array_mut().unwrap().push(other.clone());
+        let wanted = [("n".to_owned(), "a".to_owned())];
+        assert_eq!(entries(&record, &wanted).len(), 1);
+        let body = without(record.clone(), &wanted);
+        assert_eq!(entries(&body, &wanted), Vec::<Value>::new());
+        assert_eq!(profile(&body)["userAssignedIdentities"], json!([other]));
+        let mut expected = writable(record);
+        expected["properties"]["podIdentityProfile"]["userAssignedIdentities"] = json!([other]);
+        assert_eq!(body, expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
+    sandbox,
     world::{self, World},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     model::{ArmId, Namespace},
     ops::{
         connect,
-        doctor::{self, Examined, Object, Options, Questions},
+        doctor::{self, Bare, Examined, Object, Options, Questions},
     },
     render::{doctor as shown, escape, json, text::SANDBOX},
 };
@@ -29,7 +30,16 @@ pub(super) async fn run(
     }
     let about = about(&args)?;
     let options = Options { token: !args.no_token, now: context.env.now() };
-    let with_file = context.global.sandbox || context.global.config.exists();
+    let with_file = context.global.config.exists();
+    let bare = [
+        ("--kubeconfig", args.kubeconfig.is_some()),
+        ("--cluster-id", args.cluster_id.is_some()),
+        ("--target", args.target.is_some()),
+    ];
+    if let Some((option, _)) = bare.iter().find(|(_, given)| *given && with_file) {
+        let file = context.global.config.display();
+        return Err(CliError::usage(format!("{option} is for use without a file; {file} says it")));
+    }
     let examined = tokio::select! {
         examined = Box::pin(examine(context, &args, about, options, with_file)) => examined?,
         () = interrupt.asked() => return Ok(ExitCode::Interrupted),
@@ -68,16 +78,37 @@ async fn examine(
         return Err(CliError::failed(format!("{file} does not exist"))
             .hint("without a file: widentity doctor deploy/NAME -n NAMESPACE --context CONTEXT"));
     };
+    let said = Bare {
+        kubeconfig: args.kubeconfig.clone(),
+        context: args.context.first().cloned(),
+        cluster_id: id("--cluster-id", args.cluster_id.as_deref())?,
+        target: id("--target", args.target.as_deref())?,
+        role: args.role.clone(),
+        options: Vec::new(),
+    };
+    let (target, said) = if context.global.sandbox {
+        sandbox::without_file(context, said)?
+    } else {
+        (world::without_file(context, args.auth), said)
+    };
     let output = context.output;
     let waits = Arc::new(move |what: &str| {
         output.note(&format!("waiting for {}", escape::terminal(what)));
     });
-    let target = world::without_file(context, args.auth);
     let reach = connect::without_file(target, waits).await;
-    let to = args.context.first().cloned();
-    let wanted = args.target.as_deref().map(ArmId::new);
-    let questions = doctor::bare(namespace, &object, args.kubeconfig.clone(), to, wanted);
+    let questions = doctor::bare(namespace, &object, said);
     finish(Box::pin(doctor::doctor(reach, questions, None, options)).await)
+}
+
+/// An ARM id of the command line.
+fn id(option: &str, text: Option<&str>) -> Result<Option<ArmId>, CliError> {
+    let Some(text) = text else { return Ok(None) };
+    let id = ArmId::new(text);
+    if id.subscription().is_none() {
+        return Err(CliError::usage(format!("{option}: `{text}` is no id of a resource"))
+            .hint("it begins with /subscriptions/"));
+    }
+    Ok(Some(id))
 }
 
 async fn in_world(

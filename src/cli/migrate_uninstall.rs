@@ -63,6 +63,7 @@ async fn overview(
         now: context.env.now(),
         // What soaks is not clean yet, however long it has soaked.
         soak: SignedDuration::from_hours(24),
+        shelf: &world.shelf,
     };
     let mut overview = tokio::select! {
         overview = ops::overview(request, &world.connected) => overview,

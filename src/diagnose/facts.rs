@@ -24,6 +24,8 @@ pub(super) struct Facts<'a> {
     /// The client id that tokens are asked for.
     pub(super) client: Option<ClientId>,
     pub(super) identity: Option<&'a ObservedIdentity>,
+    /// How many live pods were compared.
+    pub(super) live_pods: usize,
 }
 
 impl<'a> Facts<'a> {
@@ -64,6 +66,7 @@ impl<'a> Facts<'a> {
             issuer: None,
             client: identity.map(|identity| identity.client_id),
             identity,
+            live_pods: 0,
         }
     }
 

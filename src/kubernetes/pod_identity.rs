@@ -15,8 +15,8 @@ use crate::model::{
     AccountName, Namespace, RemoteFailure,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{
-        BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-        EstateTemplate, Install, Named, PodException, PodIdentity,
+        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
+        EstatePod, EstateTemplate, Install, Named, PodException, PodIdentity,
     },
     snapshot::{Strategy, TemplateKind},
 };
@@ -79,6 +79,17 @@ pub(super) fn binding(object: &Value) -> Binding {
         identity: text(either(spec, &["azureIdentity", "AzureIdentity"])),
         selector: text(either(spec, &["selector", "Selector"])),
     }
+}
+
+/// An `AzureAssignedIdentity`: it holds its binding whole.
+fn assigned(object: &Value) -> Assigned {
+    let Named { namespace, name, uid } = named(object);
+    let of = &object["spec"]["azureBindingRef"]["metadata"];
+    let binding = match (of["namespace"].as_str(), of["name"].as_str()) {
+        (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+        (None | Some(_), _) => None,
+    };
+    Assigned { namespace, name, uid, binding }
 }
 
 fn exception(object: &Value) -> PodException {
@@ -281,6 +292,8 @@ pub(super) fn pod(object: &Value) -> EstatePod {
     let typed: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
     let injected = parse_pod::injected(&typed);
     let phase = object["status"]["phase"].as_str().unwrap_or_default();
+    let ended = matches!(phase, "Succeeded" | "Failed");
+    let deleted = meta["deletionTimestamp"].is_string();
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     let account = object["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty());
     EstatePod {
@@ -289,7 +302,9 @@ pub(super) fn pod(object: &Value) -> EstatePod {
         account: AccountName::from(account.unwrap_or("default")),
         labels: map(&meta["labels"]),
         controller,
-        gone: meta["deletionTimestamp"].is_string() || matches!(phase, "Succeeded" | "Failed"),
+        gone: deleted || ended,
+        ending: deleted && !ended,
+        proxied: injected.proxied,
         ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
         host_network: object["spec"]["hostNetwork"] == true,
         client_ids: if injected.present {
@@ -379,8 +394,9 @@ impl Client {
     }
 
     /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
-        let found = self.collect(GROUP, "azureassignedidentities", &[], |o| Some(named(o))).await?;
+    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
+        let each = |o: &Value| Some(assigned(o));
+        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
         Ok(found.unwrap_or_default())
     }
 
@@ -414,7 +430,7 @@ impl Client {
                 |o| Some(exception(o))
             ),
             read!("AzureAssignedIdentity objects", GROUP, "azureassignedidentities", &[], |o| {
-                Some(named(o))
+                Some(assigned(o))
             }),
         );
         estate.installed = identities.is_some()
@@ -425,6 +441,11 @@ impl Client {
         estate.bindings = bindings.unwrap_or_default();
         estate.exceptions = exceptions.unwrap_or_default();
         estate.assigned = assigned.unwrap_or_default();
+        // Neither is worth stopping for: the dry run before the first roll knows better.
+        estate.version = self.version().await.unwrap_or_default();
+        let namespaces = self.namespaces().await.unwrap_or_default();
+        let enforced = namespaces.into_iter().filter_map(|(name, level)| Some((name, level?)));
+        estate.pod_security = enforced.collect();
         let mut kinds = match self.versions().await {
             Ok(versions) => versions.kinds(),
             Err(error) => {

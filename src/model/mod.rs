@@ -13,6 +13,7 @@ pub mod origin;
 pub mod pod_identity;
 pub mod roles;
 pub mod secret;
+pub mod sidecar;
 pub mod snapshot;
 pub mod suggest;
 

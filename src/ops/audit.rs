@@ -174,18 +174,18 @@ async fn facts(client: &Client) -> Result<KubernetesFacts, KubeError> {
     let (namespaces, accounts, templates, pods, webhook, others) = futures::join!(
         client.namespaces(),
         client.accounts(None),
-        client.templates(None),
+        client.templates_with(None, cluster_facts::details),
         client.pods(None),
         cluster_facts::webhook(client),
         others(client),
     );
     let (pod_identity, provider_classes, keda) = others;
     let templates = templates?.into_iter().map(|(namespace, templates)| {
-        let plain = |template| cluster_facts::with_details(template, None);
-        (namespace, templates.into_iter().map(plain).collect())
+        let whole = templates.into_iter().map(|(seen, details)| details.of(seen));
+        (namespace, whole.collect())
     });
     Ok(KubernetesFacts {
-        namespaces: namespaces?.into_iter().collect(),
+        namespaces: namespaces?.into_keys().collect(),
         accounts: accounts?,
         templates: templates.collect(),
         pods: pods?,

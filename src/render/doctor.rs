@@ -73,6 +73,12 @@ fn details(out: &mut String, found: &Break) {
                 let _ = writeln!(out, "  fix: {}", terminal(command));
             }
         }
+        Fix::Look { text, commands } => {
+            let _ = writeln!(out, "  fix: {}", terminal(text));
+            for command in commands {
+                let _ = writeln!(out, "  see: {}", terminal(command));
+            }
+        }
         Fix::Toml { table, line, then } => {
             let _ = writeln!(out, "  fix: write in {}:  {}", terminal(table), terminal(line));
             for command in then {

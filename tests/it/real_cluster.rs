@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::support::{
     cli::{Desk, Ran},
     kube_apiserver::{self, Admin, ApiServer},
+    kubelet::{self, Authority},
     pod_identity::{GROUP, custom, left, make, manifests},
 };
 
@@ -138,8 +139,13 @@ impl Scene {
             ran
         };
         let kubelet = async {
+            let authority = Authority {
+                host: self.azure.text("authority").to_owned(),
+                ca_file: self.azure.text("ca_file").to_owned(),
+            };
             while !over.load(Ordering::SeqCst) {
                 self.admin.run_pods(&self.namespace).await;
+                self.admin.run_proofs(&self.namespace, &authority).await;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
@@ -209,6 +215,42 @@ async fn a_real_api_server_goes_from_nothing_to_proved() {
         .exits(0)
         .shows("No changes. Your infrastructure matches the configuration.");
     scene.run("-c real.toml verify").exits(0).shows("Proof: 1 of 1 proved");
+    if kubelet::can_run(name) {
+        by_a_pod(&scene).await;
+    }
+    a_pod_that_never_ends_is_removed_with_the_run(&scene).await;
+}
+
+async fn proof_pods(scene: &Scene) -> usize {
+    let path = format!("/api/v1/namespaces/{}/pods", scene.namespace);
+    let pods = scene.admin.get(&format!("{path}?labelSelector=widentity.dev%2Fproof")).await;
+    let pods = pods["items"].as_array().unwrap();
+    pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).count()
+}
+
+/// The script runs for real: its curl asks Entra with the token that this API server issued.
+async fn by_a_pod(scene: &Scene) {
+    let ran = scene.run("-c real.toml verify --method job --timeout 2m").exits(0);
+    ran.shows("proved by job");
+    assert_eq!(proof_pods(scene).await, 0);
+}
+
+/// Without a kubelet the pod stays as it is until the run is interrupted.
+async fn a_pod_that_never_ends_is_removed_with_the_run(scene: &Scene) {
+    let mut command = scene.desk.command("-c real.toml verify --method job");
+    scene.azure.sign_in(&mut command).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let made = async {
+        while proof_pods(scene).await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), made).await.unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let code = tokio::task::block_in_place(|| child.wait().unwrap().code());
+    assert_eq!(code, Some(8));
+    assert_eq!(proof_pods(scene).await, 0);
 }
 
 async fn a_context_without_rights_sees_nothing_and_writes_nothing(scene: &Scene) {

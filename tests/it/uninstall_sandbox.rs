@@ -106,6 +106,7 @@ impl World {
             sandbox: true,
             now: Timestamp::now(),
             soak: SignedDuration::from_hours(24),
+            shelf: &(),
         };
         overview(request, &self.connected).await
     }

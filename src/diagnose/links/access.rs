@@ -2,14 +2,14 @@
 
 use crate::{
     diagnose::{
-        evidence::{Grant, Target},
+        evidence::Grant,
         facts::Facts,
         fix::quoted,
         link::{Fix, State},
     },
     model::{
         ArmId, PrincipalId, roles,
-        snapshot::{Observation, ObservedAssignment},
+        snapshot::{Observation, ObservedAssignment, ObservedTarget},
     },
 };
 
@@ -29,7 +29,7 @@ fn answered(facts: &Facts<'_>) -> bool {
 }
 
 /// The vault (or other target) that a scope lies in, where its settings were read.
-fn target_of<'a>(facts: &Facts<'a>, scope: &ArmId) -> Option<(&'a ArmId, &'a Target)> {
+fn target_of<'a>(facts: &Facts<'a>, scope: &ArmId) -> Option<(&'a ArmId, &'a ObservedTarget)> {
     let found = facts.evidence.targets.iter().find(|(id, _)| scope.is_within(id))?;
     Some((found.0, found.1.present()?))
 }

@@ -3,6 +3,7 @@
 use super::client::{Meaning, meaning};
 use crate::{
     diagnose::{
+        evidence::DryRun,
         facts::Facts,
         keys,
         link::{Fix, State},
@@ -72,6 +73,24 @@ fn stray_keys(facts: &mut Facts<'_>, account: &ObservedAccount) {
 /// The annotation is not there: misspelt, put elsewhere, or forgotten.
 fn absent(facts: &mut Facts<'_>, account: &ObservedAccount) -> Result<String, State> {
     let name = facts.account.clone();
+    if let Some(literal) = facts.literal("AZURE_CLIENT_ID") {
+        match value_of(facts, literal) {
+            Ok(shown) => {
+                facts.note(
+                    "client-id-in-manifest",
+                    format!(
+                        "the manifest sets AZURE_CLIENT_ID itself; service account {name} names \
+                         none"
+                    ),
+                    "",
+                );
+                return Ok(shown);
+            }
+            // What the file wants to be written there repairs the account, too.
+            Err(broken) if !facts.in_file() => return Err(broken),
+            Err(_) => {}
+        }
+    }
     if let Some(key) = keys::near(account.meta.annotations.keys(), KEY) {
         let value = account.meta.annotations.get(key).cloned().unwrap_or_default();
         let value = if value.parse::<TenantId>().is_ok() { value } else { facts.client_value() };
@@ -88,17 +107,6 @@ fn absent(facts: &mut Facts<'_>, account: &ObservedAccount) -> Result<String, St
             format!("service account {name} has {KEY} as a label; it must be an annotation"),
             facts.annotate(KEY, &value),
         ));
-    }
-    if let Some(literal) = facts.literal("AZURE_CLIENT_ID")
-        && !facts.in_file()
-    {
-        let shown = value_of(facts, literal)?;
-        facts.note(
-            "client-id-in-manifest",
-            format!("the manifest sets AZURE_CLIENT_ID itself; service account {name} names none"),
-            "",
-        );
-        return Ok(shown);
     }
     if facts.identity_binding() {
         return Err(missing(facts));
@@ -267,8 +275,13 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
 /// The webhook writes its own tenant into pods whose account names none.
 fn webhook_tenant(facts: &Facts<'_>) -> Option<State> {
     let tenant = facts.tenant()?.to_string();
-    let webhook = facts.evidence.webhook.present()?;
-    let wrote = webhook.tenant.as_deref().filter(|wrote| !wrote.is_empty())?;
+    let settings = facts.evidence.webhook.present().and_then(|webhook| webhook.tenant.as_deref());
+    // What admission writes is worth more than what the settings say.
+    let tried = match facts.evidence.dry_run.present() {
+        Some(DryRun::Admitted(injected)) => injected.tenant_ids.first().map(String::as_str),
+        Some(DryRun::Denied(_)) | None => None,
+    };
+    let wrote = tried.or(settings).filter(|wrote| !wrote.is_empty())?;
     (!wrote.eq_ignore_ascii_case(&tenant)).then(|| {
         State::broken(
             "webhook-tenant-differs",

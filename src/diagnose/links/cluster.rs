@@ -23,12 +23,18 @@ pub(in crate::diagnose) fn cluster(facts: &mut Facts<'_>) -> State {
             return State::broken(
                 "cluster-not-found",
                 format!("cluster {id} does not exist"),
-                Fix::command("az aks list --query \"[].id\" -o tsv"),
+                Fix::look(
+                    "correct the cluster's id; these exist",
+                    "az aks list --query \"[].id\" -o tsv",
+                ),
             );
         }
         Observation::Unknown(failure) => {
             if let Some(server) = evidence.server.present() {
                 return if failure.kind == FailureKind::NotReached {
+                    if let Some(hint) = &failure.hint {
+                        facts.note("cluster-id-unknown", failure.message.clone(), hint);
+                    }
                     State::holds(format!("API server {} answers; ARM was not asked", server.host))
                 } else {
                     State::unseen(failure)

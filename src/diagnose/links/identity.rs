@@ -76,10 +76,13 @@ fn not_found(facts: &Facts<'_>, client: &str) -> State {
             "no identity has client id {client} ({names} were listed): deleted, made anew, or of \
              another tenant"
         ),
-        Fix::command(format!(
-            "az identity list --query {}",
-            quoted("[].{name:name,clientId:clientId}")
-        )),
+        Fix::look(
+            "annotate the account with the client id of an identity that exists",
+            format!(
+                "az identity list --query {} -o table",
+                quoted("[].{name:name,clientId:clientId}")
+            ),
+        ),
     )
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     super::{
@@ -118,12 +118,8 @@ pub(super) fn definition(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         .filter(|v| v["storage"] == true)
         .map(|v| v["name"].clone())
         .collect();
-    tx.modify(&kind, &object, &status_manager(), |object| {
-        let names = object["spec"]["names"].clone();
-        let status = &mut object["status"];
-        if !status.is_object() {
-            *status = json!({});
-        }
+    let names = object["spec"]["names"].clone();
+    tx.modify_status(&kind, object, &status_manager(), |status| {
         status["acceptedNames"] = names;
         status["storedVersions"] = stored.into();
         set_condition(status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);

@@ -11,6 +11,7 @@ mod disruption;
 mod events;
 mod garbage;
 mod job;
+mod mic;
 mod namespace;
 mod pod_identity;
 mod pods;
@@ -19,6 +20,8 @@ mod revisions;
 mod rolling;
 mod rollout;
 mod stateful_set;
+
+pub(super) use add_on::CONFIGURATION;
 
 use super::{
     Kubernetes,
@@ -61,6 +64,7 @@ impl Kubernetes {
 }
 
 fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
+    mic::sync(tx, key)?;
     if garbage::collect(tx, key)? {
         return Ok(());
     }

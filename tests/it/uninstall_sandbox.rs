@@ -23,6 +23,7 @@ use widentity::{
 
 use crate::support::{
     arm::{Served, answered, json as with_body},
+    cli::Desk,
     kube_apiserver::Admin,
     pod_identity::{self, GROUP, assigned, custom, left, make, manifests},
     worlds,
@@ -152,6 +153,21 @@ impl World {
         seen
     }
 
+    async fn scale_mic(&self, replicas: u32) {
+        let path = "/apis/apps/v1/namespaces/default/deployments/mic";
+        let body = json!({"spec": {"replicas": replicas}});
+        let kind = "application/merge-patch+json";
+        self.admin.send(http::Method::PATCH, path, kind, &body).await;
+        // MIC runs as long as one of its pods is available.
+        let settled = async {
+            let available = |object: &Value| object["status"]["availableReplicas"].as_u64();
+            while available(&self.admin.get(path).await).unwrap_or(0) != u64::from(replicas) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_mins(1), settled).await.is_ok());
+    }
+
     async fn record(&self) -> Value {
         let path = format!("{}{API}", self.cluster);
         answered(self.served.arm("GET", &path)).await.unwrap().1
@@ -210,6 +226,8 @@ async fn an_installation_goes_and_a_second_run_finds_nothing() {
 async fn what_is_assigned_is_waited_for_and_never_deleted() {
     let mut world = World::installed().await;
     world.patience = Duration::from_millis(100);
+    // MIC does not run.
+    world.scale_mic(0).await;
     let one = assigned("default", "p-shop-id");
     make(&world.admin, std::slice::from_ref(&one)).await;
     let (what, ran) = world.uninstall(BOTH).await;
@@ -218,17 +236,10 @@ async fn what_is_assigned_is_waited_for_and_never_deleted() {
     let objects = manifests("default");
     assert_eq!(left(&world.admin, &objects).await.len(), objects.len(), "nothing went");
 
-    // MIC takes it back while it is waited for.
+    // Running again, it takes it back while it is waited for.
     world.patience = Duration::from_mins(2);
-    let path = format!("{}/p-shop-id", one.0);
-    let mic = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        world.admin.delete(&path).await;
-        let body = json!({"metadata": {"finalizers": null}});
-        let kind = "application/merge-patch+json";
-        world.admin.send(http::Method::PATCH, &path, kind, &body).await;
-    };
-    let ((_, ran), ()) = tokio::join!(world.uninstall(BOTH), mic);
+    world.scale_mic(2).await;
+    let (_, ran) = world.uninstall(BOTH).await;
     assert_eq!(ran.unwrap().end, End::Complete);
     assert_eq!(left(&world.admin, &objects).await, Vec::<String>::new());
 }
@@ -449,10 +460,10 @@ async fn an_update_of_the_cluster_that_fails_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_definition_takes_its_objects_along_in_the_sandbox_as_in_kubernetes() {
-    let world = World::installed().await;
-    let one = assigned("default", "held");
-    make(&world.admin, std::slice::from_ref(&one)).await;
+    let world = World::start().await;
     let definition = pod_identity::definition("AzureAssignedIdentity", "azureassignedidentities");
+    let one = assigned("default", "held");
+    make(&world.admin, &[definition.clone(), one.clone()]).await;
     let path = format!("{}/azureassignedidentities.{GROUP}", definition.0);
     world.admin.delete(&path).await;
     // Its finalizer holds the object, and the object holds the definition.
@@ -471,4 +482,42 @@ async fn a_definition_takes_its_objects_along_in_the_sandbox_as_in_kubernetes() 
     // Made again, it holds nothing of what was.
     make(&world.admin, std::slice::from_ref(&definition)).await;
     assert!(!world.admin.exists(&object).await);
+}
+
+const SMALL: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
+
+#[test]
+fn where_nothing_is_left_it_says_so_and_wrong_words_are_answered() {
+    let desk = Desk::new();
+    desk.write("workloads.toml", SMALL);
+    let free = "No AAD Pod Identity: nothing to uninstall.";
+    desk.run("--sandbox migrate uninstall --plan").exits(0).shows(free);
+    desk.run("--sandbox migrate uninstall --yes").exits(0).shows(free);
+    desk.run("--sandbox -o markdown migrate uninstall --plan").exits(0).shows(free);
+    let ran = desk.run("--sandbox -o json migrate uninstall --plan").exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["clusters"][0]["steps"], json!([]));
+    assert_eq!(document["sandbox"], true);
+    desk.run("--sandbox migrate uninstall").exits(64).says("migrate uninstall --plan");
+    desk.run("--sandbox migrate uninstall --plan --yes").exits(64);
+    desk.run("--sandbox migrate uninstall --dry-run").exits(64).says("the flag is `--plan`");
+    desk.run("--sandbox -o toml migrate uninstall --plan").exits(64);
+    desk.run("--sandbox migrate uninstall --plan --cluster x").exits(64).says("no cluster `x`");
 }

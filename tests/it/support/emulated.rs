@@ -145,6 +145,12 @@ impl Emulated {
                 continue;
             };
             let mut doc = (*doc).clone();
+            let fields: serde_json::Map<String, Value> = members(&seen["meta"]["annotations"])
+                .map(|(key, _)| (format!("f:{key}"), json!({})))
+                .collect();
+            doc["metadata"]["managedFields"] = json!([{"manager": "kubectl-client-side-apply",
+                "operation": "Update", "apiVersion": "v1", "time": self.world["now"],
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:annotations": fields}}}]);
             for part in ["annotations", "labels"] {
                 doc["metadata"][part] = seen["meta"].get(part).cloned().unwrap_or(json!({}));
             }
@@ -327,7 +333,11 @@ fn azure(store: &Store, world: &Value, cluster: &str) {
         let app = json!({"principal": principal, "name": name, "identity": id});
         writes.push(Write::put(format!("apps/{client}"), app));
     }
-    for (id, listed) in members(&world["credentials"]) {
+    let exists = |id: &str| {
+        items(&world["identities"]["present"])
+            .any(|seen| text(&seen["id"]).eq_ignore_ascii_case(id))
+    };
+    for (id, listed) in members(&world["credentials"]).filter(|(id, _)| exists(id)) {
         for seen in items(&listed["present"]) {
             let name = text(&seen["name"]);
             let full = format!("{id}/federatedIdentityCredentials/{name}");

@@ -17,6 +17,7 @@ mod cli_sandbox;
 mod config;
 mod corpus;
 mod corpus_fixes;
+mod doctor_reads;
 mod examples;
 mod executor;
 mod kubernetes_server;

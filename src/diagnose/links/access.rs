@@ -208,12 +208,6 @@ fn absent(facts: &Facts<'_>, principal: PrincipalId, grant: &Grant) -> (&'static
     }
     let same = seen.iter().filter(covers).filter(|a| fits(grant, a));
     for held in same {
-        if facts.evidence.gone_principals.contains(&held.principal_id) {
-            return (
-                "role-other-principal",
-                format!("; principal {} has it, which no longer exists", held.principal_id),
-            );
-        }
         let identities = facts.evidence.identities.present().map_or(&[][..], Vec::as_slice);
         let owner = identities.iter().find(|identity| identity.principal_id == held.principal_id);
         if let Some(owner) = owner {

@@ -255,9 +255,12 @@ fn near_client<'a>(facts: &Facts<'a>, client: ClientId) -> Option<&'a ObservedId
     }
     let identities = facts.evidence.identities.present()?;
     let have = client.to_string();
-    let mut near =
-        identities.iter().filter(|identity| edits(&have, &identity.client_id.to_string(), 3) <= 3);
-    near.next().filter(|_| near.next().is_none())
+    let distance =
+        |identity: &&'a ObservedIdentity| edits(&have, &identity.client_id.to_string(), 3);
+    let nearest = identities.iter().min_by_key(distance)?;
+    let least = distance(&nearest);
+    let ties = identities.iter().filter(|identity| distance(identity) == least).count();
+    (least <= 3 && ties == 1).then_some(nearest)
 }
 
 fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {

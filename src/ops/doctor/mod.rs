@@ -220,7 +220,6 @@ fn assemble(
         identities: not_asked(),
         credentials: BTreeMap::new(),
         assignments: Assignments::default(),
-        gone_principals: Vec::new(),
         targets: BTreeMap::new(),
         token: not_asked(),
         exchange: not_asked(),

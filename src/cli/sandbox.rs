@@ -18,7 +18,7 @@ use super::{
     files,
     interrupt::Interrupt,
     main::Context,
-    seed, served, world,
+    seed, served, shelf, world,
 };
 use crate::{
     execute::exit::ExitCode,
@@ -307,6 +307,12 @@ pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
                 return Err(CliError::failed(format!("cannot remove {}: {error}", file.display())));
             }
         }
+    }
+    let backups = shelf::of_sandbox(context);
+    if backups.exists() {
+        fs::remove_dir_all(&backups).map_err(|error| {
+            CliError::failed(format!("cannot remove {}: {error}", backups.display()))
+        })?;
     }
     drop(held);
     context.output.note(&format!("{}: the world is forgotten", path.display()));

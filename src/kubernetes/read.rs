@@ -1,6 +1,6 @@
 //! Reading: lists page by page into snapshot types.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -70,18 +70,22 @@ impl Client {
         Ok(found.issuer)
     }
 
-    /// Every namespace.
-    pub async fn namespaces(&self) -> Result<BTreeSet<Namespace>, KubeError> {
-        let each = |found: &mut BTreeSet<Namespace>, object: Bare| {
-            found.insert(Namespace(object.metadata.name));
+    /// Every namespace, with the Pod Security level that its label enforces.
+    pub async fn namespaces(&self) -> Result<BTreeMap<Namespace, Option<String>>, KubeError> {
+        let each = |found: &mut BTreeMap<Namespace, Option<String>>, object: Bare| {
+            let level = enforced(&object);
+            found.insert(Namespace(object.metadata.name), level);
         };
         self.list("/api/v1/namespaces", each).await
     }
 
-    /// Whether a namespace exists.
-    pub async fn namespace_exists(&self, namespace: &Namespace) -> Result<bool, KubeError> {
+    /// A namespace's enforced Pod Security level, or none where the namespace does not exist.
+    pub async fn namespace(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<Option<Option<String>>, KubeError> {
         let path = format!("/api/v1/namespaces/{}", segment(namespace.as_str()));
-        Ok(self.find::<Bare>(path).await?.is_some())
+        Ok(self.find::<Bare>(path).await?.as_ref().map(enforced))
     }
 
     /// Service accounts by namespace; a namespace without any is not in the map.
@@ -266,6 +270,11 @@ impl Client {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Source: Kubernetes documentation, "Pod Security Admission".
+fn enforced(namespace: &Bare) -> Option<String> {
+    namespace.metadata.labels.get("pod-security.kubernetes.io/enforce").cloned()
 }
 
 fn steer<'a>(steering: &Steering, templates: impl Iterator<Item = &'a mut ObservedTemplate>) {

@@ -94,6 +94,19 @@ async fn snapshot(
             namespaces.len() <= NAMESPACES_ONE_BY_ONE,
         ),
     );
+    let mut pod_security = BTreeMap::new();
+    let namespaces = existing.into_iter().map(|(namespace, seen)| {
+        let seen = match seen {
+            Observation::Present(level) => {
+                pod_security.extend(level.map(|level| (namespace.clone(), level)));
+                Observation::Present(())
+            }
+            Observation::Absent => Observation::Absent,
+            Observation::Unknown(failure) => Observation::Unknown(failure),
+        };
+        (namespace, seen)
+    });
+    let namespaces = namespaces.collect();
     Ok(KubernetesSnapshot {
         evidence: Evidence {
             host: client.host().to_owned(),
@@ -103,7 +116,7 @@ async fn snapshot(
             },
         },
         version,
-        namespaces: existing,
+        namespaces,
         accounts,
         templates,
         pods,
@@ -112,6 +125,7 @@ async fn snapshot(
             Ok(None) => Observation::Absent,
             Err(error) => Observation::Unknown(at.failure("list mutating webhooks", &error)),
         },
+        pod_security,
     })
 }
 
@@ -131,13 +145,15 @@ impl Reading<'_> {
         error.failure(format!("{what} of cluster {}", self.cluster))
     }
 
-    /// Which of the namespaces exist: by the list, or by name where it is denied.
-    async fn namespaces(&self) -> BTreeMap<Namespace, Observation<()>> {
-        let there = |yes: bool| if yes { Observation::Present(()) } else { Observation::Absent };
+    /// Which of the namespaces exist, with the Pod Security level that each enforces: by the list,
+    /// or by name where it is denied.
+    async fn namespaces(&self) -> BTreeMap<Namespace, Observation<Option<String>>> {
+        let there =
+            |found: Option<Option<String>>| found.map_or(Observation::Absent, Observation::Present);
         let all = match self.client.namespaces().await {
             Ok(all) => {
                 let look =
-                    |namespace: &Namespace| (namespace.clone(), there(all.contains(namespace)));
+                    |namespace: &Namespace| (namespace.clone(), there(all.get(namespace).cloned()));
                 return self.namespaces.iter().map(look).collect();
             }
             Err(error) => error,
@@ -148,8 +164,8 @@ impl Reading<'_> {
             return self.namespaces.iter().map(unknown).collect();
         }
         let each = self.namespaces.iter().map(|namespace| async move {
-            let seen = match self.client.namespace_exists(namespace).await {
-                Ok(yes) => there(yes),
+            let seen = match self.client.namespace(namespace).await {
+                Ok(found) => there(found),
                 Err(error) => {
                     let what = format!("read namespace {namespace}");
                     Observation::Unknown(self.failure(&what, &error))

@@ -243,7 +243,7 @@ async fn facts(client: &Client) -> Result<KubernetesFacts, KubeError> {
         (namespace, whole.collect())
     });
     Ok(KubernetesFacts {
-        namespaces: namespaces?.into_iter().collect(),
+        namespaces: namespaces?.into_keys().collect(),
         accounts: accounts?,
         templates: templates.collect(),
         pods: pods?,

@@ -4,13 +4,23 @@
 //! `{id, name, location, tags, identity, sku, properties, issuer, cluster, etag, operation,
 //! external}`. `cluster` is the name that configuration and kubeconfigs use.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     context::{ClusterRef, Context},
-    store::Write,
+    store::{Guard, Write},
 };
+
+/// The records of all clusters with their keys, also of those whose deletion has ended.
+pub(super) fn all(world: &Guard<'_>) -> Vec<(String, Arc<Value>)> {
+    world.select("arm/subscriptions/", |key, _| {
+        let parts: Vec<&str> = key.split('/').collect();
+        parts.len() == 9 && parts[7] == "managedclusters"
+    })
+}
 
 /// The operation of a record that has not ended at `now`, in milliseconds.
 pub(super) fn under_way(doc: &Value, now: i64) -> Option<&Value> {

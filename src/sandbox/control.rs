@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{context::Context, entra, faults::Rule, store::Write, summary};
+use super::{clusters, context::Context, entra, faults::Rule, store::Write, summary};
 
 /// The router, to be merged with ARM's.
 pub(super) fn router(ctx: Arc<Context>) -> Router {
@@ -66,11 +66,9 @@ async fn webhook(
 ) -> StatusCode {
     let Some(down) = body["down"].as_bool() else { return StatusCode::BAD_REQUEST };
     let mut world = ctx.store.lock();
-    let found = world.list("arm/subscriptions/").into_iter().find(|(key, doc)| {
-        key.contains("/managedclusters/")
-            && doc["cluster"] == cluster.as_str()
-            && !doc["external"].is_object()
-    });
+    let found = clusters::all(&world)
+        .into_iter()
+        .find(|(_, doc)| doc["cluster"] == cluster.as_str() && !doc["external"].is_object());
     let Some((key, _)) = found else { return StatusCode::NOT_FOUND };
     let key = format!("kube/{}/~options", key.trim_start_matches("arm/"));
     let mut options = world.get(&key).map_or_else(|| json!({}), |doc| (*doc).clone());

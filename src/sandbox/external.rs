@@ -6,7 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::{Value, json};
 
-use super::{admission::RegistrationError, context::Context, entra::http_get, store::Write};
+use super::{
+    admission::RegistrationError, clusters, context::Context, entra::http_get, store::Write,
+};
 
 /// `--cluster NAME=KUBECONFIG`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +85,7 @@ impl External {
         let version = version.as_str().unwrap_or_default().trim_start_matches('v').to_owned();
         let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(33);
         let mut world = ctx.store.lock();
-        let (key, record) = world
-            .list("arm/subscriptions/")
+        let (key, record) = clusters::all(&world)
             .into_iter()
             .find(|(_, doc)| doc["cluster"] == self.name.as_str())
             .ok_or(ExternalError::Unknown)?;

@@ -8,15 +8,14 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Write as _},
+    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
+    doc::Doc,
     ready::Ready,
     store::{Sink, Store, Write},
 };
@@ -59,20 +58,26 @@ pub enum FileError {
 struct Snapshot {
     version: u32,
     revision: u64,
-    docs: BTreeMap<String, Value>,
+    docs: BTreeMap<String, Doc>,
 }
 
 #[derive(Serialize)]
 struct SnapshotRef<'a> {
     version: u32,
     revision: u64,
-    docs: BTreeMap<&'a str, &'a Value>,
+    docs: BTreeMap<&'a str, &'a Doc>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Line {
     revision: u64,
     writes: Vec<Write>,
+}
+
+#[derive(Serialize)]
+struct LineRef<'a> {
+    revision: u64,
+    writes: &'a [Write],
 }
 
 /// The format of snapshot and log.
@@ -125,7 +130,7 @@ impl Files {
         let kept = revision;
         let torn = files.replay(&mut docs, &mut revision)?;
         if revision != kept || !snapshot.exists() {
-            files.write_snapshot(&docs, revision)?;
+            files.write_snapshot(docs.iter().map(|(key, doc)| (key.as_str(), doc)), revision)?;
         }
         files.folded.set(revision);
         let log = private(&files.log, |options| options.append(true).create(true))
@@ -140,8 +145,7 @@ impl Files {
     pub fn fold(&self, store: &Store) -> Result<(), FileError> {
         let world = store.lock();
         if world.revision() != self.folded.get() {
-            let docs = world.list("").into_iter().collect();
-            self.write_snapshot(&docs, world.revision())?;
+            self.write_snapshot(world.range("", ""), world.revision())?;
             self.folded.set(world.revision());
         }
         let log = private(&self.log, |options| options.write(true).create(true))
@@ -164,7 +168,7 @@ impl Files {
         self.snapshot.parent().unwrap_or(Path::new("."))
     }
 
-    fn read_snapshot(&self) -> Result<(BTreeMap<String, Arc<Value>>, u64), FileError> {
+    fn read_snapshot(&self) -> Result<(BTreeMap<String, Doc>, u64), FileError> {
         let path = &self.snapshot;
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -181,31 +185,31 @@ impl Files {
             let reason = format!("version {} is not known here", snapshot.version);
             return Err(damaged(1, reason));
         }
-        let docs = snapshot.docs.into_iter().map(|(key, doc)| (key, Arc::new(doc))).collect();
-        Ok((docs, snapshot.revision))
+        Ok((snapshot.docs, snapshot.revision))
     }
 
     /// Applies the log. Returns whether a torn last line was dropped.
     fn replay(
         &self,
-        docs: &mut BTreeMap<String, Arc<Value>>,
+        docs: &mut BTreeMap<String, Doc>,
         revision: &mut u64,
     ) -> Result<bool, FileError> {
-        let text = match std::fs::read(&self.log) {
-            Ok(bytes) => bytes,
+        let mut log = match File::open(&self.log) {
+            Ok(file) => BufReader::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(at("reading", &self.log)(source)),
         };
-        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-        let count = lines.len();
-        for (index, line) in lines.into_iter().enumerate() {
+        let mut text = Vec::new();
+        for number in 1.. {
+            text.clear();
+            log.read_until(b'\n', &mut text).map_err(at("reading", &self.log))?;
             // A whole line ends in a line feed, so the last piece is empty or torn.
-            if index + 1 == count {
-                return Ok(!line.is_empty());
+            if text.last() != Some(&b'\n') {
+                break;
             }
-            let line: Line = serde_json::from_slice(line).map_err(|error| FileError::Damaged {
+            let line: Line = serde_json::from_slice(&text).map_err(|error| FileError::Damaged {
                 path: self.log.clone(),
-                line: index + 1,
+                line: number,
                 reason: error.to_string(),
             })?;
             // A run that ended between folding and emptying left lines that are in the snapshot.
@@ -215,24 +219,21 @@ impl Files {
             *revision = line.revision;
             for write in line.writes {
                 match write.value {
-                    Some(value) => drop(docs.insert(write.key, Arc::new(value))),
+                    Some(doc) => drop(docs.insert(write.key, doc)),
                     None => drop(docs.remove(&write.key)),
                 }
             }
         }
-        Ok(false)
+        Ok(!text.is_empty())
     }
 
-    fn write_snapshot(
+    fn write_snapshot<'a>(
         &self,
-        docs: &BTreeMap<String, Arc<Value>>,
+        docs: impl Iterator<Item = (&'a str, &'a Doc)>,
         revision: u64,
     ) -> Result<(), FileError> {
-        let docs = docs.iter().map(|(key, doc)| (key.as_str(), &**doc)).collect();
-        let snapshot = SnapshotRef { version: VERSION, revision, docs };
-        let text = serde_json::to_vec(&snapshot)
-            .map_err(|error| at("writing", &self.snapshot)(error.into()))?;
-        write_private(&self.snapshot, &text)
+        let snapshot = SnapshotRef { version: VERSION, revision, docs: docs.collect() };
+        replace_private(&self.snapshot, |file| Ok(serde_json::to_writer(file, &snapshot)?))
     }
 }
 
@@ -268,13 +269,21 @@ fn private(path: &Path, how: impl Fn(&mut OpenOptions) -> &mut OpenOptions) -> i
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace_private(path, |file| file.write_all(bytes))
+}
+
+fn replace_private(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), FileError> {
     let draft = path.with_extension("new");
     // A draft of an earlier run may have other permissions.
     drop(std::fs::remove_file(&draft));
     let write = || {
-        let mut file = private(&draft, |options| options.write(true).create_new(true))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let file = private(&draft, |options| options.write(true).create_new(true))?;
+        let mut file = BufWriter::new(file);
+        fill(&mut file)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&draft, path)
     };
     write().map_err(at("writing", path))
@@ -286,7 +295,7 @@ struct Log {
 
 impl Sink for Log {
     fn append(&mut self, revision: u64, writes: &[Write]) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&Line { revision, writes: writes.to_vec() })?;
+        let mut line = serde_json::to_vec(&LineRef { revision, writes })?;
         line.push(b'\n');
         // One write call: a line is whole or it is the last and torn.
         self.file.write_all(&line)

@@ -11,7 +11,7 @@ use super::{
     control, dataplane, endpoints,
     entra::{self, Entra, Issuers},
     external::{External, Known},
-    kubernetes::Kubernetes,
+    kubernetes::{Kubelet, Kubernetes},
     seed::Seed,
     server::{Bound, Servers},
     start::StartError,
@@ -104,11 +104,12 @@ impl Listeners {
         serve(self.graph, "graph", entra::graph_router(Arc::clone(ctx)));
         serve(self.data_plane, "data", dataplane::router(Arc::clone(ctx)));
         serve(self.issuers, "issuers", entra::issuer_router(Arc::clone(ctx)));
-        let mut clusters = Vec::new();
+        let (mut clusters, mut kubelets) = (Vec::new(), Vec::new());
         for (cluster, bound) in self.clusters {
             tokens::signing_key(ctx, &cluster.id)?;
-            let router = api_server(ctx, &cluster, seed);
-            serve(bound, &format!("cluster/{}", cluster.name), router);
+            let server = api_server(ctx, &cluster, seed);
+            kubelets.push(Kubelet::new(Arc::clone(&server))?);
+            serve(bound, &format!("cluster/{}", cluster.name), server.router());
             clusters.push(cluster);
         }
         let mut webhooks = Vec::new();
@@ -117,12 +118,15 @@ impl Listeners {
             let webhook = Webhook::new(ctx, known.client.clone(), known.minor);
             serve(bound, &format!("webhook/{name}"), webhook.router());
         }
+        for kubelet in kubelets {
+            servers.run(|stop| kubelet.run(stop));
+        }
         Ok(Served { servers, clusters, webhooks })
     }
 }
 
 /// The API server of an emulated cluster, with the seed's objects in it.
-fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router {
+fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> Arc<Kubernetes> {
     let server = Kubernetes::new(Arc::clone(ctx), cluster.clone());
     for seeded in seed.clusters.iter().filter(|seeded| seeded.cluster.key() == cluster.key()) {
         for (object, message) in server.seed_objects(seeded.kubernetes_objects()) {
@@ -131,20 +135,15 @@ fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Ro
             tracing::warn!(cluster = cluster.name, kind, name, message, "seed object refused");
         }
     }
-    server.router()
+    server
 }
 
 /// Clusters that this process serves: all of the world but those behind which a real one stands.
 fn emulated(ctx: &Context, seed: &Seed, external: &[External]) -> Vec<ClusterRef> {
     let mut found: BTreeMap<String, ClusterRef> = BTreeMap::new();
     let now = ctx.clock.now().as_millisecond();
-    for (key, doc) in ctx.store.list("arm/subscriptions/") {
-        let parts: Vec<&str> = key.split('/').collect();
-        if parts.len() == 9
-            && parts[7] == "managedclusters"
-            && !doc["external"].is_object()
-            && !clusters::gone(&doc, now)
-        {
+    for (key, doc) in clusters::all(&ctx.store.lock()) {
+        if !doc["external"].is_object() && !clusters::gone(&doc, now) {
             let text = |name: &str| doc[name].as_str().unwrap_or_default().to_owned();
             found.insert(key, ClusterRef { name: text("cluster"), id: text("id") });
         }
@@ -161,8 +160,16 @@ fn emulated(ctx: &Context, seed: &Seed, external: &[External]) -> Vec<ClusterRef
 
 /// Names besides loopback for which the listeners' certificate is good.
 fn names(ctx: &Context) -> Vec<String> {
-    let mut names = vec!["*.vault.azure.net".to_owned(), "*.blob.core.windows.net".to_owned()];
-    for (_, doc) in ctx.store.list("arm/subscriptions/") {
+    // The authority's is the name that pods know it by.
+    let mut names: Vec<String> = [
+        "*.vault.azure.net",
+        "*.blob.core.windows.net",
+        "*.azconfig.io",
+        "login.microsoftonline.com",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for (_, doc) in clusters::all(&ctx.store.lock()) {
         if let Some(host) = doc["issuer"]
             .as_str()
             .and_then(|issuer| Some(url::Url::parse(issuer).ok()?.host_str()?.to_owned()))

@@ -11,6 +11,7 @@ pub mod clusters;
 pub mod context;
 mod control;
 pub mod dataplane;
+pub mod doc;
 pub mod endpoints;
 pub mod entra;
 pub mod external;

@@ -227,6 +227,10 @@ impl Adding<'_, '_> {
                 doc["properties"]["allowSharedKeyAccess"] = false.into();
                 doc["containers"] = json!(["example"]);
             }
+            "microsoft.appconfiguration/configurationstores" => {
+                doc["properties"]["publicNetworkAccess"] = "Enabled".into();
+                doc["keys"] = json!({ "example": "made by the sandbox" });
+            }
             _ => {}
         }
         self.writes.push(Write::put(key, doc));

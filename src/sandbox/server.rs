@@ -74,6 +74,14 @@ impl Servers {
         self.tasks.spawn(accept(bound.listener, tls, site, stop));
     }
 
+    /// Runs a task beside the listeners; it is told to stop with them.
+    pub(super) fn run<F>(&mut self, task: impl FnOnce(watch::Receiver<bool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.subscribe()));
+    }
+
     /// Stops accepting, lets requests under way finish for a moment, then drops them.
     pub(super) async fn stop(mut self) {
         self.stop.send_replace(true);

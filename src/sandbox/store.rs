@@ -1,4 +1,4 @@
-//! The whole sandbox world as one ordered map from key to JSON document.
+//! The whole sandbox world as one ordered map from key to JSON document ([`Doc`]).
 //!
 //! Keys are slash-separated and lower-cased where Azure compares without case, for example
 //! `arm/subscriptions/<s>/resourcegroups/<g>/providers/microsoft.managedidentity/…` or
@@ -7,12 +7,19 @@
 //! client was told is what a restart finds.
 
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::doc::Doc;
+
+/// How many documents are also kept parsed: what one change of a rollout touches.
+const RECENT: usize = 64;
 
 /// One write: the new document, or `None` for removal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,18 +28,22 @@ pub struct Write {
     pub key: String,
     /// The new document; `None` removes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<Value>,
+    pub value: Option<Doc>,
+    /// The same, parsed, where the writer had it.
+    #[serde(skip)]
+    parsed: Option<Arc<Value>>,
 }
 
 impl Write {
     /// A write that puts `value` at `key`.
     pub fn put(key: impl Into<String>, value: Value) -> Self {
-        Self { key: key.into(), value: Some(value) }
+        let doc = Doc::new(&value);
+        Self { key: key.into(), value: Some(doc), parsed: Some(Arc::new(value)) }
     }
 
     /// A write that removes `key`.
     pub fn remove(key: impl Into<String>) -> Self {
-        Self { key: key.into(), value: None }
+        Self { key: key.into(), value: None, parsed: None }
     }
 }
 
@@ -48,9 +59,32 @@ pub struct Store {
 }
 
 struct Inner {
-    docs: BTreeMap<String, Arc<Value>>,
+    docs: BTreeMap<String, Doc>,
     revision: u64,
     sink: Option<Box<dyn Sink>>,
+    recent: RefCell<Recent>,
+}
+
+/// The documents that were read or written last, parsed; the oldest first. A document never
+/// changes, so nothing here is ever stale.
+#[derive(Default)]
+struct Recent(VecDeque<(Doc, Arc<Value>)>);
+
+impl Recent {
+    fn value(&mut self, doc: &Doc) -> Arc<Value> {
+        let at = self.0.iter().rposition(|(known, _)| known.is(doc));
+        let entry = at.and_then(|at| self.0.remove(at));
+        let (doc, value) = entry.unwrap_or_else(|| (doc.clone(), Arc::new(doc.value())));
+        self.add(doc, Arc::clone(&value));
+        value
+    }
+
+    fn add(&mut self, doc: Doc, value: Arc<Value>) {
+        self.0.push_back((doc, value));
+        if self.0.len() > RECENT {
+            self.0.pop_front();
+        }
+    }
 }
 
 impl Store {
@@ -60,12 +94,9 @@ impl Store {
     }
 
     /// A store that starts from `docs` at `revision` and appends later writes to `sink`.
-    pub fn new(
-        docs: BTreeMap<String, Arc<Value>>,
-        revision: u64,
-        sink: Option<Box<dyn Sink>>,
-    ) -> Self {
-        Self { inner: Mutex::new(Inner { docs, revision, sink }) }
+    pub fn new(docs: BTreeMap<String, Doc>, revision: u64, sink: Option<Box<dyn Sink>>) -> Self {
+        let recent = RefCell::default();
+        Self { inner: Mutex::new(Inner { docs, revision, sink, recent }) }
     }
 
     /// Locks the store for a read-decide-write section. Hold it briefly and never across an await.
@@ -84,6 +115,16 @@ impl Store {
         self.lock().list(prefix)
     }
 
+    /// The documents below `prefix` that `wanted` picks by their key and text, in key order. Only
+    /// they are parsed.
+    pub fn select(
+        &self,
+        prefix: &str,
+        wanted: impl Fn(&str, &Doc) -> bool,
+    ) -> Vec<(String, Arc<Value>)> {
+        self.lock().select(prefix, wanted)
+    }
+
     /// Commits one batch of writes without looking first.
     pub fn commit(&self, writes: Vec<Write>) -> std::io::Result<u64> {
         self.lock().commit(writes)
@@ -96,19 +137,57 @@ pub struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// The document at `key`.
+    /// The document at `key`, parsed.
     pub fn get(&self, key: &str) -> Option<Arc<Value>> {
-        self.inner.docs.get(key).cloned()
+        self.inner.docs.get(key).map(|doc| self.parsed(doc))
+    }
+
+    /// The document at `key`.
+    pub fn doc(&self, key: &str) -> Option<&Doc> {
+        self.inner.docs.get(key)
+    }
+
+    /// Keeps the document at `key` no longer parsed: its reader goes on with a copy of its own.
+    pub(super) fn release(&self, key: &str) {
+        if let Some(doc) = self.inner.docs.get(key) {
+            self.inner.recent.borrow_mut().0.retain(|(known, _)| !known.is(doc));
+        }
     }
 
     /// All documents whose key starts with `prefix`, in key order.
     pub fn list(&self, prefix: &str) -> Vec<(String, Arc<Value>)> {
+        self.select(prefix, |_, _| true)
+    }
+
+    /// The documents below `prefix` that `wanted` picks by their key and text, in key order. Only
+    /// they are parsed.
+    pub fn select(
+        &self,
+        prefix: &str,
+        wanted: impl Fn(&str, &Doc) -> bool,
+    ) -> Vec<(String, Arc<Value>)> {
+        self.range(prefix, "")
+            .filter(|(key, doc)| wanted(key, doc))
+            .map(|(key, doc)| (key.to_owned(), self.parsed(doc)))
+            .collect()
+    }
+
+    /// The documents whose key starts with `prefix` and comes after `after`, in key order.
+    pub fn range<'b>(
+        &'b self,
+        prefix: &'b str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'b str, &'b Doc)> + use<'b> {
+        let first = if after >= prefix { Bound::Excluded(after) } else { Bound::Included(prefix) };
         self.inner
             .docs
-            .range(prefix.to_owned()..)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), Arc::clone(value)))
-            .collect()
+            .range::<str, _>((first, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, doc)| (key.as_str(), doc))
+    }
+
+    fn parsed(&self, doc: &Doc) -> Arc<Value> {
+        self.inner.recent.borrow_mut().value(doc)
     }
 
     /// The revision of the last commit; grows by one with each.
@@ -124,10 +203,14 @@ impl Guard<'_> {
             sink.append(revision, &writes)?;
         }
         inner.revision = revision;
+        let recent = inner.recent.get_mut();
         for write in writes {
             match write.value {
-                Some(value) => {
-                    inner.docs.insert(write.key, Arc::new(value));
+                Some(doc) => {
+                    if let Some(parsed) = write.parsed {
+                        recent.add(doc.clone(), parsed);
+                    }
+                    inner.docs.insert(write.key, doc);
                 }
                 None => {
                     inner.docs.remove(&write.key);
@@ -135,5 +218,47 @@ impl Guard<'_> {
             }
         }
         Ok(revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ranges_begin_after_a_key_and_end_with_the_prefix() {
+        let store = Store::in_memory();
+        let keys = ["a/1", "a/2", "a/3", "a0", "b/1"];
+        let writes = keys.iter().map(|key| Write::put(*key, json!({"key": key}))).collect();
+        store.commit(writes).unwrap();
+        let world = store.lock();
+        let found = |prefix: &str, after: &str| -> Vec<String> {
+            world.range(prefix, after).map(|(key, _)| key.to_owned()).collect()
+        };
+        assert_eq!(found("a/", ""), ["a/1", "a/2", "a/3"]);
+        assert_eq!(found("a/", "a/1"), ["a/2", "a/3"]);
+        assert_eq!(found("a/", "a/3"), [""; 0]);
+        assert_eq!(found("", "a0"), ["b/1"]);
+        let two = world.select("a/", |key, _| key.ends_with('2'));
+        assert_eq!(two, [("a/2".to_owned(), Arc::new(json!({"key": "a/2"})))]);
+    }
+
+    #[test]
+    fn what_is_parsed_is_what_is_stored() {
+        let store = Store::in_memory();
+        for round in 0..3 {
+            for key in 0..2 * RECENT {
+                let value = json!({"round": round, "key": key});
+                store.commit(vec![Write::put(key.to_string(), value)]).unwrap();
+                store.commit(vec![Write::remove("gone")]).unwrap();
+            }
+            for key in 0..2 * RECENT {
+                let wanted = json!({"round": round, "key": key});
+                assert_eq!(*store.get(&key.to_string()).unwrap(), wanted);
+            }
+        }
+        assert!(store.lock().inner.recent.borrow().0.len() <= RECENT);
     }
 }

@@ -70,6 +70,8 @@ struct Decision {
     pods: Vec<String>,
     #[serde(default)]
     adopt: bool,
+    #[serde(default)]
+    proxy: bool,
 }
 
 impl Decision {
@@ -87,6 +89,7 @@ impl Decision {
             managed_by: ManagedBy::Auto,
             adopt: self.adopt,
             probe: None,
+            proxy: self.proxy,
             origin: Origin { file: "w.toml".to_owned(), line: 1, column: 1 },
             selected: ["prod".into()].into(),
         }
@@ -220,6 +223,10 @@ fn a_survey_does_not_depend_on_the_order_of_what_was_read() {
     }
 }
 
+/// The fixtures in which something may be removed.
+const GO: [&str; 4] =
+    ["soaked", "soaked-with-sidecar", "switched-and-scaled-to-zero", "binding-removed"];
+
 /// A binding never goes while anything still lives by it.
 #[test]
 fn no_binding_goes_while_anything_lives_by_it() {
@@ -241,8 +248,7 @@ fn no_binding_goes_while_anything_lives_by_it() {
             assert!(users.clone().count() > 0, "{name}");
             assert!(users.clone().all(|w| arrived(w.phase)), "{name}");
         }
-        let stays =
-            !matches!(name.as_str(), "soaked" | "switched-and-scaled-to-zero" | "binding-removed");
+        let stays = !GO.contains(&name.as_str());
         assert_eq!(what.bindings.is_empty() && what.identities.is_empty(), stays, "{name}");
     }
 }

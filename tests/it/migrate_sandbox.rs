@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use url::Url;
 use widentity::{
     execute::RunOptions,
-    migrate::{Phase, Verdict, toml},
+    migrate::{Phase, Verdict, toml, transition::OldLabel},
     model::{
         ArmId,
         desired::{Access, DesiredState},
@@ -22,7 +22,11 @@ use widentity::{
     ops::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
-        migrate::{Overview, PutBack, Request, apply, finish, overview, rollback},
+        migrate::{
+            Overview, PutBack, Request, apply,
+            finish::{self, Finishing, Patience},
+            overview, rollback,
+        },
     },
     plan::{self, PlanOptions},
     sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster},
@@ -193,15 +197,38 @@ impl World {
     }
 
     async fn overview_after(&self, soak: SignedDuration) -> Overview {
-        let request =
-            Request { desired: &self.desired, sandbox: true, now: Timestamp::now(), soak };
-        overview(request, &self.connected).await
+        overview(Request { soak, ..self.request() }, &self.connected).await
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            desired: &self.desired,
+            sandbox: true,
+            now: Timestamp::now(),
+            soak: SignedDuration::from_hours(24),
+            shelf: &(),
+        }
+    }
+
+    fn finishing<'a>(&'a self, proved: &'a BTreeSet<String>) -> Finishing<'a> {
+        let (_never, interrupt) = watch::channel(false);
+        Finishing {
+            request: Request { soak: SignedDuration::ZERO, ..self.request() },
+            connected: &self.connected,
+            proved,
+            unassign: false,
+            patience: Patience { look: Duration::from_millis(100), ..Patience::new(interrupt) },
+        }
     }
 
     async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
+        self.apply_and(rollout, OldLabel::Drop).await
+    }
+
+    async fn apply_and(&self, rollout: Duration, old: OldLabel) -> (Vec<(String, PutBack)>, bool) {
         let before = self.overview().await;
         let now = Timestamp::now();
-        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now).await;
+        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now, old).await;
         let (_never, interrupt) = watch::channel(false);
         let (mut put_back, mut good) = (Vec::new(), true);
         for one in &moves {
@@ -213,7 +240,9 @@ impl World {
             };
             let mut quiet = |_: &_| {};
             let done =
-                apply::apply(one, &before, &self.connected, options, &mut quiet).await.unwrap();
+                apply::apply(one, &before, self.request(), &self.connected, options, &mut quiet)
+                    .await
+                    .unwrap();
             good &= done.report.counts.failed == 0;
             put_back.extend(done.put_back);
         }
@@ -272,7 +301,7 @@ async fn workloads_move_in_one_roll_the_engine_agrees_and_one_goes_back() {
 
     let read = &overview.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
-    let how = rollback::undo(read, backup, &overview.project, &world.connected).await;
+    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
     assert_eq!(how, PutBack::Done);
     let back = world.deployment("w001").await;
     assert_eq!(template(&back)["labels"], template(&before)["labels"]);
@@ -375,7 +404,8 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
     let what = finish::decide(&over.clusters[0], &one, false);
     assert_eq!((what.bindings.len(), what.identities.len(), what.kept.len()), (1, 1, 1));
     let what = finish::decide(&over.clusters[0], &proved, false);
-    let done = finish::finish(&over.clusters[0], &what, &over, &world.connected).await;
+    let finishing = world.finishing(&proved);
+    let done = finish::finish(&over.clusters[0], &what, &finishing).await;
     assert_eq!(done.failure, None);
     assert_eq!(done.removed.len(), 4, "{:?}", done.removed);
     assert_eq!(world.phases().await, [Phase::Cleaned; 2]);
@@ -383,7 +413,7 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
     let after = world.overview().await;
     let read = &after.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
-    let how = rollback::undo(read, backup, &after.project, &world.connected).await;
+    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
     assert_eq!(how, PutBack::Done);
     let again = world.overview().await;
     let estate = &again.clusters[0].estate;

@@ -331,6 +331,79 @@ async fn lists_page_consistently_and_expire() {
 }
 
 #[tokio::test]
+async fn pages_over_all_namespaces_skip_none() {
+    let world = World::new();
+    // `a-b/` sorts before `a/`, though `a` sorts before `a-b`.
+    for namespace in ["a", "a-b"] {
+        let body = json!({"metadata": {"name": namespace}});
+        assert_eq!(world.post("/api/v1/namespaces", body).await.code, 201);
+        for index in 0..3 {
+            let path = format!("/api/v1/namespaces/{namespace}/secrets");
+            let body = json!({"metadata": {"name": format!("s{index}")}});
+            assert_eq!(world.post(&path, body).await.code, 201);
+        }
+    }
+    for limit in 1..=6 {
+        let (mut seen, mut path) = (Vec::new(), format!("/api/v1/secrets?limit={limit}"));
+        loop {
+            let page = world.get(&path).await.body;
+            for item in page["items"].as_array().unwrap() {
+                assert!(item.get("kind").is_none() && item.get("apiVersion").is_none(), "{item}");
+                let of = |field: &str| item["metadata"][field].as_str().unwrap().to_owned();
+                seen.push(format!("{}/{}", of("namespace"), of("name")));
+            }
+            let Some(token) = page["metadata"]["continue"].as_str() else { break };
+            path = format!("/api/v1/secrets?limit={limit}&continue={token}");
+        }
+        let all = ["a-b/s0", "a-b/s1", "a-b/s2", "a/s0", "a/s1", "a/s2"];
+        assert_eq!(seen, all, "limit={limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_list_comes_whole() {
+    let world = World::new();
+    let filler = "x".repeat(40_000);
+    for index in 0..6 {
+        let body = json!({"metadata": {"name": format!("p{index}")}, "data": {"x": filler}});
+        assert_eq!(world.post(MAPS, body).await.code, 201);
+    }
+    let list = world.get(MAPS).await.body;
+    assert_eq!(list["kind"], "ConfigMapList");
+    let items = list["items"].as_array().unwrap();
+    assert_eq!(items.iter().filter(|item| item["data"]["x"] == filler.as_str()).count(), 6);
+}
+
+#[tokio::test]
+async fn bodies_may_be_yaml() {
+    let world = World::new();
+    let send = |method: &str, path: &str, media: &str, text: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, "Bearer admin")
+            .header(header::CONTENT_TYPE, media)
+            .body(Body::from(text.to_owned()))
+            .unwrap();
+        world.answer(request)
+    };
+    let text =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata: {port: \"80\", on: 'yes'}\n";
+    let made = send("POST", MAPS, "application/yaml", text).await;
+    assert_eq!((made.code, &made.body["data"]), (201, &json!({"port": "80", "on": "yes"})));
+    let path = format!("{MAPS}/y?fieldManager=it");
+    let applied = send("PATCH", &path, APPLY, &text.replace("'yes'", "'no'")).await;
+    assert_eq!((applied.code, applied.body["reason"].as_str()), (409, Some("Conflict")));
+    let forced = format!("{path}&force=true");
+    let applied = send("PATCH", &forced, APPLY, &text.replace("'yes'", "'no'")).await;
+    assert_eq!((applied.code, &applied.body["data"]["on"]), (200, &json!("no")));
+    for (method, path, media) in [("POST", MAPS, "application/yaml"), ("PATCH", &path, APPLY)] {
+        let refused = send(method, path, media, "a: [1\nb: }").await;
+        assert_eq!((refused.code, refused.body["reason"].as_str()), (400, Some("BadRequest")));
+    }
+}
+
+#[tokio::test]
 async fn a_deployment_rolls_within_its_bounds_and_can_be_undone() {
     let world = World::new();
     world.deploy("web", 4).await;

@@ -290,6 +290,8 @@ pub(super) fn template(kind: TemplateKind, object: &Value) -> Option<Template> {
         labels: part(&pod["metadata"]["labels"]),
         annotations: part(&pod["metadata"]["annotations"]),
         literal_env,
+        host_network: false,
+        windows: false,
         strategy: Strategy::NextRun,
         progress: Progress::default(),
     };

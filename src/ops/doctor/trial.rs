@@ -74,7 +74,7 @@ async fn ask_admission(
     namespace: &Namespace,
     account: &AccountName,
 ) -> Observation<DryRun> {
-    match client.dry_run_pod(namespace, account, "widentity").await {
+    match client.dry_run_pod(namespace, account, false, "widentity").await {
         Ok(injected) => Observation::Present(DryRun::Admitted(injected)),
         Err(error) if about_us(&error) => {
             Observation::Unknown(error.failure(format!("dry-run a pod in {namespace}")))

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    call::{Call, Refusal, Reply, page, stamp},
+    call::{Call, Refusal, Reply, items, page, stamp},
     groups,
 };
 use crate::sandbox::{
@@ -56,7 +56,8 @@ pub(super) fn list(call: &Call, depth: usize) -> Result<Reply, Refusal> {
     let scope = scope(call, depth);
     let filter = Filter::parse(call.query("$filter").unwrap_or_default())?;
     let listed = call.listed();
-    let items = call.ctx.store.list(ASSIGNMENTS).into_iter().filter(|(_, doc)| {
+    let world = call.ctx.store.lock();
+    let items = items(call, &world, ASSIGNMENTS, |_| true).filter(|(_, doc)| {
         let held = doc["scope"].as_str().unwrap_or_default();
         let above = roles::within(&scope, held);
         let below = !filter.at_scope && roles::within(held, &scope);
@@ -297,7 +298,8 @@ fn principal_type(call: &Call, principal: Uuid, given: Option<&str>) -> Result<S
 
 fn unique(world: &Guard<'_>, scope: &str, principal: Uuid, role: Uuid) -> Result<(), Refusal> {
     let (principal, role) = (principal.to_string(), role.to_string());
-    let twin = world.list(ASSIGNMENTS).into_iter().find(|(_, doc)| {
+    let theirs = world.select(ASSIGNMENTS, |_, doc| doc.text().contains(&principal));
+    let twin = theirs.into_iter().find(|(_, doc)| {
         doc["principalId"] == principal.as_str() && doc["role"] == role.as_str() && at(doc, scope)
     });
     let Some((_, twin)) = twin else { return Ok(()) };
@@ -313,6 +315,9 @@ fn unique(world: &Guard<'_>, scope: &str, principal: Uuid, role: Uuid) -> Result
 
 fn limit(world: &Guard<'_>, call: &Call) -> Result<(), Refusal> {
     let Some(subscription) = call.subscription() else { return Ok(()) };
+    if world.range(ASSIGNMENTS, "").take(MOST).count() < MOST {
+        return Ok(());
+    }
     let below = format!("/subscriptions/{subscription}");
     let count = world
         .list(ASSIGNMENTS)

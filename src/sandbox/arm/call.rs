@@ -7,10 +7,17 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, response},
     response::Response,
 };
+use base64::{
+    Engine as _,
+    engine::general_purpose::{GeneralPurpose, URL_SAFE_NO_PAD},
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::sandbox::context::Context;
+use crate::sandbox::{context::Context, store::Guard};
+
+/// How the last key of a page is written in a skip token.
+const SKIP: GeneralPurpose = URL_SAFE_NO_PAD;
 
 /// Who sends a request, from the claims of its verified access token.
 #[derive(Debug, Clone)]
@@ -82,6 +89,12 @@ impl Call {
     /// The present, in milliseconds since the epoch.
     pub(super) fn now_ms(&self) -> i64 {
         self.ctx.clock.now().as_millisecond()
+    }
+
+    /// The last key of the page before, from the skip token of a next link.
+    fn after(&self) -> Option<String> {
+        let token = SKIP.decode(self.query("$skiptoken")?).ok()?;
+        String::from_utf8(token).ok()
     }
 
     /// A test for what lists show already of what was made at a time in milliseconds.
@@ -270,29 +283,39 @@ pub(super) fn stamp(ms: i64) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%3f0000Z").to_string()
 }
 
+/// The documents below `prefix` that come after the page before the one that was asked for and
+/// whose key is `wanted`. They are parsed as the page takes them.
+pub(super) fn items<'a, F: Fn(&str) -> bool>(
+    call: &Call,
+    world: &'a Guard<'_>,
+    prefix: &'a str,
+    wanted: F,
+) -> impl Iterator<Item = (&'a str, Value)> + use<'a, F> {
+    let after = call.after().unwrap_or_default();
+    world
+        .range(prefix, &after)
+        .filter(move |(key, _)| wanted(key))
+        .map(|(key, doc)| (key, doc.value()))
+}
+
 /// One page of `items` (which must be sorted by their key) as `{"value": […], "nextLink"?}`.
 ///
 /// The next link is absolute and carries the query of the first request plus a skip token that
 /// names the last key, so a page is right even if the list changed meanwhile. Only what is on the page is rendered.
-pub(super) fn page<T>(
+pub(super) fn page<K: AsRef<str>, T>(
     call: &Call,
-    items: impl IntoIterator<Item = (String, T)>,
+    items: impl IntoIterator<Item = (K, T)>,
     default_size: usize,
     render: impl Fn(&str, T) -> Value,
 ) -> Reply {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
     let size = call.query("$top").and_then(|top| top.parse().ok()).unwrap_or(default_size).max(1);
-    let after = call
-        .query("$skiptoken")
-        .and_then(|token| B64.decode(token).ok())
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let mut rest =
-        items.into_iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after));
+    let after = call.after().unwrap_or_default();
+    let mut rest = items.into_iter().filter(|(key, _)| key.as_ref() > after.as_str());
     let mut values = Vec::new();
     let mut last = String::new();
     for (key, value) in rest.by_ref().take(size) {
-        values.push(render(&key, value));
-        last = key;
+        values.push(render(key.as_ref(), value));
+        key.as_ref().clone_into(&mut last);
     }
     let mut body = json!({ "value": values });
     if rest.next().is_some() {
@@ -302,7 +325,7 @@ pub(super) fn page<T>(
                 query.append_pair(name, value);
             }
         }
-        query.append_pair("$skiptoken", &B64.encode(last));
+        query.append_pair("$skiptoken", &SKIP.encode(last));
         let path = call.segments.iter().fold(String::new(), |mut path, segment| {
             path.push('/');
             path.push_str(&segment.replace('%', "%25").replace(' ', "%20").replace('?', "%3F"));

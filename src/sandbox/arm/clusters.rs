@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{
-    call::{Call, Refusal, Reply, page, stamp},
+    call::{Call, Refusal, Reply, items, page, stamp},
     created, groups, identities, kubeconfig,
 };
 use crate::sandbox::{
@@ -70,13 +70,14 @@ pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
     let now = call.now_ms();
-    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, doc)| {
+    let world = call.ctx.store.lock();
+    let items = items(call, &world, &prefix, |key| {
         let parts: Vec<&str> = key.split('/').collect();
         parts.len() == 9
             && parts[7] == "managedclusters"
             && group.is_none_or(|group| parts[4] == group)
-            && !clusters::gone(doc, now)
     });
+    let items = items.filter(|(_, doc)| !clusters::gone(doc, now));
     page(call, items, PAGE, |_, doc| render(&doc, now))
 }
 

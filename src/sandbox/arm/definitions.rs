@@ -40,7 +40,7 @@ pub(super) fn one(call: &Call, depth: usize) -> Result<Reply, Refusal> {
             let Some(doc) = call.ctx.store.get(&key) else {
                 return Ok(Reply::empty(StatusCode::NO_CONTENT));
             };
-            let used = call.ctx.store.list(roles::ASSIGNMENTS);
+            let used = call.ctx.store.select(roles::ASSIGNMENTS, |_, a| a.text().contains(&name));
             if used.iter().any(|(_, doc)| doc["role"] == name.as_str()) {
                 return Err(Refusal::new(
                     StatusCode::BAD_REQUEST,

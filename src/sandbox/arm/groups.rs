@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     assignments,
-    call::{Call, Refusal, Reply, page},
+    call::{Call, Refusal, Reply, items, page},
     identities,
 };
 use crate::sandbox::{
@@ -81,9 +81,8 @@ pub(super) fn subscriptions(call: &Call) -> Reply {
     let items = call
         .ctx
         .store
-        .list("arm/subscriptions/")
+        .select("arm/subscriptions/", |key, _| key.matches('/').count() == 2)
         .into_iter()
-        .filter(|(key, _)| key.matches('/').count() == 2)
         .filter(|(key, _)| {
             let scope = key.trim_start_matches("arm/");
             call.caller.operator || roles::holds_any(&call.ctx, &call.caller.oid, scope)
@@ -273,8 +272,8 @@ fn delete_group(call: &Call, key: &str) -> Result<Reply, Refusal> {
 /// `GET /subscriptions/{s}/resourcegroups`.
 pub(super) fn groups(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
-    let items =
-        call.ctx.store.list(&prefix).into_iter().filter(|(key, _)| key.matches('/').count() == 4);
+    let world = call.ctx.store.lock();
+    let items = items(call, &world, &prefix, |key| key.matches('/').count() == 4);
     page(call, items, PAGE, |_, doc| render_group(&doc))
 }
 
@@ -356,7 +355,8 @@ pub(super) fn resources(call: &Call, kind: Option<&str>) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
     let group = (call.lower.get(2).map(String::as_str) == Some("resourcegroups"))
         .then(|| call.lower[3].clone());
-    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, _)| {
+    let world = call.ctx.store.lock();
+    let items = items(call, &world, &prefix, |key| {
         let parts: Vec<&str> = key.split('/').collect();
         parts.len() == 9
             && group.as_ref().is_none_or(|group| parts[4] == group)
@@ -397,6 +397,9 @@ fn render_resource(call: &Call, doc: &Value) -> Value {
         "microsoft.storage/storageaccounts" => {
             shown["properties"]["primaryEndpoints"] =
                 json!({ "blob": format!("{data}/blob/{name}/") });
+        }
+        "microsoft.appconfiguration/configurationstores" => {
+            shown["properties"]["endpoint"] = format!("{data}/appconfig/{name}").into();
         }
         _ => {}
     }

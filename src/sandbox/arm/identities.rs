@@ -7,7 +7,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    call::{Call, Refusal, Reply, page},
+    call::{Call, Refusal, Reply, items, page},
     groups,
 };
 use crate::sandbox::store::Write;
@@ -41,14 +41,15 @@ pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/", call.lower[1]);
     let group = (call.lower[2] == "resourcegroups").then(|| call.lower[3].as_str());
     let listed = call.listed();
-    let items = call.ctx.store.list(&prefix).into_iter().filter(|(key, doc)| {
+    let world = call.ctx.store.lock();
+    let items = items(call, &world, &prefix, |key| {
         let parts: Vec<&str> = key.split('/').collect();
         parts.len() == 9
             && parts[7] == "userassignedidentities"
             && parts[6] == "microsoft.managedidentity"
             && group.is_none_or(|group| parts[4] == group)
-            && listed(&doc["created_ms"])
     });
+    let items = items.filter(|(_, doc)| listed(&doc["created_ms"]));
     page(call, items, PAGE, |_, doc| render(&doc))
 }
 
@@ -167,8 +168,8 @@ fn delete(call: &Call, key: &str) -> Result<Reply, Refusal> {
         return Ok(Reply::empty(StatusCode::NO_CONTENT));
     };
     let mut writes = removal(key, &doc);
-    let children = world.list(&format!("{key}/"));
-    writes.extend(children.into_iter().map(|(child, _)| Write::remove(child)));
+    let below = format!("{key}/");
+    writes.extend(world.range(&below, "").map(|(child, _)| Write::remove(child)));
     world.commit(writes).map_err(|error| Refusal::storage(&error))?;
     // Its role assignments stay, as they do in Azure ("Identity not found").
     Ok(Reply::empty(StatusCode::OK))

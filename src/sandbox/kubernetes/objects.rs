@@ -300,12 +300,55 @@ impl Tx<'_> {
         if writer.dry_run {
             return Ok(Arc::new(new));
         }
+        self.keep(kind, &key, new)
+    }
+
+    /// Stores the new content of an object, or removes it if it only waited for this.
+    fn keep(&mut self, kind: &Kind, key: &Key, new: Value) -> Outcome<Arc<Value>> {
         let dying = new["metadata"].get("deletionTimestamp").is_some_and(Value::is_string);
         if dying && no_finalizers(kind, &new) && grace_is_over(&new) {
-            self.store(&key, new)?;
-            return self.erase(&key)?.ok_or_else(|| Status::not_found(kind, &name));
+            self.store(key, new)?;
+            return self.erase(key)?.ok_or_else(|| Status::not_found(kind, &key.name));
         }
-        self.store(&key, new)
+        self.store(key, new)
+    }
+
+    /// Changes the status of an object as a controller does, and nothing else. Most writes of a
+    /// cluster are these, so what a status cannot touch is not looked at.
+    pub(super) fn modify_status(
+        &mut self,
+        kind: &Kind,
+        old: Arc<Value>,
+        writer: &Writer<'_>,
+        change: impl FnOnce(&mut Value),
+    ) -> Outcome<Arc<Value>> {
+        let part = |status: Value| Value::Object(Map::from_iter([("status".to_owned(), status)]));
+        let live = part(old["status"].clone());
+        let mut changed = live.clone();
+        if !changed["status"].is_object() {
+            changed["status"] = Value::Object(Map::new());
+        }
+        change(&mut changed["status"]);
+        fields::complete(&mut changed, kind.ty());
+        let mut changed = part(changed["status"].take());
+        if changed == live {
+            return Ok(old);
+        }
+        let (api_version, now) = (kind.storage_version(), stamp(self.now));
+        let author = Author {
+            manager: writer.manager,
+            api_version: &api_version,
+            subresource: "status",
+            now: &now,
+            minor: self.facts.minor,
+        };
+        let key = Key::new(kind, meta(&old, "namespace"), meta(&old, "name"));
+        let mut new = self.own(&key, old);
+        if let Some(list) = new["metadata"].get_mut("managedFields") {
+            managed::update_status(list, &live, &changed, &author, kind.ty());
+        }
+        new["status"] = changed["status"].take();
+        self.keep(kind, &key, new)
     }
 
     /// Changes an object as a controller does: reads, changes a copy, stores it if it differs.

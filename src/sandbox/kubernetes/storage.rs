@@ -6,10 +6,14 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    super::store::{Guard, Write},
+    super::{
+        doc::Doc,
+        store::{Guard, Write},
+    },
     Kubernetes,
     cluster::Facts,
     error::{Outcome, Status},
@@ -17,7 +21,7 @@ use super::{
 };
 
 /// How many events are kept for watches and list continuations; older versions answer 410. Each
-/// holds an object before and after: tens of kilobytes.
+/// holds an object before and after: a few kilobytes.
 const KEPT_EVENTS: usize = 2_000;
 
 /// What is kept beside the store; rebuilt from it on start.
@@ -43,6 +47,10 @@ pub(super) struct State {
     pub waiting: BTreeMap<Key, (String, Timestamp)>,
     /// Whether the objects of the workload identity add-on were made or removed last.
     pub add_on: Option<bool>,
+    /// The Pod Identity add-on's profile that its objects were made from last.
+    pub pod_identity: Option<Value>,
+    /// Pods that have started and whose program is run.
+    pub proofs: Vec<Key>,
 }
 
 /// Where an object is stored.
@@ -67,7 +75,8 @@ impl Key {
         Self { stem: stem.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
-    fn path(&self, prefix: &str) -> String {
+    /// Where the object is kept in the world of a cluster with this prefix.
+    pub(super) fn path(&self, prefix: &str) -> String {
         let namespace = if self.namespace.is_empty() { "-" } else { &self.namespace };
         format!("{prefix}{}{namespace}/{}", self.stem, self.name)
     }
@@ -98,9 +107,9 @@ pub(super) struct Event {
     /// What changed.
     pub key: Key,
     /// Before; `None` for a new object.
-    pub old: Option<Arc<Value>>,
+    pub old: Option<Doc>,
     /// After; `None` for a deletion.
-    pub new: Option<Arc<Value>>,
+    pub new: Option<Doc>,
 }
 
 /// A section in which nothing else changes: the store and the state, locked in this order.
@@ -141,42 +150,72 @@ impl Kubernetes {
         Arc::clone(&self.lock_state().kinds)
     }
 
+    /// The key of an object by where the world keeps it.
+    pub(super) fn key(&self, path: &str) -> Option<Key> {
+        path.strip_prefix(&self.prefix).and_then(Key::parse)
+    }
+
     /// Rebuilds the state from the store.
     pub(super) fn load(&self) {
         let minor = self.facts().minor;
-        let objects = self.ctx.store.list(&self.prefix);
+        let world = self.ctx.store.lock();
         let mut state = State::default();
         let mut definitions = Vec::new();
-        for (path, object) in &objects {
-            let Some(key) = path.strip_prefix(&self.prefix).and_then(Key::parse) else { continue };
+        for (path, doc) in world.range(&self.prefix, "") {
+            let Some(key) = self.key(path) else { continue };
             if key.stem.starts_with('~') {
                 continue;
             }
-            for owner in owner_uids(object) {
-                state.owned.entry(owner).or_default().insert(key.clone());
+            for owner in owners(Some(doc)) {
+                state.owned.entry(owner.uid).or_default().insert(key.clone());
             }
             if key.stem == "apiextensions.k8s.io/customresourcedefinitions/" {
-                definitions.push(Arc::clone(object));
+                definitions.push(doc.value());
             }
             if state.queued.insert(key.clone()) {
                 state.queue.push_back(key);
             }
         }
-        state.kinds = Arc::new(Kinds::new(minor, definitions.iter().map(AsRef::as_ref)));
+        state.kinds = Arc::new(Kinds::new(minor, definitions.iter()));
         // What was deleted before is not known any more, so the past begins now.
-        state.revision = self.ctx.store.lock().revision();
+        state.revision = world.revision();
+        drop(world);
         state.forgotten = state.revision;
         *self.lock_state() = state;
     }
 }
 
-fn owner_uids(object: &Value) -> Vec<String> {
-    object["metadata"]["ownerReferences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|owner| Some(owner["uid"].as_str()?.to_owned()))
-        .collect()
+/// What an owner reference says.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Owner {
+    api_version: String,
+    kind: String,
+    name: String,
+    uid: String,
+    controller: bool,
+}
+
+impl Owner {
+    /// The key of an owner that controls what is in `namespace`.
+    fn key(&self, namespace: &str, kinds: &Kinds) -> Option<Key> {
+        let kind = kinds.of(&self.api_version, &self.kind)?;
+        let namespace = if kind.namespaced { namespace } else { "" };
+        self.controller.then(|| Key::new(kind, namespace, &self.name))
+    }
+}
+
+fn owners(doc: Option<&Doc>) -> Vec<Owner> {
+    #[derive(Deserialize)]
+    struct Owned {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "ownerReferences")]
+        owners: Vec<Owner>,
+    }
+    doc.and_then(Doc::part).map_or(Vec::new(), |part: Owned| part.metadata.owners)
 }
 
 impl Tx<'_> {
@@ -190,24 +229,46 @@ impl Tx<'_> {
         self.store.get(&key.path(&self.kube.prefix))
     }
 
+    /// An object that was read from here, to be changed: a copy only where somebody else holds it.
+    pub(super) fn own(&self, key: &Key, object: Arc<Value>) -> Value {
+        self.store.release(&key.path(&self.kube.prefix));
+        Arc::unwrap_or_clone(object)
+    }
+
     /// The document at a key of the cluster's own bookkeeping (`~…`).
     pub(super) fn note(&self, name: &str) -> Option<Arc<Value>> {
         self.store.get(&format!("{}{name}", self.kube.prefix))
     }
 
+    /// The object at this place as text.
+    pub(super) fn doc(&self, key: &Key) -> Option<&Doc> {
+        self.store.doc(&key.path(&self.kube.prefix))
+    }
+
     /// All objects of `group/plural/`, in one namespace or in all, by namespace and name.
     pub(super) fn list(&self, stem: &str, namespace: Option<&str>) -> Vec<(Key, Arc<Value>)> {
-        let prefix = match namespace {
+        self.store
+            .list(&self.place(stem, namespace))
+            .into_iter()
+            .filter_map(|(path, object)| Some((self.kube.key(&path)?, object)))
+            .collect()
+    }
+
+    /// The part of the world's keys that the objects of `group/plural/` have in common.
+    pub(super) fn place(&self, stem: &str, namespace: Option<&str>) -> String {
+        match namespace {
             Some(namespace) => format!("{}{stem}{namespace}/", self.kube.prefix),
             None => format!("{}{stem}", self.kube.prefix),
-        };
-        self.store
-            .list(&prefix)
-            .into_iter()
-            .filter_map(|(path, object)| {
-                Some((Key::parse(path.strip_prefix(&self.kube.prefix)?)?, object))
-            })
-            .collect()
+        }
+    }
+
+    /// The objects below a [`Tx::place`] by their place, without those up to `after`.
+    pub(super) fn range<'b>(
+        &'b self,
+        place: &'b str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'b str, &'b Doc)> + use<'b> {
+        self.store.range(place, after)
     }
 
     /// The kind of stored objects at `key`.
@@ -226,19 +287,11 @@ impl Tx<'_> {
         let revision = self.next_revision();
         object["metadata"]["resourceVersion"] = revision.to_string().into();
         let path = key.path(&self.kube.prefix);
-        let old = self.store.get(&path);
+        let before = self.store.doc(&path).cloned();
         self.commit(vec![Write::put(path.clone(), object)])?;
-        let new = self.store.get(&path);
-        for owner in old.iter().flat_map(|o| owner_uids(o)) {
-            if let Some(keys) = self.state.owned.get_mut(&owner) {
-                keys.remove(key);
-            }
-        }
-        for owner in new.iter().flat_map(|o| owner_uids(o)) {
-            self.state.owned.entry(owner).or_default().insert(key.clone());
-        }
-        self.announce(revision, key, old, new.clone());
-        new.ok_or_else(|| Status::internal("the object is gone"))
+        let after = self.store.doc(&path).cloned();
+        self.announce(revision, key, before, after);
+        self.store.get(&path).ok_or_else(|| Status::internal("the object is gone"))
     }
 
     /// Removes the object and tells watches and controllers. Returns its last state, with the
@@ -248,23 +301,14 @@ impl Tx<'_> {
         let Some(old) = self.store.get(&path) else { return Ok(None) };
         let revision = self.next_revision();
         self.commit(vec![Write::remove(path)])?;
-        for owner in owner_uids(&old) {
-            if let Some(keys) = self.state.owned.get_mut(&owner) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.state.owned.remove(&owner);
-                }
-            }
-        }
         for dependent in self.owned_by(old["metadata"]["uid"].as_str().unwrap_or_default()) {
             self.enqueue(dependent);
         }
         self.state.waiting.remove(key);
         let mut last = (*old).clone();
         last["metadata"]["resourceVersion"] = revision.to_string().into();
-        let last = Arc::new(last);
-        self.announce(revision, key, Some(Arc::clone(&last)), None);
-        Ok(Some(last))
+        self.announce(revision, key, Some(Doc::new(&last)), None);
+        Ok(Some(Arc::new(last)))
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> Outcome<()> {
@@ -274,17 +318,24 @@ impl Tx<'_> {
         }
     }
 
-    fn announce(
-        &mut self,
-        revision: u64,
-        key: &Key,
-        old: Option<Arc<Value>>,
-        new: Option<Arc<Value>>,
-    ) {
+    /// Tells controllers and watches of a change.
+    fn announce(&mut self, revision: u64, key: &Key, old: Option<Doc>, new: Option<Doc>) {
         self.enqueue(key.clone());
+        let (before, after) = (owners(old.as_ref()), owners(new.as_ref()));
+        for gone in before.iter().filter(|owner| !after.contains(owner)) {
+            if let Some(keys) = self.state.owned.get_mut(&gone.uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.state.owned.remove(&gone.uid);
+                }
+            }
+        }
+        for owner in &after {
+            self.state.owned.entry(owner.uid.clone()).or_default().insert(key.clone());
+        }
         // Controllers look at owners when something that they own changes.
-        for object in [&old, &new].into_iter().flatten() {
-            if let Some(owner) = controller_key(object, &key.namespace, &self.state.kinds) {
+        for owner in before.iter().chain(&after) {
+            if let Some(owner) = owner.key(&key.namespace, &self.state.kinds) {
                 self.enqueue(owner);
             }
         }
@@ -332,15 +383,4 @@ impl Tx<'_> {
             })
             .collect()
     }
-}
-
-/// The key of the controlling owner of an object.
-pub(super) fn controller_key(object: &Value, namespace: &str, kinds: &Kinds) -> Option<Key> {
-    let owner = object["metadata"]["ownerReferences"]
-        .as_array()?
-        .iter()
-        .find(|owner| owner["controller"] == true)?;
-    let kind = kinds.of(owner["apiVersion"].as_str()?, owner["kind"].as_str()?)?;
-    let namespace = if kind.namespaced { namespace } else { "" };
-    Some(Key::new(kind, namespace, owner["name"].as_str()?))
 }

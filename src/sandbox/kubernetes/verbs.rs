@@ -1,5 +1,7 @@
 //! get, create, update, patch, delete.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     http::{HeaderValue, Response, header},
@@ -8,22 +10,30 @@ use serde_json::{Value, json};
 
 use super::{
     Kubernetes,
-    error::{FieldError, Outcome, Status, respond},
+    duplicates::duplicate_fields,
+    error::{FieldError, Outcome, Status, respond, respond_with},
     fields,
-    http::{Call, patched, show, versioned},
+    http::{Call, as_stored, patched, show, versioned},
     list,
     objects::{Writer, meta},
+    request::Form,
     storage::Key,
 };
 
 /// Reads one object.
 pub(super) fn get(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>> {
     let target = call.target;
-    let object = kube
+    let doc = kube
         .begin()
-        .get(&target.kind, &target.namespace, &target.name)
+        .doc(&Key::new(&target.kind, &target.namespace, &target.name))
+        .cloned()
         .ok_or_else(|| Status::not_found(&target.kind, &target.name))?;
-    show(kube, call, 200, &object)
+    match as_stored(&doc, &target.kind.api_version()) {
+        Some(text) if call.options.form()? == Form::Object => {
+            Ok(respond_with(200, Body::from(format!("{text}\n"))))
+        }
+        _ => show(kube, call, 200, &doc.value()),
+    }
 }
 
 /// Decodes an object of the target's kind: type names, unknown fields, wrong types.
@@ -121,7 +131,7 @@ pub(super) fn create(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
     if target.kind.namespaced && target.namespace.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    let duplicates = list::duplicate_fields(call.body);
+    let duplicates = duplicate_fields(call.body);
     let (object, unknown) = decode(call, Kubernetes::json_body(call)?)?;
     let warnings = field_validation(call, &unknown, &duplicates)?;
     let dry_run = call.options.dry_run(&Value::Null, "CreateOptions")?;
@@ -138,7 +148,7 @@ pub(super) fn create(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
 /// Replaces an object.
 pub(super) fn update(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>> {
     let target = call.target;
-    let duplicates = list::duplicate_fields(call.body);
+    let duplicates = duplicate_fields(call.body);
     let (object, unknown) = decode(call, Kubernetes::json_body(call)?)?;
     let warnings = field_validation(call, &unknown, &duplicates)?;
     let dry_run = call.options.dry_run(&Value::Null, "UpdateOptions")?;
@@ -288,15 +298,11 @@ pub(super) fn delete_collection(
     let deletion = deletion(call, options, dry_run)?;
     let (items, revision) = list::select(kube, call)?;
     let mut tx = kube.begin();
-    for (key, _) in &items {
-        tx.delete(key, &deletion)?;
+    for key in items.iter().filter_map(|(path, _)| kube.key(path)) {
+        tx.delete(&key, &deletion)?;
     }
     drop(tx);
-    let kind = &call.target.kind;
-    let items: Vec<Value> = items.iter().map(|(_, object)| list::item(kind, object)).collect();
-    Ok(respond(
-        200,
-        &json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": revision.to_string()}, "items": items}),
-    ))
+    let docs = items.into_iter().map(|(_, doc)| doc).collect();
+    let metadata = json!({"resourceVersion": revision.to_string()});
+    Ok(list::objects(Arc::clone(&call.target.kind), docs, metadata))
 }

@@ -1,6 +1,6 @@
 //! Watches: JSON events in a chunked answer.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
+    super::doc::Doc,
     Kubernetes,
     error::{Outcome, Status},
-    http::{Call, versioned},
+    http::{Call, as_stored, versioned},
     kinds::Kind,
     list::{Selectors, select},
     request::Form,
@@ -37,7 +38,7 @@ struct Watch {
     bookmarks: bool,
     /// Events up to here were sent.
     seen: u64,
-    pending: VecDeque<Value>,
+    pending: VecDeque<Told>,
     bell: tokio::sync::watch::Receiver<u64>,
     ends: Instant,
     bookmark_at: Instant,
@@ -58,12 +59,11 @@ pub(super) fn answer(kube: &Arc<Kubernetes>, call: &Call<'_>) -> Outcome<Respons
     let seen = if matches!(from, "" | "0") || initial {
         // Without a version the present state comes first, as additions.
         let (items, revision) = select(kube, call)?;
-        pending.extend(items.into_iter().map(|(_, object)| event("ADDED", &object)));
+        pending.extend(items.into_iter().map(|(_, object)| Told { name: "ADDED", object }));
         if initial && bookmarks {
-            let mut mark = bookmark(&call.target.kind, revision);
-            mark["object"]["metadata"]["annotations"] =
-                json!({"k8s.io/initial-events-end": "true"});
-            pending.push_back(mark);
+            let mut mark = mark(&call.target.kind, revision);
+            mark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            pending.push_back(Told::new("BOOKMARK", &mark));
         }
         revision
     } else {
@@ -76,7 +76,7 @@ pub(super) fn answer(kube: &Arc<Kubernetes>, call: &Call<'_>) -> Outcome<Respons
                 "too old resource version: {seen} ({})",
                 state.forgotten + 1
             ));
-            pending = VecDeque::from([json!({"type": "ERROR", "object": status.body()})]);
+            pending = VecDeque::from([Told::new("ERROR", &status.body())]);
         }
     }
     let seconds = options.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok());
@@ -93,7 +93,7 @@ pub(super) fn answer(kube: &Arc<Kubernetes>, call: &Call<'_>) -> Outcome<Respons
         include: options.get("includeObject").to_owned(),
         bookmarks,
         seen,
-        over: pending.iter().any(|e| e["type"] == "ERROR"),
+        over: pending.iter().any(|told| told.name == "ERROR"),
         pending,
         bell,
         ends: now + lasts,
@@ -111,20 +111,33 @@ pub(super) fn answer(kube: &Arc<Kubernetes>, call: &Call<'_>) -> Outcome<Respons
     Ok(response)
 }
 
-fn event(name: &str, object: &Value) -> Value {
-    json!({"type": name, "object": object})
+/// An event to be sent.
+struct Told {
+    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
+    name: &'static str,
+    object: Doc,
 }
 
-fn bookmark(kind: &Kind, revision: u64) -> Value {
-    json!({"type": "BOOKMARK", "object": {"kind": kind.kind, "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": revision.to_string()}}})
+impl Told {
+    fn new(name: &'static str, object: &Value) -> Self {
+        Self { name, object: Doc::new(object) }
+    }
+
+    fn bookmark(kind: &Kind, revision: u64) -> Self {
+        Self::new("BOOKMARK", &mark(kind, revision))
+    }
+}
+
+fn mark(kind: &Kind, revision: u64) -> Value {
+    json!({"kind": kind.kind, "apiVersion": kind.api_version(),
+        "metadata": {"resourceVersion": revision.to_string()}})
 }
 
 impl Watch {
     async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some(event) = self.pending.pop_front() {
-                return Some(self.line(&event));
+            if let Some(told) = self.pending.pop_front() {
+                return Some(self.line(&told));
             }
             if self.over {
                 return None;
@@ -139,13 +152,13 @@ impl Watch {
                 // A last bookmark saves the client a list when it comes back.
                 self.over = true;
                 if self.bookmarks {
-                    self.pending.push_back(bookmark(&self.kind, self.seen));
+                    self.pending.push_back(Told::bookmark(&self.kind, self.seen));
                 }
                 continue;
             }
             if self.bookmarks && now >= self.bookmark_at {
                 self.bookmark_at = now + BOOKMARK;
-                self.pending.push_back(bookmark(&self.kind, self.seen));
+                self.pending.push_back(Told::bookmark(&self.kind, self.seen));
                 continue;
             }
             let look = (now + LOOK).min(self.ends);
@@ -163,7 +176,7 @@ impl Watch {
                 self.seen,
                 state.forgotten + 1
             ));
-            self.pending.push_back(json!({"type": "ERROR", "object": status.body()}));
+            self.pending.push_back(Told::new("ERROR", &status.body()));
             self.over = true;
             return;
         }
@@ -183,37 +196,44 @@ impl Watch {
                 (false, false) => continue,
             };
             let Some(object) = object else { continue };
-            let mut made = event(name, object);
-            // An object that left the selection is shown as it was, at the version of the change.
-            made["object"]["metadata"]["resourceVersion"] = e.revision.to_string().into();
-            self.pending.push_back(made);
+            let mut told = Told { name, object: object.clone() };
+            if was && !is && e.new.is_some() {
+                // It left the selection: it is shown as it was, at the version of the change.
+                let mut last = object.value();
+                last["metadata"]["resourceVersion"] = e.revision.to_string().into();
+                told.object = Doc::new(&last);
+            }
+            self.pending.push_back(told);
         }
         self.seen = self.seen.max(state.revision);
     }
 
-    fn line(&mut self, event: &Value) -> String {
-        let plain = event["type"] == "ERROR" || event["type"] == "BOOKMARK";
-        let object = &event["object"];
-        let shown = match self.form {
-            _ if plain && self.form == Form::Object => object.clone(),
-            _ if event["type"] == "ERROR" => object.clone(),
-            Form::Object => versioned(object, &self.kind.api_version()).into_owned(),
-            Form::Table(version) => {
-                let now = self.kube.now();
-                let rows = if plain { Vec::new() } else { vec![object] };
-                let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                let mut table =
-                    tables::table(&self.kind, version, &rows, &meta, &self.include, now);
-                if self.columns_sent {
-                    table["columnDefinitions"] = Value::Null;
-                }
-                self.columns_sent = true;
-                table
+    fn line(&mut self, told: &Told) -> String {
+        let plain = matches!(told.name, "ERROR" | "BOOKMARK");
+        let version = self.kind.api_version();
+        let whole = told.name == "ERROR" || self.form == Form::Object;
+        let stored =
+            if plain { Some(told.object.text()) } else { as_stored(&told.object, &version) };
+        let shown: Cow<'_, str> = match (stored, self.form) {
+            (Some(text), _) if whole => text.into(),
+            (_, Form::Object) => versioned(&told.object.value(), &version).to_string().into(),
+            (_, Form::Table(table)) => self.table(table, &told.object.value(), plain).into(),
+            (_, Form::Metadata(table)) => {
+                tables::metadata_only(table, &told.object.value()).to_string().into()
             }
-            Form::Metadata(version) => tables::metadata_only(version, object),
         };
-        let mut line = json!({"type": event["type"], "object": shown}).to_string();
-        line.push('\n');
-        line
+        format!("{{\"type\":\"{}\",\"object\":{shown}}}\n", told.name)
+    }
+
+    fn table(&mut self, version: &str, object: &Value, plain: bool) -> String {
+        let now = self.kube.now();
+        let rows = if plain { Vec::new() } else { vec![object] };
+        let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        let mut table = tables::table(&self.kind, version, &rows, &meta, &self.include, now);
+        if self.columns_sent {
+            table["columnDefinitions"] = Value::Null;
+        }
+        self.columns_sent = true;
+        table.to_string()
     }
 }

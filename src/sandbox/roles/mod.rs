@@ -5,6 +5,8 @@
 
 mod built_in;
 
+use std::sync::Arc;
+
 pub use built_in::{BUILT_IN, BuiltIn};
 use serde_json::{Value, json};
 
@@ -97,8 +99,8 @@ pub fn allowed(ctx: &Context, principal: &str, action: &str, scope: &str, data: 
                 .and_then(|role| permissions(ctx, role))
                 .is_some_and(|role| role.allow(action, data))
     };
-    let current = ctx.store.list(ASSIGNMENTS);
-    let ended = ctx.store.list(ENDED);
+    let theirs = |kept: &str| held_by(ctx, kept, principal);
+    let (current, ended) = (theirs(ASSIGNMENTS), theirs(ENDED));
     current.iter().any(|(_, doc)| ms(doc, "since_ms").saturating_add(delay) <= now && covers(doc))
         || ended.iter().any(|(_, doc)| {
             ms(doc, "since_ms").saturating_add(delay) <= now
@@ -107,10 +109,17 @@ pub fn allowed(ctx: &Context, principal: &str, action: &str, scope: &str, data: 
         })
 }
 
+/// The assignments that may be the principal's. Object ids are kept in lower case, so a look at the
+/// text spares parsing the others.
+fn held_by(ctx: &Context, kept: &str, principal: &str) -> Vec<(String, Arc<Value>)> {
+    let id = principal.to_lowercase();
+    ctx.store.select(kept, |_, doc| doc.text().contains(&id))
+}
+
 /// Whether the principal holds any assignment at, above or below `scope`, at once and without
 /// delay: what decides whether it sees a subscription in a list.
 pub fn holds_any(ctx: &Context, principal: &str, scope: &str) -> bool {
-    ctx.store.list(ASSIGNMENTS).iter().any(|(_, doc)| {
+    held_by(ctx, ASSIGNMENTS, principal).iter().any(|(_, doc)| {
         let at = doc["scope"].as_str().unwrap_or_default();
         doc["principalId"].as_str().is_some_and(|id| id.eq_ignore_ascii_case(principal))
             && (within(scope, at) || within(at, scope))

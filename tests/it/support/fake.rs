@@ -9,18 +9,20 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 use widentity::{
     execute::remote::{
-        AccountFields, AccountRef, Assigned, Assignment, Notes, Proved, Proving, Remote,
+        AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
         TemplateFields,
     },
     model::{
         AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
         PrincipalId, Project, RemoteFailure, Subject, desired::Feature, names, snapshot::*,
     },
-    plan::step::TemplateRef,
+    plan::step::{Sidecar, TemplateRef},
+    prove::Probed,
 };
 
 use super::worlds;
@@ -426,8 +428,22 @@ impl Remote for Fake {
             audience: proving.audience.clone(),
             principal: proving.principal,
             attempts: 1,
+            answers: 1,
             method: "token".to_owned(),
+            probe: proving.probe.map(|_| Probed::Passed),
         })
+    }
+
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        _: PodRun<'_>,
+        _: BoxFuture<'_, ()>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure> {
+        let proved = self.prove(cluster, proving, notes).await?;
+        Ok(Proved { method: "job".to_owned(), probe: None, ..proved })
     }
 
     async fn token_issuer(
@@ -483,12 +499,16 @@ impl Remote for Fake {
         .await
     }
 
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure> {
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        proxy: bool,
+    ) -> Result<Injected, RemoteFailure> {
         self.call("dry_run_pod", &at.to_string(), |world| {
             let account = accounts(world, at).get(at.account).cloned();
             let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
             Ok(if self.webhook_works {
-                worlds::inject(&annotations, &Audience::default())
+                Injected { proxied: proxy, ..worlds::inject(&annotations, &Audience::default()) }
             } else {
                 Injected::default()
             })
@@ -520,15 +540,25 @@ impl Remote for Fake {
                 return Err(conflict("it was recreated"));
             };
             own_annotations(&mut template.meta, &self.project, fields.annotations);
-            let rolls =
-                fields.template_labels.iter().any(|(k, v)| template.labels.get(k) != Some(v))
-                    || fields
-                        .template_annotations
-                        .iter()
-                        .any(|(k, v)| template.annotations.get(k) != Some(v));
+            let rolls = fields
+                .template_labels
+                .iter()
+                .any(|(k, v)| template.labels.get(k) != Some(v))
+                || fields
+                    .template_annotations
+                    .iter()
+                    .any(|(k, v)| template.annotations.get(k) != Some(v))
+                || fields.remove_annotations.keys().any(|k| template.annotations.contains_key(k));
             template.labels.extend(fields.template_labels.clone());
             template.labels.retain(|key, _| !fields.remove_labels.contains_key(key));
             template.annotations.extend(fields.template_annotations.clone());
+            if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
+                worlds::sidecar(template, &Sidecar::Set, &self.project);
+            }
+            if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
+                let dropped = Sidecar::Dropped { value: value.clone() };
+                worlds::sidecar(template, &dropped, &self.project);
+            }
             if !rolls {
                 return Ok(template.clone());
             }
@@ -555,7 +585,9 @@ impl Remote for Fake {
                 };
                 let account = accounts(world, at).get(&template.account).cloned();
                 let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
-                let injected = worlds::inject(&annotations, &Audience::default());
+                let proxied = template.annotations.contains_key(names::PROXY_ANNOTATION);
+                let injected =
+                    Injected { proxied, ..worlds::inject(&annotations, &Audience::default()) };
                 let kubernetes = kubernetes(world, cluster);
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
                 let count = pods.iter().filter(|pod| pod.is_made_by(&template)).count();

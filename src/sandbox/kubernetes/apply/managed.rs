@@ -144,6 +144,31 @@ pub(in super::super) fn decode(list: Option<&Value>) -> Vec<Manager> {
         .collect()
 }
 
+/// The bookkeeping of a write that changed nothing but the status: entries that own nothing of it
+/// stay as they are.
+pub(in super::super) fn update_status(
+    list: &mut Value,
+    live: &Value,
+    new: &Value,
+    author: &Author<'_>,
+    ty: &Type,
+) {
+    let entries = list.as_array_mut().map(std::mem::take).unwrap_or_default();
+    // More entries than this are folded by [`cap`], which must see all of them.
+    let few = entries.len() < MOST;
+    let (theirs, others): (Vec<Value>, Vec<Value>) =
+        entries.into_iter().partition(|e| !few || e["fieldsV1"].get("f:status").is_some());
+    let managers = update(live, new, decode(Some(&Value::Array(theirs))), author, ty);
+    let mut entries = others;
+    entries.extend(encode_all(&managers));
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    entries.sort_by_cached_key(|e| {
+        let keys = ["time", "manager", "apiVersion", "subresource"];
+        (e["operation"] != "Apply", keys.map(|key| text(e, key)))
+    });
+    *list = Value::Array(entries);
+}
+
 /// Writes the list: appliers first, then by time and name.
 pub(in super::super) fn encode(managers: &[Manager]) -> Option<Value> {
     let mut managers: Vec<&Manager> = managers.iter().filter(|m| !m.set.is_empty()).collect();
@@ -154,8 +179,12 @@ pub(in super::super) fn encode(managers: &[Manager]) -> Option<Value> {
         (!m.applied, m.time.clone(), m.name.clone(), m.api_version.clone(), m.subresource.clone())
     };
     managers.sort_by_key(|m| rank(m));
-    let list = managers
-        .iter()
+    Some(Value::Array(encode_all(managers)))
+}
+
+fn encode_all<'a>(managers: impl IntoIterator<Item = &'a Manager>) -> Vec<Value> {
+    managers
+        .into_iter()
         .map(|m| {
             let mut entry = Map::new();
             entry.insert("manager".into(), m.name.clone().into());
@@ -171,8 +200,7 @@ pub(in super::super) fn encode(managers: &[Manager]) -> Option<Value> {
             }
             Value::Object(entry)
         })
-        .collect();
-    Some(Value::Array(list))
+        .collect()
 }
 
 /// Fields that nobody owns: identity and what the server sets.
@@ -196,7 +224,8 @@ pub(in super::super) fn update(
     }
     let taken = change.modified.union(&change.added);
     for manager in &mut managers {
-        manager.set = manager.set.difference(&taken).difference(&change.removed);
+        manager.set.subtract(&taken);
+        manager.set.subtract(&change.removed);
     }
     let own = taken.difference(&UNOWNED);
     let entry = author.entry(false, own);
@@ -218,9 +247,11 @@ pub(in super::super) fn computed(answer: &Value, author: &Author<'_>, ty: &Type)
     encode(&update(&json!({"metadata": {}}), answer, Vec::new(), author, ty))
 }
 
+/// As many updaters have an entry of their own.
+const MOST: usize = 10;
+
 /// Beyond ten updaters the oldest are folded into one, as the server does.
 fn cap(managers: &mut Vec<Manager>) {
-    const MOST: usize = 10;
     while managers.iter().filter(|m| !m.applied).count() > MOST {
         let mut updaters: Vec<usize> = (0..managers.len())
             .filter(|i| !managers[*i].applied && managers[*i].name != "ancient-changes")
@@ -287,7 +318,8 @@ pub(in super::super) fn apply(
         return Err(Conflicts(conflicts));
     }
     for manager in &mut managers {
-        manager.set = manager.set.difference(&taken).difference(&change.removed);
+        manager.set.subtract(&taken);
+        manager.set.subtract(&change.removed);
     }
     managers.retain(|m| !m.set.is_empty());
     entry.set = entry.set.difference(&UNOWNED);

@@ -109,6 +109,18 @@ impl FieldSet {
         out
     }
 
+    /// Takes the paths of `other` out.
+    pub(in super::super) fn subtract(&mut self, other: &Self) {
+        for (element, theirs) in &other.nodes {
+            let Some(mine) = self.nodes.get_mut(element) else { continue };
+            mine.member &= !theirs.member;
+            mine.below.subtract(&theirs.below);
+            if !mine.member && mine.below.is_empty() {
+                self.nodes.remove(element);
+            }
+        }
+    }
+
     /// Paths of both.
     pub(in super::super) fn intersection(&self, other: &Self) -> Self {
         self.combine(other, |a, b| a && b)
@@ -222,5 +234,10 @@ mod tests {
         assert_eq!(a.difference(&b).paths(), [".a", ".b"]);
         assert_eq!(a.union(&b).paths(), [".a", ".b", ".a.x", ".a.y"]);
         assert!(a.difference(&a).is_empty());
+        let mut c = a.clone();
+        c.subtract(&b);
+        assert_eq!(c, a.difference(&b));
+        c.subtract(&a);
+        assert!(c.is_empty());
     }
 }

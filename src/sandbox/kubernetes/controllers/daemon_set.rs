@@ -146,12 +146,8 @@ fn write_status(tx: &mut Tx<'_>, key: &Key, hash: &str, nodes: usize) -> Outcome
     let ready = count(&is_ready);
     let available = count(&|p| is_available(p, min_ready, now));
     let updated = count(&|p| p["metadata"]["labels"][HASH] == hash);
-    tx.modify(&kind, &set, &status_manager(), |set| {
-        let generation = set["metadata"]["generation"].clone();
-        let status = &mut set["status"];
-        if !status.is_object() {
-            *status = json!({});
-        }
+    let generation = set["metadata"]["generation"].clone();
+    tx.modify_status(&kind, set, &status_manager(), |status| {
         status["observedGeneration"] = generation;
         status["currentNumberScheduled"] = pods.len().min(nodes).into();
         status["desiredNumberScheduled"] = nodes.into();

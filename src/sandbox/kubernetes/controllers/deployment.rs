@@ -367,7 +367,7 @@ fn write_status(tx: &mut Tx<'_>, key: &Key, sets: &Sets) -> Outcome<()> {
         complete,
     );
     replica_failure(&mut status, sets, now);
-    tx.modify(&kind, &deployment, &status_manager(), |d| d["status"] = status).map(drop)
+    tx.modify_status(&kind, deployment, &status_manager(), |shown| *shown = status).map(drop)
 }
 
 /// The Progressing condition with its deadline.

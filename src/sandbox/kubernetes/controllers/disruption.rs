@@ -1,6 +1,6 @@
 //! Pod disruption budgets: how many pods may go.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     super::{
@@ -28,12 +28,8 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         (Value::Null, most) => total - share(most, total, true),
         (least, _) => share(least, total, true),
     };
-    tx.modify(&kind, &budget, &status_manager(), |budget| {
-        let generation = budget["metadata"]["generation"].clone();
-        let status = &mut budget["status"];
-        if !status.is_object() {
-            *status = json!({});
-        }
+    let generation = budget["metadata"]["generation"].clone();
+    tx.modify_status(&kind, budget, &status_manager(), |status| {
         status["observedGeneration"] = generation;
         status["expectedPods"] = total.into();
         status["currentHealthy"] = healthy.into();

@@ -1,7 +1,5 @@
 //! Jobs: pods that run to the end. `CronJobs` keep their template and are not scheduled.
 
-use serde_json::json;
-
 use super::{
     super::{
         error::Outcome,
@@ -52,11 +50,7 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
     }
     let now = tx.now;
-    tx.modify(&kind, &job, &status_manager(), |job| {
-        let status = &mut job["status"];
-        if !status.is_object() {
-            *status = json!({});
-        }
+    tx.modify_status(&kind, job, &status_manager(), |status| {
         if status["startTime"].is_null() && !suspended {
             status["startTime"] = stamp(now).into();
         }

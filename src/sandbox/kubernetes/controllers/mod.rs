@@ -11,7 +11,9 @@ mod disruption;
 mod events;
 mod garbage;
 mod job;
+mod mic;
 mod namespace;
+mod pod_identity;
 mod pods;
 mod replica_set;
 mod revisions;
@@ -36,6 +38,7 @@ impl Kubernetes {
         let now = self.now();
         let mut at = now;
         self.install_add_on();
+        self.install_pod_identity();
         for _ in 0..MOST_STEPS {
             let key = {
                 let mut state = self.lock_state();
@@ -61,6 +64,7 @@ impl Kubernetes {
 }
 
 fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
+    mic::sync(tx, key)?;
     if garbage::collect(tx, key)? {
         return Ok(());
     }

@@ -13,6 +13,7 @@ use super::{
     super::{
         cluster::Options,
         error::Outcome,
+        kubelet,
         list::digest,
         objects::{Writer, meta, stamp},
         storage::{Key, Tx},
@@ -32,23 +33,26 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     }
     if pod["metadata"]["deletionTimestamp"].is_string() {
         if waited(tx, key, &format!("stop {}", meta(&pod, "uid")), options.pod_start_ms / 3) {
-            stop(tx, key, &pod)?;
+            stop(tx, key, pod)?;
         }
         return Ok(());
     }
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
-        return bind(tx, key, &pod);
+        return bind(tx, key, pod);
     }
     if phase == "Pending" {
         if pod["status"]["startTime"].is_null() {
             let starting = starting(&pod, tx);
-            set_status(tx, &pod, starting)?;
+            set_status(tx, pod, starting)?;
             return Ok(());
         }
         if waited(tx, key, &format!("start {}", meta(&pod, "uid")), options.pod_start_ms) {
             let started = started(&pod, tx);
-            set_status(tx, &pod, started)?;
+            if kubelet::is_proof(&pod) {
+                tx.state.proofs.push(key.clone());
+            }
+            set_status(tx, pod, started)?;
         }
         return Ok(());
     }
@@ -63,7 +67,7 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         && waited(tx, key, &format!("finish {}", meta(&pod, "uid")), options.pod_start_ms)
     {
         let finished = finished(&pod, tx);
-        set_status(tx, &pod, finished)?;
+        set_status(tx, pod, finished)?;
     }
     Ok(())
 }
@@ -88,7 +92,7 @@ fn waited(tx: &mut Tx<'_>, key: &Key, step: &str, milliseconds: u64) -> bool {
 }
 
 /// Gives the pod a node: the one that its affinity demands, or one by its name's hash.
-fn bind(tx: &mut Tx<'_>, key: &Key, pod: &Arc<Value>) -> Outcome<()> {
+fn bind(tx: &mut Tx<'_>, key: &Key, pod: Arc<Value>) -> Outcome<()> {
     let demanded = pod["spec"]["affinity"]["nodeAffinity"]
         ["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]["matchFields"][0]
         ["values"][0]
@@ -112,7 +116,7 @@ fn bind(tx: &mut Tx<'_>, key: &Key, pod: &Arc<Value>) -> Outcome<()> {
         }
         nodes[usize::from(digest(&key.name)[0]) % nodes.len()].clone()
     };
-    let mut bound = (**pod).clone();
+    let mut bound = tx.own(key, pod);
     bound["spec"]["nodeName"] = node.into();
     let now = stamp(tx.now);
     bound["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True",
@@ -120,7 +124,7 @@ fn bind(tx: &mut Tx<'_>, key: &Key, pod: &Arc<Value>) -> Outcome<()> {
     tx.store(key, bound).map(drop)
 }
 
-fn unschedulable(tx: &mut Tx<'_>, pod: &Arc<Value>) -> Outcome<()> {
+fn unschedulable(tx: &mut Tx<'_>, pod: Arc<Value>) -> Outcome<()> {
     let mut status = pod["status"].clone();
     if status["conditions"].is_array() {
         return Ok(());
@@ -131,10 +135,10 @@ fn unschedulable(tx: &mut Tx<'_>, pod: &Arc<Value>) -> Outcome<()> {
     set_status(tx, pod, status)
 }
 
-fn set_status(tx: &mut Tx<'_>, pod: &Arc<Value>, status: Value) -> Outcome<()> {
+fn set_status(tx: &mut Tx<'_>, pod: Arc<Value>, status: Value) -> Outcome<()> {
     let Some(kind) = tx.state.kinds.find("", "v1", "pods").cloned() else { return Ok(()) };
     let kubelet = Writer::system("kubelet").through("status");
-    tx.modify(&kind, pod, &kubelet, |pod| pod["status"] = status).map(drop)
+    tx.modify_status(&kind, pod, &kubelet, |shown| *shown = status).map(drop)
 }
 
 fn conditions(tx: &Tx<'_>, old: &Value, initialized: bool, ready: bool, reason: &str) -> Value {
@@ -265,11 +269,14 @@ fn finished(pod: &Value, tx: &Tx<'_>) -> Value {
 }
 
 /// The containers have stopped: the pod goes as soon as no finalizer holds it.
-fn stop(tx: &mut Tx<'_>, key: &Key, pod: &Arc<Value>) -> Outcome<()> {
+fn stop(tx: &mut Tx<'_>, key: &Key, pod: Arc<Value>) -> Outcome<()> {
     if pod["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()) {
-        let mut held = (**pod).clone();
+        if pod["metadata"]["deletionGracePeriodSeconds"] == 0 {
+            return Ok(());
+        }
+        let mut held = tx.own(key, pod);
         held["metadata"]["deletionGracePeriodSeconds"] = 0.into();
-        return if held == **pod { Ok(()) } else { tx.store(key, held).map(drop) };
+        return tx.store(key, held).map(drop);
     }
     tx.erase(key).map(drop)
 }

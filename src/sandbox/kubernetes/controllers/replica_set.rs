@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     super::{
@@ -72,12 +72,8 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         labels.as_object().into_iter().flatten().all(|(k, v)| p["metadata"]["labels"][k] == *v)
     });
     let live = tx.get_key(key).unwrap_or(set);
-    tx.modify(&kind, &live, &status_manager(), |set| {
-        let generation = set["metadata"]["generation"].clone();
-        let status = &mut set["status"];
-        if !status.is_object() {
-            *status = json!({});
-        }
+    let generation = live["metadata"]["generation"].clone();
+    tx.modify_status(&kind, live, &status_manager(), |status| {
         status["replicas"] = pods.len().into();
         status["fullyLabeledReplicas"] = labeled.into();
         status["readyReplicas"] = ready.into();

@@ -59,8 +59,11 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     }
     let sets = tx.owned(meta(&rollout, "uid"), "apps/replicasets/");
     let status = status(tx.now, &rollout, &sets, &new_key, &hash, wanted, workload);
-    let writer = if kind.status { controller().through("status") } else { controller() };
-    tx.modify(&kind, &rollout, &writer, |rollout| rollout["status"] = status).map(drop)
+    if kind.status {
+        tx.modify_status(&kind, rollout, &controller(), |shown| *shown = status).map(drop)
+    } else {
+        tx.modify(&kind, &rollout, &controller(), |rollout| rollout["status"] = status).map(drop)
+    }
 }
 
 fn revision(set: &Value) -> i64 {

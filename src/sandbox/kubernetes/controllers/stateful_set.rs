@@ -208,12 +208,8 @@ fn write_status(tx: &mut Tx<'_>, key: &Key, current: &str, update: &str) -> Outc
     let rolling = set["spec"]["updateStrategy"]["type"] == "RollingUpdate";
     // The update is over when every pod has it and is ready; then it becomes the current one.
     let finished = rolling && updated == wanted && total == wanted && ready == wanted;
-    tx.modify(&kind, &set, &status_manager(), |set| {
-        let generation = set["metadata"]["generation"].clone();
-        let status = &mut set["status"];
-        if !status.is_object() {
-            *status = json!({});
-        }
+    let generation = set["metadata"]["generation"].clone();
+    tx.modify_status(&kind, set, &status_manager(), |status| {
         status["observedGeneration"] = generation;
         status["replicas"] = total.into();
         status["readyReplicas"] = ready.into();

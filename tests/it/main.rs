@@ -18,6 +18,7 @@ mod cli_verify;
 mod config;
 mod corpus;
 mod corpus_fixes;
+mod doctor_reads;
 mod examples;
 mod executor;
 mod kubernetes_server;

@@ -107,7 +107,7 @@ impl Listeners {
         let mut clusters = Vec::new();
         for (cluster, bound) in self.clusters {
             tokens::signing_key(ctx, &cluster.id)?;
-            let router = api_server(ctx, &cluster, seed);
+            let router = seeded(ctx, &cluster, seed);
             serve(bound, &format!("cluster/{}", cluster.name), router);
             clusters.push(cluster);
         }
@@ -117,12 +117,15 @@ impl Listeners {
             let webhook = Webhook::new(ctx, known.client.clone(), known.minor);
             serve(bound, &format!("webhook/{name}"), webhook.router());
         }
+        servers.attend(ctx, &tls, ctx.late.arrivals(), |ctx, cluster| {
+            Kubernetes::new(Arc::clone(ctx), cluster.clone()).router()
+        });
         Ok(Served { servers, clusters, webhooks })
     }
 }
 
 /// The API server of an emulated cluster, with the seed's objects in it.
-fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router {
+fn seeded(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router {
     let server = Kubernetes::new(Arc::clone(ctx), cluster.clone());
     for seeded in seed.clusters.iter().filter(|seeded| seeded.cluster.key() == cluster.key()) {
         for (object, message) in server.seed_objects(seeded.kubernetes_objects()) {

@@ -40,6 +40,7 @@ mod render_report;
 mod sandbox_arm;
 mod sandbox_chain;
 mod sandbox_faults;
+mod sandbox_fuzz;
 mod sandbox_kubernetes;
 mod schema;
 mod sidecar;

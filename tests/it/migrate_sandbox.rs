@@ -29,13 +29,13 @@ use widentity::{
         },
     },
     plan::{self, PlanOptions},
-    sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster},
+    sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster, store::Write},
 };
 
 use crate::support::{cli::Desk, worlds};
 
-const LABEL: &str = "aadpodidbinding";
-const USE: &str = "azure.workload.identity/use";
+pub(crate) const LABEL: &str = "aadpodidbinding";
+pub(crate) const USE: &str = "azure.workload.identity/use";
 
 pub(crate) struct World {
     pub(crate) desired: DesiredState,
@@ -45,7 +45,7 @@ pub(crate) struct World {
     _directory: tempfile::TempDir,
 }
 
-fn definition(kind: &str, plural: &str) -> Value {
+pub(crate) fn definition(kind: &str, plural: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.aadpodidentity.k8s.io")},
@@ -77,7 +77,7 @@ fn deployment(name: &str) -> Value {
     })
 }
 
-fn identity(name: &str) -> ArmId {
+pub(crate) fn identity(name: &str) -> ArmId {
     let group = ArmId::of_subscription(worlds::subscription()).child("resourceGroups", "rg-id");
     ArmId::new(format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"))
 }
@@ -85,6 +85,11 @@ fn identity(name: &str) -> ArmId {
 impl World {
     /// A cluster with a Deployment of its own, an identity and a binding for each name.
     pub(crate) async fn start(names: &[String]) -> Self {
+        Self::start_with(names, Vec::new()).await
+    }
+
+    /// The same, with more objects.
+    pub(crate) async fn start_with(names: &[String], more: Vec<Value>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut desired = worlds::desired(&["prod"]);
         let cluster = desired.clusters.values_mut().next().unwrap();
@@ -97,6 +102,7 @@ impl World {
                 "metadata": {"name": name, "namespace": "shop"}}));
             objects.push(deployment(name));
         }
+        objects.extend(more);
         let seed = Seed {
             clusters: vec![SeedCluster {
                 cluster: ClusterRef { name: "prod".to_owned(), id: cluster.id.to_string() },
@@ -164,8 +170,18 @@ impl World {
         world
     }
 
+    /// What the Pod Identity add-on is told in ARM's record.
+    pub(crate) fn profile(&self, profile: &Value) {
+        let store = &self.running.context().store;
+        let cluster = &self.desired.clusters.values().next().unwrap().id;
+        let key = format!("arm/{}", cluster.key().trim_start_matches('/'));
+        let mut record = (*store.get(&key).unwrap()).clone();
+        record["properties"]["podIdentityProfile"] = profile.clone();
+        store.commit(vec![Write::put(key, record)]).unwrap();
+    }
+
     /// Waits until every Deployment has its pod.
-    async fn settled(&self, names: &[String]) {
+    pub(crate) async fn settled(&self, names: &[String]) {
         for name in names {
             while self.deployment(name).await["status"]["availableReplicas"] != 1 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -173,20 +189,20 @@ impl World {
         }
     }
 
-    async fn make(&self, at: &str, kind: &str, plural: &str, name: &str, spec: Value) {
+    pub(crate) async fn make(&self, at: &str, kind: &str, plural: &str, name: &str, spec: Value) {
         let object = json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": kind,
             "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
         self.ask("POST", &format!("{at}/{plural}"), "application/json", &object).await;
     }
 
-    async fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Value {
+    pub(crate) async fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Value {
         let request = http::Request::builder().method(method).uri(path);
         let request = request.header("content-type", kind);
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         self.kubernetes.request(request.body(body).unwrap()).await.unwrap()
     }
 
-    async fn deployment(&self, name: &str) -> Value {
+    pub(crate) async fn deployment(&self, name: &str) -> Value {
         let path = format!("/apis/apps/v1/namespaces/shop/deployments/{name}");
         self.ask("GET", &path, "application/json", &Value::Null).await
     }
@@ -224,7 +240,11 @@ impl World {
         self.apply_and(rollout, OldLabel::Drop).await
     }
 
-    async fn apply_and(&self, rollout: Duration, old: OldLabel) -> (Vec<(String, PutBack)>, bool) {
+    pub(crate) async fn apply_and(
+        &self,
+        rollout: Duration,
+        old: OldLabel,
+    ) -> (Vec<(String, PutBack)>, bool) {
         let before = self.overview().await;
         let now = Timestamp::now();
         let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now, old).await;
@@ -259,7 +279,7 @@ pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("w{n:03}")).collect()
 }
 
-fn template(object: &Value) -> &Value {
+pub(crate) fn template(object: &Value) -> &Value {
     &object["spec"]["template"]["metadata"]
 }
 

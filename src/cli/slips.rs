@@ -4,7 +4,10 @@
 /// alone.
 pub(super) fn answer(arguments: &[String]) -> Option<String> {
     let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    flags.into_iter().find_map(|argument| answer_one(argument))
+    // Elsewhere the flag of other tools that chooses; here the resource that is needed.
+    let doctor = arguments.iter().any(|argument| argument == "doctor");
+    let of_doctor = |argument: &String| doctor && argument.starts_with("--target");
+    flags.filter(|argument| !of_doctor(argument)).find_map(|argument| answer_one(argument))
 }
 
 fn answer_one(argument: &str) -> Option<String> {
@@ -57,5 +60,7 @@ mod tests {
     fn right_flags_pass() {
         assert_eq!(typed("widentity plan --out plan.json -o json --detailed-exitcode"), None);
         assert_eq!(typed("widentity plan -- -json"), None);
+        assert_eq!(typed("widentity doctor sa/x -n y --target /subscriptions/z"), None);
+        assert!(typed("widentity plan --target x").is_some());
     }
 }

@@ -455,12 +455,21 @@ pub(super) enum Sandbox {
     /// Serve the sandbox until Ctrl-C; other runs with --sandbox attach to it
     Serve(Serve),
     /// Forget the sandbox's world
-    Reset,
+    Reset(Reset),
     /// Show what the sandbox's world is
     Show,
     /// Make the sandbox that is being served fail in ways that Azure and Kubernetes fail
     #[command(subcommand)]
     Fault(Fault),
+}
+
+/// `sandbox reset`.
+#[derive(Debug, Args)]
+pub(super) struct Reset {
+    /// Begin a new world at once, in which every workload of the file lives on AAD Pod Identity:
+    /// to try `migrate`
+    #[arg(long)]
+    pub(super) pod_identity: bool,
 }
 
 /// `sandbox fault`.

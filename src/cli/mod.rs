@@ -23,6 +23,7 @@ mod migrate_rollback;
 mod migrate_uninstall;
 mod output;
 mod plan;
+mod pod_identity_seed;
 mod progress;
 mod sandbox;
 mod schema;

@@ -18,7 +18,7 @@ use super::{
     files,
     interrupt::Interrupt,
     main::Context,
-    seed, served, shelf, world,
+    pod_identity_seed, seed, served, shelf, world,
 };
 use crate::{
     execute::exit::ExitCode,
@@ -286,7 +286,25 @@ pub(super) fn served(ready: &Ready) -> String {
 }
 
 /// `sandbox reset`.
-pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
+pub(super) async fn reset(context: &Context, args: args::Reset) -> Result<ExitCode, CliError> {
+    if !args.pod_identity {
+        return forget(context);
+    }
+    // Read first: a file with a problem costs nobody the old world.
+    let (_, desired) = world::desired(context, &Select::default())?;
+    forget(context)?;
+    let seed = pod_identity_seed::of(&desired);
+    let options = Options { seed, ..options(context, &desired)? };
+    let running = Sandbox::start(options).await.map_err(|error| start_error(&error))?;
+    running.stop().await.map_err(|error| start_error(&error))?;
+    context.output.note(
+        "a new world: every workload of the file lives on AAD Pod Identity; next: widentity \
+         --sandbox migrate",
+    );
+    Ok(ExitCode::Done)
+}
+
+fn forget(context: &Context) -> Result<ExitCode, CliError> {
     let path = state_file(context);
     if !path.exists() {
         context.output.note(&format!("{}: there was no world", path.display()));

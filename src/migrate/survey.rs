@@ -341,9 +341,14 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
         return workload.reasons.iter().map(|reason| reason.decide.clone()).collect();
     }
     let name = workload.name();
+    let sidecar = given
+        .workloads
+        .iter()
+        .any(|w| w.proxy && (&w.namespace, &w.account) == (&workload.namespace, &workload.account));
     let switch = format!(
-        "switch {} in one roll (label added, aadpodidbinding dropped)",
-        workload.templates.iter().cloned().collect::<Vec<_>>().join(", ")
+        "switch {} in one roll (label added, aadpodidbinding dropped{})",
+        workload.templates.iter().cloned().collect::<Vec<_>>().join(", "),
+        if sidecar && !workload.proxied { ", migration sidecar added" } else { "" }
     );
     let (federate, prove) = ("federate the identity".to_owned(), "prove a token".to_owned());
     match workload.phase {
@@ -364,11 +369,14 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
             Some(until) => format!("soak until {until:.0}"),
             None => format!("soak for {:#}", given.soak),
         }],
-        Phase::Soaked => vec![format!("remove its bindings: {}", {
+        Phase::Soaked => {
             let bindings: Vec<&str> = workload.bindings.iter().map(String::as_str).collect();
-            bindings.join(", ")
-        })],
-        Phase::BindingRemoved => vec![format!("remove the AzureIdentity of {name}")],
+            let bindings = bindings.join(", ");
+            vec![format!("remove its bindings ({bindings}): widentity migrate finish")]
+        }
+        Phase::BindingRemoved => {
+            vec![format!("remove the AzureIdentity of {name}: widentity migrate finish")]
+        }
         Phase::Cleaned => Vec::new(),
     }
 }

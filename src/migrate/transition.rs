@@ -17,7 +17,7 @@ use crate::{
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
     plan::{
-        Lock, Operation, Plan, Step, StepId,
+        Lock, Operation, Plan, Step, StepId, Value,
         step::{Sidecar, TemplateRef},
     },
 };
@@ -139,7 +139,12 @@ pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, 
             .filter(|t| t.labels.contains_key(BINDING_LABEL) && !rolled.contains(&t.uid))
             .filter(|t| t.labelled() && t.kind.writable())
             .collect();
-        unmask(plan, workload, cluster, &masked);
+        let account = estate
+            .accounts
+            .iter()
+            .find(|a| a.namespace == workload.namespace && a.name == workload.account);
+        let pointed = account.and_then(|account| account.client_id.as_deref());
+        unmask(plan, workload, cluster, pointed, &masked);
     }
 }
 
@@ -147,6 +152,7 @@ fn unmask(
     plan: &mut Plan,
     workload: &DesiredWorkload,
     cluster: &ClusterName,
+    pointed: Option<&str>,
     masked: &[&EstateTemplate],
 ) {
     let address = Address::workload(&workload.namespace, &workload.account).at(cluster);
@@ -158,6 +164,25 @@ fn unmask(
         ours.then(|| (step.id, claim.clone()))
     });
     let Some((proof, claim)) = proof.filter(|_| !masked.is_empty()) else { return };
+    let annotated = plan.steps.iter().find_map(|step| {
+        let Operation::AnnotateAccount { namespace, account, .. } = &step.operation else {
+            return None;
+        };
+        let ours = *namespace == workload.namespace && *account == workload.account;
+        ours.then_some(step.id)
+    });
+    // Without the old label only an account that points at the identity answers. Where Git keeps
+    // the account, it comes first.
+    let points = match &claim.client {
+        Value::Known(client) => {
+            pointed.is_some_and(|have| have.eq_ignore_ascii_case(&client.to_string()))
+        }
+        Value::AfterApply(_) => false,
+    };
+    if annotated.is_none() && !points {
+        return;
+    }
+    let needs: Vec<StepId> = std::iter::once(proof).chain(annotated).collect();
     let expiration = workload.expiration();
     let mut add = |address: Address, operation: Operation, needs: Vec<StepId>, locks| {
         let id = StepId(plan.steps.len());
@@ -205,7 +230,7 @@ fn unmask(
         };
         let at = address.clone().part(Part::PodTemplate(template.key()));
         let lock = BTreeSet::from([Lock::Object(cluster.clone(), key)]);
-        rolls.push(add(at, operation, vec![proof], lock));
+        rolls.push(add(at, operation, needs.clone(), lock));
     }
     let operation = Operation::ProvePods {
         namespace: workload.namespace.clone(),

@@ -18,6 +18,7 @@ pub mod external;
 pub mod faults;
 pub mod files;
 pub mod kubernetes;
+mod late;
 pub mod limits;
 mod listeners;
 pub mod ready;
@@ -33,5 +34,5 @@ pub mod tokens;
 
 pub use context::{ClusterRef, Context, Delays, Settings, WebhookLayout};
 pub use ready::Ready;
-pub use seed::{Seed, SeedCluster, SeedDeployment};
+pub use seed::{Seed, SeedCluster, SeedDeployment, SeedIdentity};
 pub use start::{Options, Place, Running, Sandbox, StartError};

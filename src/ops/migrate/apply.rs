@@ -101,7 +101,9 @@ pub fn planned(
     old: OldLabel,
 ) -> (Planned, Vec<Backup>) {
     let Surveyed { estate, survey } = read;
-    let (mut plan, report) = plan::plan(desired, snapshot, PlanOptions::default());
+    let (mut plan, mut report) = plan::plan(desired, snapshot, PlanOptions::default());
+    // Only what is due was asked for: what else bears our marks is no leftover.
+    report.left_over.clear();
     if old == OldLabel::Drop {
         transition::drop_old_labels(&mut plan, estate, &survey.cluster, desired);
     }

@@ -221,7 +221,7 @@ fn is_there(now: &Surveyed, batch: &Removal, object: &str) -> bool {
 }
 
 /// The batches of a removal, the identities after all bindings.
-fn batches(what: &Removal) -> Vec<Removal> {
+pub fn batches(what: &Removal) -> Vec<Removal> {
     let mut all: Vec<Removal> = what
         .bindings
         .chunks(BATCH)

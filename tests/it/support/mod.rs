@@ -9,5 +9,6 @@ pub(crate) mod kubelet;
 pub(crate) mod plans;
 pub(crate) mod pod_identity;
 pub(crate) mod scripted;
+pub(crate) mod town;
 pub(crate) mod typed;
 pub(crate) mod worlds;

@@ -248,16 +248,24 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
     }
 }
 
+/// The hash of a template, which its pods carry.
+pub(crate) fn revision(template: &ObservedTemplate) -> String {
+    names::sha256_hex(&format!("{:?}{:?}", template.labels, template.annotations), 10)
+}
+
 /// A running pod of a template.
 pub(crate) fn pod(template: &ObservedTemplate, n: usize, injected: &Injected) -> ObservedPod {
-    let revision =
-        names::sha256_hex(&format!("{:?}{:?}", template.labels, template.annotations), 10);
+    let revision = revision(template);
     let name = format!("{}-{revision}-{n}", template.name);
     ObservedPod {
         uid: guid(&name).to_string(),
         name,
         account: template.account.clone(),
-        controller: Some(("ReplicaSet".to_owned(), format!("{}-{revision}", template.name))),
+        controller: Some(match template.kind {
+            TemplateKind::StatefulSet => ("StatefulSet".to_owned(), template.name.clone()),
+            TemplateKind::DaemonSet => ("DaemonSet".to_owned(), template.name.clone()),
+            _ => ("ReplicaSet".to_owned(), format!("{}-{revision}", template.name)),
+        }),
         revision: Some(revision),
         labelled: template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true"),
         phase: "Running".to_owned(),

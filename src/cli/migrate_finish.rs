@@ -1,6 +1,8 @@
 //! `migrate finish`: prove again, ask, remove what nothing uses any more.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::{self, Instant};
 
 use super::{
     apply::{Answer, ask},
@@ -24,6 +26,11 @@ use crate::{
         removal::{self, Part},
     },
 };
+
+/// How long pods may take to end: twice the usual grace period.
+const ENDING: Duration = Duration::from_mins(1);
+/// Between two looks at them.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
     context: &Context,
@@ -57,9 +64,8 @@ async fn in_world(
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
-    // What was not chosen still counts: a binding may answer for both.
     let everything = tokio::select! {
-        everything = migrate::everything(context, world, &args.select) => everything?,
+        everything = settled(context, args, world) => everything?,
         () = interrupt.asked() => {
             output.message("interrupted while reading: nothing was removed");
             return Ok(ExitCode::Interrupted);
@@ -131,6 +137,29 @@ async fn in_world(
     match failure {
         Some(failure) => Err(CliError::remote(failure).with_exit(exit)),
         None => Ok(exit),
+    }
+}
+
+/// Reads everything: what was not chosen still counts, a binding may answer for both. Pods that
+/// are ending are waited for, or what they use would stay behind for the sake of a moment.
+async fn settled(
+    context: &Context,
+    args: &MigrateFinish,
+    world: &World,
+) -> Result<Overview, CliError> {
+    let deadline = Instant::now() + ENDING;
+    let mut said = false;
+    loop {
+        let everything = migrate::everything(context, world, &args.select).await?;
+        let ending: usize = everything.clusters.iter().map(finish::ending).sum();
+        if args.plan || ending == 0 || Instant::now() >= deadline {
+            return Ok(everything);
+        }
+        if !said {
+            context.output.message(&format!("waiting for {} to end ...", counted(ending, "pod")));
+            said = true;
+        }
+        time::sleep(LOOK).await;
     }
 }
 

@@ -131,6 +131,21 @@ pub async fn passed(
     passed
 }
 
+/// How many pods are ending that a binding still selects: they go by themselves, and keep their
+/// binding until then.
+pub fn ending(read: &Surveyed) -> usize {
+    let Surveyed { estate, .. } = read;
+    let ending = estate.pods.iter().filter(|pod| pod.ending);
+    let selected = ending.filter(|pod| {
+        let selects = |selector| {
+            let mut bindings = estate.bindings.iter();
+            bindings.any(|b| matching::selects(estate, b, &pod.namespace, selector))
+        };
+        pod.selector().is_some_and(selects)
+    });
+    selected.count()
+}
+
 /// What would be removed in one cluster.
 pub fn decide(read: &Surveyed, proved: &BTreeSet<String>, unassign: bool) -> Removal {
     let allowed = Allowed { workloads: Some(proved), unassign };

@@ -39,12 +39,7 @@ pub struct ServerAndCa {
 impl Arm {
     /// One cluster; none if it, or its group, is not there.
     pub async fn cluster(&self, id: &ArmId) -> Result<Option<ObservedCluster>, ArmError> {
-        let answer = match self.send(&Call::get(self.url(id.as_str(), &[API])?)).await {
-            Ok(answer) => answer,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        observed(&answer.json()?).map(Some)
+        self.cluster_record(id).await?.as_ref().map(observed).transpose()
     }
 
     /// Every cluster of a subscription.
@@ -59,30 +54,43 @@ impl Arm {
         list.iter().map(observed).collect()
     }
 
-    /// Switches features of a cluster on and waits until they are: reads the record when nothing
-    /// else is at work on it, sends it back with the settings changed, under the eTag that was
-    /// read. Does nothing where they are on. Neither can be switched off again by Azure's rules
-    /// (the issuer) or widentity (the add-on).
+    /// Switches features of a cluster on and waits until they are. Does nothing where they are on.
+    /// Neither can be switched off again by Azure's rules (the issuer) or widentity (the add-on).
     pub async fn enable_features(
         &self,
         id: &ArmId,
         features: &BTreeSet<Feature>,
     ) -> Result<ObservedCluster, ArmError> {
+        let done = |cluster: &Value| features.iter().all(|feature| has(cluster, *feature));
+        let change = |cluster: Value| enabling(cluster, features);
+        observed(&self.update_cluster(id, &done, &change, "the features are still off").await?)
+    }
+
+    /// Changes settings of a cluster and waits until they are changed: reads the record when
+    /// nothing else is at work on it, sends back what `change` makes of it, under the eTag that
+    /// was read. Sends nothing where `done` says so of what was read. `otherwise` says what is the
+    /// case if the update succeeded and `done` still denies.
+    pub(super) async fn update_cluster(
+        &self,
+        id: &ArmId,
+        done: &(dyn Fn(&Value) -> bool + Sync),
+        change: &(dyn Fn(Value) -> Value + Sync),
+        otherwise: &str,
+    ) -> Result<Value, ArmError> {
         let url = self.url(id.as_str(), &[API])?;
         let mut busy = "another operation on the cluster";
         for write in 1.. {
             let cluster = self.at_rest(&url, busy).await?;
-            if features.iter().all(|feature| has(&cluster, *feature)) {
-                return observed(&cluster);
+            if done(&cluster) {
+                return Ok(cluster);
             }
             let if_match = etag(&cluster);
-            let body = enabling(cluster, features);
-            let call = Call::write(Method::Put, url.clone(), body, Asked::WriteCluster);
+            let call = Call::write(Method::Put, url.clone(), change(cluster), Asked::WriteCluster);
             match self.send(&Call { if_match, ..call }).await {
                 Ok(answer) => {
-                    let done = self.finish(answer, &url, "the cluster's update").await?;
-                    if features.iter().all(|feature| has(&done, *feature)) {
-                        return observed(&done);
+                    let updated = self.finish(answer, &url, "the cluster's update").await?;
+                    if done(&updated) {
+                        return Ok(updated);
                     }
                     break;
                 }
@@ -100,9 +108,16 @@ impl Arm {
                 },
             }
         }
-        Err(ArmError::Body {
-            message: "the update succeeded, and the features are still off".to_owned(),
-        })
+        Err(ArmError::Body { message: format!("the update succeeded, and {otherwise}") })
+    }
+
+    /// The record of a cluster as Azure sends it; none if it, or its group, is not there.
+    pub(super) async fn cluster_record(&self, id: &ArmId) -> Result<Option<Value>, ArmError> {
+        match self.send(&Call::get(self.url(id.as_str(), &[API])?)).await {
+            Ok(answer) => answer.json().map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Server and certificate authority of a cluster, from the kubeconfig that Azure gives to

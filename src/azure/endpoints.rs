@@ -19,6 +19,11 @@ pub struct Endpoints {
     pub key_vault_suffix: String,
     /// The DNS suffix of Blob endpoints, for example `blob.core.windows.net`.
     pub blob_suffix: String,
+    /// The DNS suffix of App Configuration stores, for example `azconfig.io`.
+    pub app_configuration_suffix: String,
+    /// The scope of tokens for App Configuration. Source: Microsoft documentation, "Microsoft Entra
+    /// authentication - REST API reference" of App Configuration.
+    pub app_configuration_scope: String,
     /// Which certificate authorities vouch for these endpoints.
     pub trust: Trust,
     /// Host names with fixed addresses. A name that begins with a dot stands for every host below
@@ -52,6 +57,8 @@ impl Endpoints {
             arm_scope: "https://management.azure.com/.default".to_owned(),
             key_vault_suffix: "vault.azure.net".to_owned(),
             blob_suffix: "blob.core.windows.net".to_owned(),
+            app_configuration_suffix: "azconfig.io".to_owned(),
+            app_configuration_scope: "https://appconfig.azure.com/.default".to_owned(),
             trust: Trust::System,
             resolve: Vec::new(),
             loopback_only: false,
@@ -66,6 +73,8 @@ impl Endpoints {
             arm_scope: "https://management.usgovcloudapi.net/.default".to_owned(),
             key_vault_suffix: "vault.usgovcloudapi.net".to_owned(),
             blob_suffix: "blob.core.usgovcloudapi.net".to_owned(),
+            app_configuration_suffix: "azconfig.azure.us".to_owned(),
+            app_configuration_scope: "https://appconfig.azure.us/.default".to_owned(),
             ..Self::public()
         }
     }
@@ -78,6 +87,8 @@ impl Endpoints {
             arm_scope: "https://management.chinacloudapi.cn/.default".to_owned(),
             key_vault_suffix: "vault.azure.cn".to_owned(),
             blob_suffix: "blob.core.chinacloudapi.cn".to_owned(),
+            app_configuration_suffix: "azconfig.azure.cn".to_owned(),
+            app_configuration_scope: "https://appconfig.azure.cn/.default".to_owned(),
             ..Self::public()
         }
     }
@@ -95,7 +106,7 @@ impl Endpoints {
     }
 
     /// The sandbox: loopback only, trusted by its own certificate authority alone. `data_plane` is
-    /// the socket that answers for Key Vaults and Blob endpoints under their real names.
+    /// the socket that answers for the data planes under their real names.
     pub fn sandbox(
         resource_manager: Url,
         authority: Url,
@@ -103,7 +114,8 @@ impl Endpoints {
         data_plane: Option<SocketAddr>,
     ) -> Self {
         let public = Self::public();
-        let suffixes = [&public.key_vault_suffix, &public.blob_suffix];
+        let suffixes =
+            [&public.key_vault_suffix, &public.blob_suffix, &public.app_configuration_suffix];
         let resolve = data_plane.into_iter().flat_map(|socket| {
             suffixes.map(|suffix| (format!(".{suffix}"), socket)).into_iter().collect::<Vec<_>>()
         });
@@ -113,6 +125,13 @@ impl Endpoints {
             trust: Trust::Only(ca_pem),
             ..Self::custom(resource_manager, authority, None)
         }
+    }
+
+    /// Whether a URL may be asked at all: the sandbox keeps to loopback and the hosts that it
+    /// serves.
+    pub fn may_reach(&self, url: &Url) -> bool {
+        let served = || url.host_str().is_some_and(|host| self.resolved(host).is_some());
+        !self.loopback_only || is_loopback(url) || served()
     }
 
     /// The fixed address of a host, if it has one.

@@ -1,9 +1,12 @@
 //! Entra's token endpoint: a federated token in, a token of the identity out.
 
+use std::sync::Arc;
+
 use azure_core::http::{
     Context, Method, Pipeline, PipelineSendOptions, Request, Url, headers::HeaderName,
 };
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::{
     address::address,
@@ -18,11 +21,16 @@ use crate::model::{ClientId, PrincipalId, TenantId, Token};
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 
-/// A client of Entra's token endpoint.
+/// Exchanges in flight. Requests are bounded here, not the proofs that make them: most of a proof's
+/// time is waiting.
+const AT_ONCE: usize = 8;
+
+/// A client of Entra's token endpoint. Clones share connections and the bound on requests.
 #[derive(Debug, Clone)]
 pub struct Entra {
     pipeline: Pipeline,
     authority: Url,
+    permits: Arc<Semaphore>,
 }
 
 /// The identity's token.
@@ -148,7 +156,8 @@ impl Entra {
     pub fn new(endpoints: &Endpoints) -> Result<Self, TransportError> {
         let transport = http::transport(endpoints)?;
         let pipeline = http::pipeline(endpoints, &transport, None);
-        Ok(Self { pipeline, authority: endpoints.authority.clone() })
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Self { pipeline, authority: endpoints.authority.clone(), permits })
     }
 
     /// Presents `assertion` as `client` and asks for a token for `scope`. Asks once: whether to
@@ -168,7 +177,9 @@ impl Entra {
         request.insert_header("accept", "application/json");
         request.set_body(form(client, assertion, scope));
         let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
+        let permit = self.permits.acquire().await;
         let sent = self.pipeline.send(&Context::new(), &mut request, Some(options)).await;
+        drop(permit);
         let response = sent.map_err(|error| unreachable(innermost(&error)))?;
         let (status, headers, body) = response.deconstruct();
         let status = u16::from(status);

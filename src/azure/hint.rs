@@ -73,8 +73,10 @@ pub(super) fn hint(error: &ArmError) -> Option<String> {
         ArmError::Credential { .. } => {
             Some("az login, or choose a credential with --auth".to_owned())
         }
-        ArmError::Unreachable { .. }
-        | ArmError::Body { .. }
+        ArmError::Unreachable { .. } => {
+            Some("check the way there: network, HTTPS_PROXY, `cloud` in the file".to_owned())
+        }
+        ArmError::Body { .. }
         | ArmError::ForeignLink { .. }
         | ArmError::Pages { .. }
         | ArmError::BadPath { .. }

@@ -16,6 +16,7 @@ use azure_core::{
 };
 use futures::StreamExt as _;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::Url;
 
 use super::endpoints::{Endpoints, Trust, is_loopback};
 
@@ -185,23 +186,42 @@ impl Policy for LoopbackBearer {
     }
 }
 
-/// The innermost words of an error: the outer ones only say that a request failed.
+/// What the libraries below say of any failure: it tells nobody anything.
+const NOISE: [&str; 2] = [
+    "retry policy expired and the request will no longer be retried",
+    "failed to execute `reqwest` request",
+];
+
+/// One level of an error in its own words, without [`NOISE`] and links to other programs' help.
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    let lines = text.lines().filter(|line| !line.starts_with("To troubleshoot"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let text = NOISE.iter().fold(text, |text, noise| text.replace(noise, ""));
+    text.trim().trim_end_matches('.').to_owned()
+}
+
+/// Who failed and why: the outermost words, the host that was not reached, the innermost words.
 pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let text = inner.to_string();
-        if texts.last().is_some_and(|last| !last.contains(&text)) {
+    let mut texts: Vec<String> = Vec::new();
+    let mut host = None;
+    let mut next = Some(error);
+    while let Some(current) = next {
+        let text = said(current);
+        let known = |last: &String| last.contains(&text);
+        if !text.is_empty() && !texts.last().is_some_and(known) {
             texts.push(text);
         }
-        source = inner.source();
+        let url = current.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::url);
+        host = host.or(url.and_then(Url::host_str).map(str::to_owned));
+        next = current.source();
     }
-    // The outermost says who, the innermost says why.
-    let last = texts.pop().unwrap_or_default();
-    match texts.first() {
-        Some(first) if !first.contains(&last) => format!("{first}: {last}"),
-        Some(_) | None => last,
-    }
+    let Some(why) = texts.pop() else { return error.to_string() };
+    // Between the two, each level only says that a request failed.
+    let who = texts.into_iter().next().filter(|who| !who.contains(&why));
+    let who = who.filter(|who| host.is_none() || !who.contains("error sending request"));
+    let parts = [who, host.filter(|host| !why.contains(host)), Some(why)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
 /// Whether the network is to blame, anywhere down the chain.
@@ -219,4 +239,22 @@ pub(super) fn is_transport(error: &azure_core::Error) -> bool {
         next = current.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_who_and_why_without_what_lies_between() {
+        let why = io::Error::other("Connection refused (os error 111)");
+        let retried = azure_core::Error::with_error(
+            ErrorKind::Io,
+            why,
+            "retry policy expired and the request will no longer be retried",
+        );
+        let text = format!("X authentication failed. {retried}\nTo troubleshoot, visit https://y");
+        let error = azure_core::Error::with_error(ErrorKind::Credential, retried, text);
+        assert_eq!(innermost(&error), "X authentication failed: Connection refused (os error 111)");
+    }
 }

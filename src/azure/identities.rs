@@ -108,6 +108,20 @@ impl Arm {
         Ok(present(self.send(&Call::get(url)).await)?.is_some())
     }
 
+    /// Every subscription that may be read.
+    ///
+    /// Source: the `Microsoft.Resources` specifications in Azure/azure-rest-api-specs.
+    pub async fn subscriptions(&self) -> Result<Vec<SubscriptionId>, ArmError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Subscription {
+            subscription_id: SubscriptionId,
+        }
+        let url = self.url("subscriptions", &[("api-version", "2022-12-01")])?;
+        let list = self.list::<Subscription>(url, Context::default()).await?;
+        Ok(list.into_iter().map(|found| found.subscription_id).collect())
+    }
+
     /// Every identity of a resource group; none if the group is not there.
     pub async fn identities_in_group(
         &self,

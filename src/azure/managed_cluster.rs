@@ -85,7 +85,8 @@ fn setting(feature: Feature) -> [&'static str; 2] {
     }
 }
 
-fn object<'a>(value: &'a mut Value, member: &str) -> &'a mut Value {
+/// A member that is an object; made one where it is not.
+pub(super) fn object<'a>(value: &'a mut Value, member: &str) -> &'a mut Value {
     if !value[member].is_object() {
         value[member] = Value::Object(Map::new());
     }
@@ -102,16 +103,18 @@ pub(super) fn has(cluster: &Value, feature: Feature) -> bool {
     at["enabled"] == json!(true)
 }
 
-/// The body of the PUT that switches features on: what was read, minus the read-only members,
-/// plus exactly these settings.
-pub(super) fn enabling(mut cluster: Value, features: &BTreeSet<Feature>) -> Value {
+/// What may be sent back of a record: what was read, minus the read-only members.
+pub(super) fn writable(mut cluster: Value) -> Value {
     for path in READ_ONLY {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         remove(&mut cluster, &segments);
     }
-    if !cluster.is_object() {
-        cluster = json!({});
-    }
+    if cluster.is_object() { cluster } else { json!({}) }
+}
+
+/// The body of the PUT that switches features on: exactly these settings are added.
+pub(super) fn enabling(cluster: Value, features: &BTreeSet<Feature>) -> Value {
+    let mut cluster = writable(cluster);
     for feature in features {
         let [profile, part] = setting(*feature);
         let mut at = object(object(&mut cluster, "properties"), profile);

@@ -27,6 +27,7 @@ mod issuer;
 mod managed_cluster;
 mod operation;
 mod pace;
+mod pod_identity;
 mod probe;
 mod roles;
 mod targets;

@@ -27,14 +27,19 @@ impl Jitter {
         Self(Arc::new(AtomicU64::new(seed)))
     }
 
-    /// The next duration between `low` and `high`.
-    pub fn between(&self, low: Duration, high: Duration) -> Duration {
+    /// The next number: for a name that nobody else has.
+    pub fn number(&self) -> u64 {
         // SplitMix64, Steele, Lea and Flood 2014: enough for spreading, not for secrets.
         const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let thousandth = u32::try_from((z ^ (z >> 31)) % 1000).unwrap_or_default();
+        z ^ (z >> 31)
+    }
+
+    /// The next duration between `low` and `high`.
+    pub fn between(&self, low: Duration, high: Duration) -> Duration {
+        let thousandth = u32::try_from(self.number() % 1000).unwrap_or_default();
         low + high.saturating_sub(low) * thousandth / 1000
     }
 }

@@ -9,7 +9,7 @@ use super::{
     disposition::Context,
     error::ArmError,
 };
-use crate::model::{ArmId, SubscriptionId, snapshot::ObservedTarget};
+use crate::model::{ArmId, PrincipalId, SubscriptionId, snapshot::ObservedTarget};
 
 /// Source: the `Microsoft.KeyVault` specifications in Azure/azure-rest-api-specs.
 const API: (&str, &str) = ("api-version", "2023-07-01");
@@ -23,12 +23,26 @@ struct Vault {
 #[serde(rename_all = "camelCase")]
 struct VaultProperties {
     enable_rbac_authorization: Option<bool>,
+    #[serde(default)]
+    access_policies: Option<Vec<AccessPolicy>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AccessPolicy {
+    object_id: String,
 }
 
 impl Vault {
     fn observe(&self) -> ObservedTarget {
-        // Absent means access policies in this version of the API.
-        ObservedTarget { rbac: Some(self.properties.enable_rbac_authorization.unwrap_or(false)) }
+        let policies = self.properties.access_policies.iter().flatten();
+        ObservedTarget {
+            // Absent means access policies in this version of the API.
+            rbac: Some(self.properties.enable_rbac_authorization.unwrap_or(false)),
+            policies: policies
+                .filter_map(|policy| policy.object_id.parse().ok())
+                .collect::<Vec<PrincipalId>>(),
+        }
     }
 }
 

@@ -111,7 +111,7 @@ pub(super) struct Init {
 }
 
 /// Which workloads, and how their world is reached.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 pub(super) struct Select {
     /// Only workloads whose address matches, for example `payments/*` (repeatable)
     #[arg(long, value_name = "ADDRESS-GLOB")]
@@ -198,13 +198,44 @@ pub(super) struct Apply {
 
 /// `verify`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A proof by token shows issuer, keys, subject, audience, identity and credential \
+                  without touching a pod. A proof by job shows the webhook and the cluster's way \
+                  to Entra as well. Neither shows what the application's SDK does."
+)]
 pub(super) struct Verify {
     /// Which workloads.
     #[command(flatten)]
     pub(super) select: Select,
-    /// Give up after this long, for example 10m
+    /// What makes the exchange
+    #[arg(long, value_name = "METHOD", default_value = "token")]
+    pub(super) method: VerifyMethod,
+    /// With --method job: what the pod runs; it needs sh, curl, sed and base64 (default:
+    /// docker.io/curlimages/curl)
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// Entra must answer the same for this long; 0s takes the first answer. By default as long as
+    /// it was seen to refuse, if it was
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) window: Option<std::time::Duration>,
+    /// Give up after this long, for example 10m; with --watch each round
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<std::time::Duration>,
+    /// Prove again and again until Ctrl-C, and print what changes
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// With --watch: how long from one round to the next (default: 1m)
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "watch")]
+    pub(super) interval: Option<std::time::Duration>,
+}
+
+/// What makes the exchange of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum VerifyMethod {
+    /// A token that is requested for the account.
+    Token,
+    /// A pod that runs as the account; it is removed again.
+    Job,
 }
 
 /// `migrate`; without a command it is `status`.
@@ -232,6 +263,50 @@ pub(super) enum Migrate {
     Rollback(MigrateRollback),
     /// Prove again, then remove bindings and identities of workloads that have soaked
     Finish(MigrateFinish),
+    /// Take MIC, NMI and the rest of the installation away, once nothing uses them
+    Uninstall(MigrateUninstall),
+    /// Change the manifests under a directory, comments and order kept, instead of the cluster
+    Render(MigrateRender),
+}
+
+/// `migrate uninstall`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateUninstall {
+    /// Only this cluster of the file (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Vec<String>,
+    /// Reach a cluster of the file by this kubeconfig context (repeatable)
+    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
+    pub(super) context: Vec<(String, String)>,
+    /// Use this credential and no other
+    #[arg(long, value_name = "KIND")]
+    pub(super) auth: Option<Auth>,
+    /// Show what would be done, and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) plan: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// Without NMI every pod may reach the metadata endpoint of its node
+    #[arg(long)]
+    pub(super) allow_open_metadata: bool,
+    /// Switch the AKS add-on off, with an update of the cluster
+    #[arg(long)]
+    pub(super) disable_add_on: bool,
+}
+
+/// `migrate render`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateRender {
+    /// The directory with the manifests; they are changed in place, `git diff` is the review
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// Write nothing, show the difference
+    #[arg(long)]
+    pub(super) diff: bool,
+    /// Which workloads.
+    #[command(flatten)]
+    pub(super) select: MigrateSelect,
 }
 
 /// `migrate finish`.
@@ -243,9 +318,13 @@ pub(super) struct MigrateFinish {
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
-    /// MIC may take identities from nodes although other pods may live on them
+    /// Identities may be taken from the nodes with their last binding although other pods may
+    /// live on them
     #[arg(long)]
     pub(super) unassign: bool,
+    /// Only show what would be removed; no token is proved
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) plan: bool,
 }
 
 /// `migrate apply`.
@@ -263,6 +342,10 @@ pub(super) struct MigrateApply {
     /// A rollout that takes longer has failed
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub(super) rollout_timeout: std::time::Duration,
+    /// Keep the label aadpodidbinding beside the new one: such workloads are masked, and nothing
+    /// is proved by their working, until a run without this drops it
+    #[arg(long)]
+    pub(super) keep_old: bool,
 }
 
 /// `migrate rollback`.
@@ -280,26 +363,14 @@ pub(super) struct MigrateRollback {
 }
 
 /// Which workloads of Pod Identity, and how their world is reached.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub(super) struct MigrateSelect {
-    /// Only workloads whose address matches, for example `payments/*` (repeatable)
-    #[arg(long, value_name = "ADDRESS-GLOB")]
-    pub(super) only: Vec<String>,
-    /// Only workloads of this namespace (repeatable)
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub(super) namespace: Vec<String>,
-    /// Only this cluster of the file (repeatable)
-    #[arg(long, value_name = "NAME")]
-    pub(super) cluster: Vec<String>,
-    /// Reach a cluster of the file by this kubeconfig context (repeatable)
-    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
-    pub(super) context: Vec<(String, String)>,
-    /// Use this credential and no other
-    #[arg(long, value_name = "KIND")]
-    pub(super) auth: Option<Auth>,
-    /// How long proved pods run before their binding may go
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = signed_duration)]
-    pub(super) soak: SignedDuration,
+    /// Which workloads, and how their world is reached.
+    #[command(flatten)]
+    pub(super) of: Select,
+    /// How long proved pods run before their binding may go, instead of `[migrate] soak`
+    #[arg(long, value_name = "DURATION", value_parser = signed_duration)]
+    pub(super) soak: Option<SignedDuration>,
 }
 
 /// `doctor`.
@@ -324,9 +395,15 @@ pub(super) struct Doctor {
     /// The kubeconfig, where there is no configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// The cluster's ARM id, where there is no configuration file and no node leads to it
+    #[arg(long, value_name = "ID")]
+    pub(super) cluster_id: Option<String>,
     /// The id of the resource that the workload needs, where there is no configuration file
     #[arg(long, value_name = "ID")]
     pub(super) target: Option<String>,
+    /// The role it needs there; any that opens data if left out
+    #[arg(long, value_name = "NAME", requires = "target")]
+    pub(super) role: Option<String>,
     /// Leave token and exchange out
     #[arg(long)]
     pub(super) no_token: bool,
@@ -379,12 +456,21 @@ pub(super) enum Sandbox {
     /// Serve the sandbox until Ctrl-C; other runs with --sandbox attach to it
     Serve(Serve),
     /// Forget the sandbox's world
-    Reset,
+    Reset(Reset),
     /// Show what the sandbox's world is
     Show,
     /// Make the sandbox that is being served fail in ways that Azure and Kubernetes fail
     #[command(subcommand)]
     Fault(Fault),
+}
+
+/// `sandbox reset`.
+#[derive(Debug, Args)]
+pub(super) struct Reset {
+    /// Begin a new world at once, in which every workload of the file lives on AAD Pod Identity:
+    /// to try `migrate`
+    #[arg(long)]
+    pub(super) pod_identity: bool,
 }
 
 /// `sandbox fault`.

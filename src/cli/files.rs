@@ -36,6 +36,9 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let beside = path.with_file_name(hidden);
     let written = fs::File::create(&beside).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
+        if let Ok(before) = fs::metadata(path) {
+            file.set_permissions(before.permissions())?;
+        }
         file.sync_all()?;
         fs::rename(&beside, path)
     });

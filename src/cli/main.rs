@@ -107,7 +107,9 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Validate => validate::run(context),
         Command::Schema { kind } => Ok(schema::run(context, kind)),
         Command::Completions { shell } => Ok(completions::run(context, shell)),
-        Command::Sandbox(Sandbox::Reset) => sandbox::reset(context),
+        Command::Sandbox(Sandbox::Reset(args)) => {
+            block_on(context, |_| sandbox::reset(context, args))
+        }
         Command::Plan(args) => block_on(context, |interrupt| plan::run(context, args, interrupt)),
         Command::Apply(args) => block_on(context, |interrupt| apply::run(context, args, interrupt)),
         Command::Verify(args) => {

@@ -5,7 +5,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate_apply, migrate_finish, migrate_rollback,
+    migrate_apply, migrate_finish, migrate_render, migrate_rollback, migrate_uninstall,
     world::World,
 };
 use crate::{
@@ -26,6 +26,8 @@ pub(super) async fn run(
         Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
         Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
         Migrate::Finish(args) => migrate_finish::run(context, args, interrupt).await,
+        Migrate::Uninstall(args) => migrate_uninstall::run(context, args, interrupt).await,
+        Migrate::Render(args) => migrate_render::run(context, args, interrupt).await,
     }
 }
 
@@ -76,21 +78,22 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it.
 pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
-    let reach = Select { context: select.context.clone(), auth: select.auth, ..Select::default() };
+    let Select { context: contexts, auth, .. } = &select.of;
+    let reach = Select { context: contexts.clone(), auth: *auth, ..Select::default() };
     World::open(context, &reach).await
 }
 
+/// Every workload that was chosen.
 pub(super) async fn survey(
     context: &Context,
     world: &World,
     select: &MigrateSelect,
 ) -> Result<Overview, CliError> {
-    for name in &select.cluster {
-        if !world.desired.clusters.keys().any(|known| known.as_str() == name) {
-            return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
-        }
-    }
-    let mut overview = everything(context, world, select).await;
+    narrow(&select.of, everything(context, world, select).await?)
+}
+
+/// Keeps what was chosen.
+pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview, CliError> {
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
@@ -109,18 +112,32 @@ pub(super) async fn survey(
     Ok(overview)
 }
 
+/// What a survey is made of.
+pub(super) fn request<'a>(
+    context: &Context,
+    world: &'a World,
+    select: &MigrateSelect,
+) -> Request<'a> {
+    Request {
+        desired: &world.desired,
+        sandbox: world.is_sandbox(),
+        now: context.env.now(),
+        soak: select.soak.unwrap_or(world.soak),
+        shelf: &world.shelf,
+    }
+}
+
 /// Every workload of every cluster, whatever was chosen.
 pub(super) async fn everything(
     context: &Context,
     world: &World,
     select: &MigrateSelect,
-) -> Overview {
+) -> Result<Overview, CliError> {
+    for name in &select.of.cluster {
+        if !world.desired.clusters.keys().any(|known| known.as_str() == name) {
+            return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
+        }
+    }
     context.output.note("reading Azure and the clusters ...");
-    let request = Request {
-        desired: &world.desired,
-        sandbox: world.is_sandbox(),
-        now: context.env.now(),
-        soak: select.soak,
-    };
-    ops::overview(request, &world.connected).await
+    Ok(ops::overview(request(context, world, select), &world.connected).await)
 }

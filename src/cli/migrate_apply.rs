@@ -1,12 +1,5 @@
 //! `migrate apply`: survey, ask, move, prove, put back what failed, report.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::Path,
-};
-
 use serde_json::{Value, json};
 
 use super::{
@@ -24,8 +17,7 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
-    model::pod_identity::Backup,
-    ops::migrate::{self as ops, Move, MoveError, Moved, Overview},
+    ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
         escape, findings::counted, json as documents, migrate as render, report, report_json,
     },
@@ -55,10 +47,17 @@ async fn in_world(
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
-    let before = migrate::survey(context, world, &args.select).await?;
+    let before = tokio::select! {
+        before = migrate::survey(context, world, &args.select) => before?,
+        () = interrupt.asked() => {
+            output.message("interrupted while reading: nothing was written");
+            return Ok(ExitCode::Interrupted);
+        }
+    };
     let now = context.env.now();
-    let moves =
-        ops::apply::moves(&world.desired, &before, &world.connected, &world.config, now).await;
+    let old = if args.keep_old { OldLabel::Keep } else { OldLabel::Drop };
+    let (desired, connected) = (&world.desired, &world.connected);
+    let moves = ops::apply::moves(desired, &before, connected, &world.config, now, old).await;
     let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
     let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;
@@ -83,7 +82,6 @@ async fn in_world(
     }
     let mut moved = Vec::new();
     for one in moves {
-        keep_on_disk(context, &one)?;
         let options = RunOptions {
             timeout: args.timeout,
             rollout_deadline: args.rollout_timeout,
@@ -91,7 +89,9 @@ async fn in_world(
         };
         let progress = Progress::new(output, context.env.stderr_is_terminal);
         let mut sink = |event: &Event| progress.on_event(event);
-        let done = ops::apply::apply(&one, &before, &world.connected, options, &mut sink).await;
+        let request = migrate::request(context, world, &args.select);
+        let connected = &world.connected;
+        let done = ops::apply::apply(&one, &before, request, connected, options, &mut sink).await;
         drop(progress);
         let done = done.map_err(|error| broken(&error))?;
         let exit = exit::of_apply(&one.planned.report, &done.report);
@@ -149,32 +149,4 @@ fn broken(error: &MoveError) -> CliError {
         MoveError::Plan(_) => CliError::new(ExitCode::Internal, error.to_string())
             .hint("nothing was begun; this is a bug in widentity, please report it"),
     }
-}
-
-/// Writes the backups beside the configuration too, readable by their owner only: the cluster may
-/// be what is lost.
-fn keep_on_disk(context: &Context, one: &Move) -> Result<(), CliError> {
-    let beside = context.global.config.parent().unwrap_or(Path::new(""));
-    let folder = beside.join(".widentity").join("migrate");
-    let failed = |error: &dyn std::fmt::Display| {
-        CliError::failed(format!("cannot write a backup to {}: {error}", folder.display()))
-            .hint("nothing was changed")
-    };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .map_err(|error| failed(&error))?;
-    for backup in &one.backups {
-        let clusters = one.desired.clusters.keys();
-        let cluster = clusters.map(crate::model::ClusterName::as_str).collect::<Vec<_>>().join("-");
-        let Backup { namespace, account, .. } = backup;
-        let path = folder.join(format!("{cluster}_{namespace}_{account}.json"));
-        let file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-        let text = documents::to_text(backup);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|error| failed(&error))?;
-    }
-    Ok(())
 }

@@ -14,8 +14,15 @@ use super::{
 };
 use crate::{
     execute::{Event, RunOptions, exit::ExitCode},
-    ops::migrate::finish,
-    render::{escape, findings::counted, migrate as render},
+    ops::migrate::{
+        Overview, Removal, Surveyed, Workload,
+        finish::{self, Finished, Finishing, Patience},
+    },
+    render::{
+        findings::counted,
+        migrate as render,
+        removal::{self, Part},
+    },
 };
 
 pub(super) async fn run(
@@ -23,17 +30,24 @@ pub(super) async fn run(
     args: MigrateFinish,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output != Format::Text {
-        return Err(CliError::usage("migrate finish writes text"));
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
+        return Err(CliError::usage("migrate finish writes text or json"));
     }
-    if !args.yes && !context.env.can_ask() {
+    if !args.yes && !args.plan && !context.env.can_ask() {
         return Err(CliError::usage("there is no terminal to ask on").hint(
-            "review with `widentity migrate status`, then `widentity migrate finish --yes`",
+            "review with `widentity migrate finish --plan`, then `widentity migrate finish --yes`",
         ));
     }
     let world = migrate::open(context, &args.select).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await
+}
+
+/// One cluster with what is decided for it.
+struct Here<'a> {
+    read: &'a Surveyed,
+    proved: BTreeSet<String>,
+    what: Removal,
 }
 
 async fn in_world(
@@ -44,37 +58,49 @@ async fn in_world(
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
     // What was not chosen still counts: a binding may answer for both.
-    let everything = migrate::everything(context, world, &args.select).await;
+    let everything = tokio::select! {
+        everything = migrate::everything(context, world, &args.select) => everything?,
+        () = interrupt.asked() => {
+            output.message("interrupted while reading: nothing was removed");
+            return Ok(ExitCode::Interrupted);
+        }
+    };
     if everything.unseen().next().is_some() {
-        output.data(&render::text(&everything, false, output.out));
+        output.data(&match context.global.output {
+            Format::Json => render::json(&everything),
+            Format::Text | Format::Markdown | Format::Toml => {
+                render::text(&everything, false, output.out)
+            }
+        });
         let seen = migrate::seen(&everything);
         return Err(CliError::new(seen, "nothing is removed while something cannot be seen"));
     }
-    let chosen = migrate::survey(context, world, &args.select).await?;
-    let mut decided = Vec::new();
+    let chosen = migrate::narrow(&args.select.of, everything.clone())?;
+    let mut here = Vec::new();
     for read in &everything.clusters {
-        let mut names = BTreeSet::new();
-        for of in chosen.clusters.iter().filter(|c| c.survey.cluster == read.survey.cluster) {
-            for workload in &of.survey.workloads {
-                names.insert(workload.name());
-            }
-        }
-        let options = RunOptions::new(context.env.now(), interrupt.receiver());
-        let progress = Progress::new(output, context.env.stderr_is_terminal);
-        let mut sink = |event: &Event| progress.on_event(event);
-        let proved =
-            finish::prove(&world.desired, read, &names, &world.connected, options, &mut sink).await;
-        drop(progress);
-        decided.push((read, finish::decide(read, &proved, args.unassign)));
+        let names = names(&chosen, read);
+        let proved = if args.plan {
+            names
+        } else {
+            let options = RunOptions::new(context.env.now(), interrupt.receiver());
+            let progress = Progress::new(output, context.env.stderr_is_terminal);
+            let mut sink = |event: &Event| progress.on_event(event);
+            let connected = &world.connected;
+            finish::prove(&world.desired, read, &names, connected, options, &mut sink).await
+        };
+        let what = finish::decide(read, &proved, args.unassign);
+        here.push(Here { read, proved, what });
     }
-    let mut count = 0;
-    for (read, what) in &decided {
-        output.data(&render::removal(read.survey.cluster.as_str(), what));
-        count += what.bindings.len() + what.identities.len();
-    }
-    if count == 0 {
-        output.data("Nothing to remove.\n");
+    let count: usize = here.iter().map(|here| here.what.count()).sum();
+    let preview = removal::preview(&parts(&here, &[]), everything.sandbox);
+    if args.plan || count == 0 {
+        show(context, &everything, &here, &[], &preview, ExitCode::Done);
         return Ok(ExitCode::Done);
+    }
+    match context.global.output {
+        Format::Text => output.data(&preview),
+        Format::Json | Format::Markdown | Format::Toml if !args.yes => output.message(&preview),
+        Format::Json | Format::Markdown | Format::Toml => {}
     }
     if !args.yes {
         let what = counted(count, "object");
@@ -88,22 +114,66 @@ async fn in_world(
             Answer::Interrupted => return Ok(ExitCode::Interrupted),
         }
     }
-    let mut removed = 0;
-    let mut failed = None;
-    for (read, what) in &decided {
-        let done = finish::finish(read, what, &everything, &world.connected).await;
-        for object in &done.removed {
-            output.data(&format!("removed {}\n", escape::terminal(object)));
-        }
-        removed += done.removed.len();
-        failed = failed.or(done.failure);
+    let mut done = Vec::new();
+    for here in &here {
+        let with = Finishing {
+            request: migrate::request(context, world, &args.select),
+            connected: &world.connected,
+            proved: &here.proved,
+            unassign: args.unassign,
+            patience: Patience::new(interrupt.receiver()),
+        };
+        done.push(finish::finish(here.read, &here.what, &with).await);
     }
-    output.data(&format!("Finish: {} of {} removed.\n", removed, counted(count, "object")));
-    match failed {
-        None => Ok(ExitCode::Done),
-        Some(failure) => {
-            let error = CliError::remote(&failure);
-            Err(if removed > 0 { error.with_exit(ExitCode::Partial) } else { error })
-        }
+    let exit = exit(&done);
+    show(context, &everything, &here, &done, "", exit);
+    let failure = done.iter().find_map(|finished| finished.failure.as_ref());
+    match failure {
+        Some(failure) => Err(CliError::remote(failure).with_exit(exit)),
+        None => Ok(exit),
     }
+}
+
+/// The chosen workloads of a cluster.
+fn names(chosen: &Overview, read: &Surveyed) -> BTreeSet<String> {
+    let clusters = chosen.clusters.iter().filter(|c| c.survey.cluster == read.survey.cluster);
+    clusters.flat_map(|cluster| &cluster.survey.workloads).map(Workload::name).collect()
+}
+
+fn exit(done: &[Finished]) -> ExitCode {
+    let removed: usize = done.iter().map(|finished| finished.removed.len()).sum();
+    if done.iter().any(|finished| finished.interrupted) {
+        return ExitCode::Interrupted;
+    }
+    match done.iter().find_map(|finished| finished.failure.as_ref()) {
+        None => ExitCode::Done,
+        Some(_) if removed > 0 => ExitCode::Partial,
+        Some(failure) => CliError::remote(failure).exit,
+    }
+}
+
+fn parts<'a>(here: &'a [Here<'_>], done: &'a [Finished]) -> Vec<Part<'a>> {
+    let each = here.iter().enumerate().map(|(at, here)| Part {
+        cluster: here.read.survey.cluster.as_str(),
+        what: &here.what,
+        done: done.get(at),
+    });
+    each.collect()
+}
+
+fn show(
+    context: &Context,
+    everything: &Overview,
+    here: &[Here<'_>],
+    done: &[Finished],
+    preview: &str,
+    exit: ExitCode,
+) {
+    let parts = parts(here, done);
+    context.output.data(&match context.global.output {
+        Format::Json => removal::json(&parts, everything.sandbox, exit),
+        Format::Text | Format::Markdown | Format::Toml => {
+            format!("{preview}{}", removal::report(&parts, everything.sandbox))
+        }
+    });
 }

@@ -11,8 +11,12 @@ use super::{
 };
 use crate::{
     execute::exit::ExitCode,
-    ops::migrate::{PutBack, rollback},
-    render::{escape, migrate as render},
+    model::pod_identity::Backup,
+    ops::migrate::{Overview, PutBack, Surveyed, rollback},
+    render::{
+        escape,
+        removal::{self as render, Rollback},
+    },
 };
 
 pub(super) async fn run(
@@ -20,8 +24,8 @@ pub(super) async fn run(
     args: MigrateRollback,
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output != Format::Text {
-        return Err(CliError::usage("migrate rollback writes text"));
+    if matches!(context.global.output, Format::Markdown | Format::Toml) {
+        return Err(CliError::usage("migrate rollback writes text or json"));
     }
     if !args.yes && !context.env.can_ask() {
         return Err(CliError::usage("there is no terminal to ask on").hint("add --yes"));
@@ -56,7 +60,8 @@ async fn in_world(
         _ => return Err(CliError::usage(format!("{name} is in several clusters: --cluster"))),
     };
     if backup.rolled_back {
-        context.output.data(&format!("{name} was put back already.\n"));
+        context.output.note(&format!("{name} was put back already"));
+        show(context, &overview, read, backup, &PutBack::Done);
         return Ok(ExitCode::Done);
     }
     if !args.yes {
@@ -67,11 +72,27 @@ async fn in_world(
             Answer::Interrupted => return Ok(ExitCode::Interrupted),
         }
     }
-    let how = rollback::undo(read, backup, &overview.project, &world.connected).await;
-    context.output.data(&format!("Rollback of {name}: {}\n", render::put_back(&how)));
+    let request = migrate::request(context, world, &args.select);
+    let how = rollback::undo(read, backup, request, &world.connected).await;
+    show(context, &overview, read, backup, &how);
     match how {
         PutBack::Done => Ok(ExitCode::Done),
         PutBack::Hindered(_) => Ok(ExitCode::Stale),
         PutBack::Failed(failure) => Err(CliError::remote(&failure)),
     }
+}
+
+fn show(context: &Context, overview: &Overview, read: &Surveyed, backup: &Backup, how: &PutBack) {
+    let left = rollback::left(&read.estate, backup);
+    let doubt = rollback::doubts(&read.estate);
+    let shown = Rollback {
+        workload: &format!("{}/{}", backup.namespace, backup.account),
+        how,
+        left: &left,
+        doubt: doubt.as_deref(),
+    };
+    context.output.data(&match context.global.output {
+        Format::Json => render::rollback_json(shown, overview.sandbox),
+        Format::Text | Format::Markdown | Format::Toml => render::rollback(shown),
+    });
 }

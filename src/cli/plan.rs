@@ -45,19 +45,30 @@ pub(super) async fn read(
         counted(scope.clusters.len(), "cluster"),
         counted(scope.workloads.len(), "workload"),
     ));
+    let planned = look(context, world, interrupt, options).await;
+    if planned.is_none() {
+        context.output.message("interrupted while reading: nothing was written");
+    }
+    planned
+}
+
+/// The same without a word.
+pub(super) async fn look(
+    context: &Context,
+    world: &World,
+    interrupt: &Interrupt,
+    options: PlanOptions,
+) -> Option<Planned> {
     let request = Request {
         desired: &world.desired,
         config: &world.config,
         sandbox: world.is_sandbox(),
-        now: scope.taken_at,
+        now: context.env.now(),
         options,
     };
     tokio::select! {
         planned = ops::plan::plan(request, &world.connected) => Some(planned),
-        () = interrupt.asked() => {
-            context.output.message("interrupted while reading: nothing was written");
-            None
-        }
+        () = interrupt.asked() => None,
     }
 }
 

@@ -18,12 +18,18 @@ use super::{
     files,
     interrupt::Interrupt,
     main::Context,
-    seed, world,
+    pod_identity_seed, seed, served, shelf, world,
 };
 use crate::{
     execute::exit::ExitCode,
-    model::desired::{Access, DesiredState},
-    ops::connect::{AuthKind, CredentialEnv, Endpoints, Target},
+    model::{
+        TenantId,
+        desired::{Access, DesiredState},
+    },
+    ops::{
+        connect::{AuthKind, CredentialEnv, Endpoints, Target},
+        doctor::Bare,
+    },
     render::{escape, text::SANDBOX},
     sandbox::{
         Options, Place, Ready, Running, Sandbox, Settings, StartError,
@@ -37,6 +43,9 @@ use crate::{
 /// What is said of a log whose last line an earlier run could not finish.
 const TORN: &str = "the sandbox's log was cut short: its last line is dropped, run again if \
                     something is missing";
+
+/// The hosts of the issuers of emulated clusters.
+const ISSUERS: &str = ".oic.prod-aks.azure.com";
 
 /// The sandbox that a run uses.
 pub(super) enum Attached {
@@ -113,21 +122,51 @@ pub(super) async fn target(
         let kubeconfig = Some(kubeconfig.display().to_string());
         cluster.access = Access::Context { context: None, kubeconfig };
     }
-    Ok((clients(&ready, desired)?, attached))
+    Ok((clients(&ready)?, attached))
 }
 
-fn clients(ready: &Ready, desired: &DesiredState) -> Result<Target, CliError> {
+/// The sandbox that is being served, for a question without a file.
+pub(super) fn without_file(context: &Context, said: Bare) -> Result<(Target, Bare), CliError> {
+    let Some(ready) = served::find(context)? else {
+        return Err(CliError::failed("no sandbox is being served here, and there is no file")
+            .hint("widentity sandbox serve, or -c FILE"));
+    };
+    let names: Vec<&str> = ready.kubeconfigs.keys().map(String::as_str).collect();
+    let name = match (said.context.as_deref(), names.as_slice()) {
+        (Some(name), _) => name,
+        (None, [name]) => *name,
+        (None, _) => {
+            let list = names.join(", ");
+            return Err(CliError::usage("the sandbox has several clusters")
+                .hint(format!("--context NAME, one of {list}")));
+        }
+    };
+    let Some(kubeconfig) = ready.kubeconfigs.get(name) else {
+        return Err(CliError::usage(format!("the sandbox has no cluster `{name}`"))
+            .hint(format!("it has {}", names.join(", "))));
+    };
+    let context = Some(name.to_owned());
+    let kubeconfig = Some(kubeconfig.clone());
+    let options = vec!["--sandbox".to_owned()];
+    Ok((clients(&ready)?, Bare { kubeconfig, context, options, ..said }))
+}
+
+fn clients(ready: &Ready) -> Result<Target, CliError> {
     let broken = |what: &str| CliError::failed(format!("the sandbox gives no usable {what}"));
     let url = |text: &str, what| Url::parse(text).map_err(|_| broken(what));
     let ca_pem = files::read(&ready.ca_file)?;
     let data_plane = Url::parse(&ready.data_plane).ok().and_then(|url| url.port());
     let data_plane = data_plane.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let endpoints = Endpoints::sandbox(
+    let mut endpoints = Endpoints::sandbox(
         url(&ready.resource_manager, "Azure Resource Manager")?,
         url(&ready.authority, "Entra")?,
         ca_pem,
         data_plane,
     );
+    // A world that an older version serves has no such socket.
+    if let Ok(issuers) = ready.issuers.parse() {
+        endpoints.resolve.push((ISSUERS.to_owned(), issuers));
+    }
     let variables = BTreeMap::from([
         ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
         ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
@@ -135,7 +174,7 @@ fn clients(ready: &Ready, desired: &DesiredState) -> Result<Target, CliError> {
     ]);
     Ok(Target {
         endpoints,
-        credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
+        credentials: CredentialEnv { variables, tenant: Some(TenantId(ready.tenant)) },
         auth: Some(AuthKind::Environment),
     })
 }
@@ -247,7 +286,25 @@ pub(super) fn served(ready: &Ready) -> String {
 }
 
 /// `sandbox reset`.
-pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
+pub(super) async fn reset(context: &Context, args: args::Reset) -> Result<ExitCode, CliError> {
+    if !args.pod_identity {
+        return forget(context);
+    }
+    // Read first: a file with a problem costs nobody the old world.
+    let (_, desired) = world::desired(context, &Select::default())?;
+    forget(context)?;
+    let seed = pod_identity_seed::of(&desired);
+    let options = Options { seed, ..options(context, &desired)? };
+    let running = Sandbox::start(options).await.map_err(|error| start_error(&error))?;
+    running.stop().await.map_err(|error| start_error(&error))?;
+    context.output.note(
+        "a new world: every workload of the file lives on AAD Pod Identity; next: widentity \
+         --sandbox migrate",
+    );
+    Ok(ExitCode::Done)
+}
+
+fn forget(context: &Context) -> Result<ExitCode, CliError> {
     let path = state_file(context);
     if !path.exists() {
         context.output.note(&format!("{}: there was no world", path.display()));
@@ -268,6 +325,12 @@ pub(super) fn reset(context: &Context) -> Result<ExitCode, CliError> {
                 return Err(CliError::failed(format!("cannot remove {}: {error}", file.display())));
             }
         }
+    }
+    let backups = shelf::of_sandbox(context);
+    if backups.exists() {
+        fs::remove_dir_all(&backups).map_err(|error| {
+            CliError::failed(format!("cannot remove {}: {error}", backups.display()))
+        })?;
     }
     drop(held);
     context.output.note(&format!("{}: the world is forgotten", path.display()));

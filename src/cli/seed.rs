@@ -59,6 +59,7 @@ pub(super) fn of(desired: &DesiredState) -> Seed {
         clusters: clusters.into_values().collect(),
         resource_groups: groups,
         targets: scopes.iter().filter(|s| is_resource(s)).map(ToString::to_string).collect(),
+        identities: Vec::new(),
     }
 }
 

@@ -4,7 +4,14 @@
 /// alone.
 pub(super) fn answer(arguments: &[String]) -> Option<String> {
     let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    flags.into_iter().find_map(|argument| answer_one(argument))
+    let says = |word: &str| arguments.iter().any(|argument| argument == word);
+    let (uninstall, doctor) = (says("uninstall"), says("doctor"));
+    flags.into_iter().find_map(|argument| match argument.as_str() {
+        "-dry-run" | "--dry-run" if uninstall => Some(answer_with(argument, "--plan", true)),
+        // Elsewhere the flag of other tools that chooses; here the resource that is needed.
+        target if doctor && target.starts_with("--target") => None,
+        _ => answer_one(argument),
+    })
 }
 
 fn answer_one(argument: &str) -> Option<String> {
@@ -51,11 +58,15 @@ mod tests {
         assert!(typed("widentity apply -auto-approve").unwrap().contains("`--yes`"));
         assert!(typed("widentity apply --auto-approve").unwrap().contains("`--yes`"));
         assert!(typed("widentity apply --dry-run").unwrap().contains("`widentity plan`"));
+        let said = typed("widentity migrate uninstall --dry-run").unwrap();
+        assert!(said.contains("the flag is `--plan`"), "{said}");
     }
 
     #[test]
     fn right_flags_pass() {
         assert_eq!(typed("widentity plan --out plan.json -o json --detailed-exitcode"), None);
         assert_eq!(typed("widentity plan -- -json"), None);
+        assert_eq!(typed("widentity doctor sa/x -n y --target /subscriptions/z"), None);
+        assert!(typed("widentity plan --target x").is_some());
     }
 }

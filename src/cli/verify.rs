@@ -1,22 +1,43 @@
-//! `verify`: the proof of every workload.
+//! `verify`: the proof of every workload, once or again and again.
+
+use std::time::Duration;
 
 use super::{
-    args::{Format, Verify},
+    args::{Format, Verify, VerifyMethod},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     plan,
     progress::Progress,
+    watch,
     world::World,
 };
 use crate::{
     execute::{
-        Event, RunOptions,
+        ApplyReport, Event, RunOptions,
         exit::{self, ExitCode},
     },
-    ops::{self, PlanOptions, verify::proofs_only},
+    ops::{
+        self, PlanOptions, Planned,
+        verify::{ProofMethod, ProofWindow, proofs_only},
+    },
     render::{json, report, report_json},
 };
+
+/// From one round of `--watch` to the next.
+const INTERVAL: Duration = Duration::from_mins(1);
+/// Proofs more often than this are load on Entra and the API server without being news.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One pass over every workload.
+pub(super) struct Round {
+    /// What was planned, reduced to proofs.
+    pub(super) planned: Planned,
+    /// What came of it.
+    pub(super) report: ApplyReport,
+    /// The verdict.
+    pub(super) exit: ExitCode,
+}
 
 pub(super) async fn run(
     context: &Context,
@@ -26,12 +47,49 @@ pub(super) async fn run(
     if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("verify writes text or json"));
     }
+    if args.image.is_some() && args.method != VerifyMethod::Job {
+        return Err(CliError::usage("--image is what a pod runs: add --method job"));
+    }
+    let interval = args.interval.unwrap_or(INTERVAL);
+    if interval < SHORTEST_INTERVAL {
+        return Err(CliError::usage("--interval must be at least 1s"));
+    }
     let world = World::open(context, &args.select).await?;
-    let result = in_world(context, &args, &world, &interrupt).await;
+    let result = if args.watch {
+        watch::run(context, &args, interval, &world, &interrupt).await
+    } else {
+        once(context, &args, &world, &interrupt).await
+    };
     world.close_after(result).await
 }
 
-async fn in_world(
+/// The proofs of what was read.
+pub(super) async fn prove(
+    args: &Verify,
+    world: &World,
+    planned: Planned,
+    options: RunOptions,
+    sink: &mut (dyn FnMut(&Event) + Send),
+) -> Result<Round, CliError> {
+    let planned = proofs_only(planned);
+    let how = match args.method {
+        VerifyMethod::Token => ProofMethod::Token,
+        VerifyMethod::Job => {
+            let default = || ops::verify::DEFAULT_IMAGE.to_owned();
+            ProofMethod::Pod { image: args.image.clone().unwrap_or_else(default) }
+        }
+    };
+    let window = args.window.map_or(ProofWindow::Observed, ProofWindow::Fixed);
+    let options = RunOptions { timeout: args.timeout, how, window, ..options };
+    let ran = ops::apply::apply(&planned, &world.desired, &world.connected, options, sink).await;
+    let report = ran.map_err(|error| {
+        CliError::new(ExitCode::Internal, format!("the proofs do not fit together: {error}"))
+    })?;
+    let exit = exit::of_apply(&planned.report, &report);
+    Ok(Round { planned, report, exit })
+}
+
+async fn once(
     context: &Context,
     args: &Verify,
     world: &World,
@@ -39,20 +97,13 @@ async fn in_world(
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
     let planned = plan::read(context, world, interrupt, PlanOptions::default()).await;
-    let Some(planned) = planned.map(proofs_only) else { return Ok(ExitCode::Interrupted) };
-    let options = RunOptions {
-        timeout: args.timeout,
-        ..RunOptions::new(context.env.now(), interrupt.receiver())
-    };
+    let Some(planned) = planned else { return Ok(ExitCode::Interrupted) };
+    let options = RunOptions::new(context.env.now(), interrupt.receiver());
     let progress = Progress::new(output, context.env.stderr_is_terminal);
     let mut sink = |event: &Event| progress.on_event(event);
-    let ran =
-        ops::apply::apply(&planned, &world.desired, &world.connected, options, &mut sink).await;
+    let round = prove(args, world, planned, options, &mut sink).await;
     drop(progress);
-    let ran = ran.map_err(|error| {
-        CliError::new(ExitCode::Internal, format!("the proofs do not fit together: {error}"))
-    })?;
-    let exit = exit::of_apply(&planned.report, &ran);
+    let Round { planned, report: ran, exit } = round?;
     let shown = match context.global.output {
         Format::Json => json::to_text(&report_json::report("verify", &planned, &ran, exit)),
         Format::Text | Format::Markdown | Format::Toml => {

@@ -3,12 +3,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::SignedDuration;
+
 use super::{
     args::{Auth, Select},
     error::CliError,
     files,
     main::Context,
     sandbox::{self, Attached},
+    shelf::Folder,
 };
 use crate::{
     config::{self, Cloud, Config, Selection},
@@ -32,6 +35,10 @@ pub(super) struct World {
     pub(super) connected: Connected,
     /// The file as the user named it.
     pub(super) config: String,
+    /// Backups of migrations beside those in the clusters.
+    pub(super) shelf: Folder,
+    /// How long proved pods run before their binding may go, as the file says.
+    pub(super) soak: SignedDuration,
     /// The sandbox, where it is the world.
     sandbox: Option<Attached>,
 }
@@ -101,8 +108,10 @@ impl World {
         if config.warnings().warnings() > 0 {
             output.note(&config.warnings().render(output.err.coloured));
         }
+        let soak = config.soak;
+        let shelf = Folder::of(context, &desired);
         let config = context.global.config.display().to_string();
-        Ok(Self { desired, connected, config, sandbox })
+        Ok(Self { desired, connected, config, shelf, soak, sandbox })
     }
 
     /// Whether this is the sandbox.

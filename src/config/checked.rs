@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::SignedDuration;
 use url::Url;
 
 use super::diagnostic::Diagnostics;
@@ -32,6 +33,8 @@ pub struct Config {
     pub clusters: BTreeMap<ClusterName, DesiredCluster>,
     /// The workloads, ordered by namespace and service account.
     pub workloads: Vec<Workload>,
+    /// How long proved pods run before `migrate finish` may remove their binding.
+    pub soak: SignedDuration,
     /// Warnings, and the text that places refer to.
     pub(super) found: Diagnostics,
 }
@@ -90,6 +93,8 @@ pub struct Workload {
     pub protect: bool,
     /// A data-plane request.
     pub probe: Option<Probe>,
+    /// Whether its pods get the migration sidecar.
+    pub proxy: bool,
     /// Its grants.
     pub grants: Vec<Grant>,
     /// Where `[[workloads]]` stands.

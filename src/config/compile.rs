@@ -38,6 +38,7 @@ fn workload(workload: &Workload, selected: BTreeSet<ClusterName>) -> DesiredWork
         managed_by: workload.managed_by,
         adopt: workload.adopt,
         probe: workload.probe.clone(),
+        proxy: workload.proxy,
         origin: workload.origin.clone(),
         selected,
     }

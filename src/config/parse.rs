@@ -5,7 +5,10 @@ use toml::de::DeTable;
 use super::{
     code::Code,
     diagnostic::Diagnostic,
-    raw::{Azure, Cloud, Cluster, CustomCloud, Defaults, File, FullProbe, Grant, Probe, Workload},
+    raw::{
+        Azure, Cloud, Cluster, CustomCloud, Defaults, File, FullProbe, Grant, Migrate, Probe,
+        Workload,
+    },
     source::{FileId, Located, Span},
     table::{Table, Value, one_of},
 };
@@ -93,6 +96,7 @@ const AT_THE_TOP: &[(&str, &str)] = &[
     ("namespace", "in [[workloads]]"),
     ("service_account", "in [[workloads]]"),
     ("identity_name", "in [defaults]"),
+    ("soak", "in [migrate]"),
 ];
 
 fn root(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
@@ -113,6 +117,10 @@ fn root(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
             .table("defaults", "[defaults]", problems)
             .map(|inner| defaults(inner, problems))
             .unwrap_or_default(),
+        migrate: table
+            .table("migrate", "[migrate]", problems)
+            .map(|inner| migrate(inner, problems))
+            .unwrap_or_default(),
         workloads: workloads(&mut table, problems),
     };
     table.finish(AT_THE_TOP, problems);
@@ -120,7 +128,7 @@ fn root(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
 }
 
 fn included(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
-    for key in ["version", "project", "azure", "clusters", "defaults"] {
+    for key in ["version", "project", "azure", "clusters", "defaults", "migrate"] {
         if let Some(found) = table.value(key) {
             problems.push(
                 Diagnostic::at(
@@ -149,6 +157,7 @@ fn included(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> File {
         clusters: Vec::new(),
         targets,
         defaults: Defaults::default(),
+        migrate: Migrate::default(),
         workloads,
     }
 }
@@ -262,6 +271,12 @@ fn defaults(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Default
     defaults
 }
 
+fn migrate(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Migrate {
+    let migrate = Migrate { soak: table.string("soak", problems) };
+    table.finish(&[], problems);
+    migrate
+}
+
 fn workloads(table: &mut Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Vec<Workload> {
     let Some(found) = table.value("workloads") else { return Vec::new() };
     let takes = "a list of tables: one [[workloads]] for each";
@@ -292,6 +307,7 @@ fn workload(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Workloa
         managed_by: table.word("managed_by", problems),
         adopt: table.boolean("adopt", problems),
         probe: table.value("probe").and_then(|value| probe(&value, problems)),
+        proxy: table.boolean("proxy", problems),
         protect: table.boolean("protect", problems),
     };
     let elsewhere =

@@ -88,6 +88,10 @@ words! {
         KeyVault = "key-vault",
         /// Lists one container of a Blob endpoint.
         Blob = "blob",
+        /// Lists keys of an App Configuration store.
+        AppConfiguration = "app-configuration",
+        /// Reads the target from Azure Resource Manager.
+        ResourceManager = "resource-manager",
     }
 }
 
@@ -116,6 +120,9 @@ pub struct File {
     /// What workloads that do not say otherwise get.
     #[schemars(with = "Option<Defaults>")]
     pub defaults: Defaults,
+    /// How workloads leave AAD Pod Identity.
+    #[schemars(with = "Option<Migrate>")]
+    pub migrate: Migrate,
     /// The workloads.
     #[schemars(with = "Option<Vec<Workload>>")]
     pub workloads: Vec<Workload>,
@@ -210,6 +217,16 @@ pub struct Defaults {
     pub token_expiration: Option<Located<i64>>,
 }
 
+/// How workloads leave AAD Pod Identity.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Migrate {
+    /// How long proved pods run before `migrate finish` may remove their binding, for example
+    /// `36h` or `90m`; `24h` if absent.
+    #[schemars(with = "Option<String>", regex(pattern = r"^([0-9]+ ?[hms] ?)+$"))]
+    pub soak: Option<Located<String>>,
+}
+
 /// A service account in one or more clusters, with its grants.
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -257,6 +274,9 @@ pub struct Workload {
     pub adopt: Option<Located<bool>>,
     /// A data-plane request that proves that the grants work.
     pub probe: Option<Probe>,
+    /// Whether pods get the migration sidecar, for SDKs that only ask the metadata endpoint.
+    /// Microsoft does not support it in production.
+    pub proxy: Option<Located<bool>>,
     /// Whether the identity is tagged so that nothing deletes it.
     pub protect: Option<Located<bool>>,
 }
@@ -298,7 +318,8 @@ pub struct FullProbe {
     /// The service.
     #[schemars(with = "ProbeKind")]
     pub kind: Option<Located<ProbeKind>>,
-    /// The URL, for example `https://kv-payments.vault.azure.net`.
-    #[schemars(with = "String", url)]
+    /// The URL, for example `https://kv-payments.vault.azure.net`; for `resource-manager` the id of
+    /// a resource.
+    #[schemars(with = "String")]
     pub url: Option<Located<String>>,
 }

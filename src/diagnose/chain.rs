@@ -25,7 +25,7 @@ pub fn chain(evidence: &Evidence) -> Diagnosis {
         seen.insert(link, state);
     }
     let links = seen.into_iter().map(|(link, state)| Checked { link, state }).collect();
-    Diagnosis { workload: facts.address(), links, notes: facts.notes }
+    Diagnosis { workload: facts.address(), links, live_pods: facts.live_pods, notes: facts.notes }
 }
 
 /// The broken link that `link` waits for.

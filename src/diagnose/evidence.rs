@@ -13,7 +13,7 @@ use crate::model::{
     desired::PodSelection,
     snapshot::{
         Assignments, Injected, Observation, ObservedAccount, ObservedCluster, ObservedCredential,
-        ObservedIdentity, ObservedPod, ObservedTemplate,
+        ObservedIdentity, ObservedPod, ObservedTarget, ObservedTemplate,
     },
 };
 
@@ -77,12 +77,9 @@ pub struct Evidence {
     /// Role assignments and where was looked.
     #[serde(default)]
     pub assignments: Assignments,
-    /// Principals of assignments that no longer exist in the directory.
-    #[serde(default)]
-    pub gone_principals: Vec<PrincipalId>,
     /// Settings of target resources.
     #[serde(default)]
-    pub targets: BTreeMap<ArmId, Observation<Target>>,
+    pub targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
     /// The claims of a token asked for the account.
     #[serde(default = "not_asked")]
     pub token: Observation<TokenClaims>,
@@ -282,6 +279,32 @@ pub struct Template {
     /// `SecretProviderClass` objects its volumes name.
     #[serde(default)]
     pub provider_classes: Vec<String>,
+    /// Variables of Azure's libraries that the manifest takes from another object.
+    #[serde(default)]
+    pub references: Vec<Reference>,
+    /// Of a `CronJob`: the labels of the jobs it makes, which are not those of their pods.
+    #[serde(default)]
+    pub job_labels: BTreeMap<String, String>,
+}
+
+/// A variable whose value stands in another object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The container.
+    pub container: String,
+    /// The variable, for example `AZURE_CLIENT_ID`.
+    pub variable: String,
+    /// `ConfigMap`, `Secret`, or `field` for a part of the pod itself.
+    pub kind: String,
+    /// The object.
+    #[serde(default)]
+    pub name: String,
+    /// The key in it.
+    #[serde(default)]
+    pub key: String,
+    /// The value, where it was read. Secrets are never read.
+    #[serde(default)]
+    pub value: Option<String>,
 }
 
 /// A warning of Kubernetes.
@@ -293,6 +316,9 @@ pub struct Event {
     pub reason: String,
     /// What it says.
     pub message: String,
+    /// When it was last said.
+    #[serde(default)]
+    pub last: Option<Timestamp>,
 }
 
 /// What matters of a `SecretProviderClass` of the Azure provider.
@@ -305,16 +331,6 @@ pub struct ProviderClass {
     pub use_vm_identity: bool,
     /// `clientID`, which workload identity needs here too.
     pub client_id: Option<String>,
-}
-
-/// What matters of a target resource.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Target {
-    /// For a Key Vault: whether it honours role assignments.
-    pub rbac: Option<bool>,
-    /// For a Key Vault with access policies: the objects that have one.
-    pub policies: Vec<PrincipalId>,
 }
 
 /// Claims of a service-account token. The token itself is not kept.

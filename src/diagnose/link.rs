@@ -157,6 +157,13 @@ pub enum Fix {
         /// What to type then.
         then: Vec<String>,
     },
+    /// Somebody has to decide; the commands show what there is to decide on, and change nothing.
+    Look {
+        /// What to decide, in one sentence.
+        text: String,
+        /// One command an entry, quoted for a POSIX shell.
+        commands: Vec<String>,
+    },
     /// Something no command of ours can do, in one sentence.
     Advice {
         /// The sentence.
@@ -194,6 +201,8 @@ pub struct Diagnosis {
     pub links: Vec<Checked>,
     /// What is odd without being broken.
     pub notes: Vec<Note>,
+    /// How many live pods were compared with today's values.
+    pub live_pods: usize,
 }
 
 /// The result in a word.
@@ -215,6 +224,12 @@ impl Diagnosis {
             State::Broken(found) => Some((checked.link, found.as_ref())),
             State::Holds { .. } | State::NotReached { .. } | State::CouldNotSee { .. } => None,
         })
+    }
+
+    /// Whether nothing would be gained by looking further: nothing is broken or missing from
+    /// sight, and live pods prove it.
+    pub fn plainly_well(&self) -> bool {
+        self.verdict() == Verdict::Healthy && self.live_pods > 0
     }
 
     /// The result.
@@ -268,10 +283,14 @@ impl Fix {
         Self::Advice { text: text.into() }
     }
 
+    pub(super) fn look(text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self::Look { text: text.into(), commands: vec![command.into()] }
+    }
+
     /// Every command of it, in order.
     pub fn commands(&self) -> &[String] {
         match self {
-            Self::Command { commands } => commands,
+            Self::Command { commands } | Self::Look { text: _, commands } => commands,
             Self::Toml { then, .. } => then,
             Self::Advice { .. } => &[],
         }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
@@ -146,6 +147,31 @@ impl<'a> Context<'a> {
             biased;
             result = call => result.map_err(Halt::failed),
             why = self.stopped() => Err(Halt::Cancelled(why)),
+        }
+    }
+
+    /// A call that makes something and removes it again: not begun after an interrupt; told of one,
+    /// it ends by itself.
+    pub(crate) async fn tidying<'b, T, C>(
+        &'b self,
+        call: impl FnOnce(BoxFuture<'b, ()>) -> C,
+    ) -> Result<T, Halt>
+    where
+        C: Future<Output = Result<T, RemoteFailure>>,
+    {
+        if let Some(why) = self.stopped_now() {
+            return Err(Halt::Cancelled(why));
+        }
+        let stop = Box::pin(async {
+            self.stopped().await;
+        });
+        match (call(stop).await, self.stopped_now()) {
+            (Ok(value), _) => Ok(value),
+            // What could not be removed is told, whatever ended the run.
+            (Err(failure), Some(why)) if failure.kind == FailureKind::NotProved => {
+                Err(Halt::Cancelled(why))
+            }
+            (Err(failure), _) => Err(Halt::failed(failure)),
         }
     }
 

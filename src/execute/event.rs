@@ -44,7 +44,7 @@ pub enum Event {
     Interrupted,
     /// The time given for the whole run is over: as after an interrupt.
     TimedOut,
-    /// A rollout failed: no more of this class are begun.
+    /// A rollout failed, or its pods were not proved: no more of this class are begun.
     BreakerOpen {
         /// What stopped, for example `rollouts`.
         class: String,
@@ -200,10 +200,14 @@ pub enum Evidence {
         principal: PrincipalId,
         /// How often was asked.
         attempts: u32,
+        /// How many answers in a row came at the end.
+        answers: u32,
         /// How the account's token was got, for example `token`.
         method: String,
         /// Whether a data-plane request succeeded as well.
         probed: bool,
+        /// Why the data-plane request could not be made from here, where it could not.
+        probe_unseen: Option<String>,
     },
     /// Live pods carry today's values.
     Pods {
@@ -220,7 +224,7 @@ pub enum Cancelled {
     Interrupted,
     /// `--timeout`.
     TimedOut,
-    /// A rollout failed before.
+    /// A rollout failed before, or its pods were not proved.
     Breaker,
     /// `--no-rollout`: it waits for a later rollout, which is no failure.
     NoRollout,

@@ -19,7 +19,10 @@ use super::{
     remote::Remote,
     report::ApplyReport,
 };
-use crate::plan::{Plan, StepId};
+use crate::{
+    plan::{Plan, StepId},
+    prove::{How, retry::Window},
+};
 
 /// How a run is carried out.
 #[derive(Debug, Clone)]
@@ -39,6 +42,12 @@ pub struct RunOptions {
     pub rollout_deadline: Duration,
     /// How long one proof may be tried again.
     pub proof_deadline: Duration,
+    /// How proofs are made.
+    pub how: How,
+    /// Over how long the answers of a proof must lie.
+    pub window: Window,
+    /// How long what is proved was seen to be there before this run.
+    pub seen_for: Duration,
     /// How long live pods may take to carry today's values after their rollout.
     pub pods_deadline: Duration,
     /// How far apart the looks at something that is waited for are.
@@ -60,6 +69,9 @@ impl RunOptions {
             settle: Duration::from_mins(10),
             rollout_deadline: Duration::from_mins(10),
             proof_deadline: Duration::from_mins(5),
+            how: How::default(),
+            window: Window::default(),
+            seen_for: Duration::ZERO,
             pods_deadline: Duration::from_secs(30),
             looks_apart: Duration::from_secs(2),
             grace: Duration::from_secs(5),

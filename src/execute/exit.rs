@@ -2,7 +2,7 @@
 //! precedence of exit codes.
 
 use super::{
-    event::{Cancelled, Outcome, StepClass},
+    event::{Cancelled, Evidence, Outcome, StepClass},
     report::ApplyReport,
 };
 use crate::{
@@ -55,6 +55,11 @@ fn denied(failure: &RemoteFailure) -> bool {
     matches!(failure.kind, FailureKind::Unauthenticated | FailureKind::Denied)
 }
 
+/// Whether nobody answered: nothing was proved, and nothing was found to be broken.
+fn unanswered(failure: &RemoteFailure) -> bool {
+    matches!(failure.kind, FailureKind::Unreachable | FailureKind::Unavailable)
+}
+
 /// What stood in the way of a run, each at most once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of independent findings")]
@@ -62,6 +67,8 @@ struct Found {
     refused: bool,
     stale: bool,
     denied: bool,
+    /// A probe could not be made from here, or Entra gave no answer.
+    unseen: bool,
     not_proved: bool,
     /// Anything else that failed, was blocked or not seen.
     other: bool,
@@ -74,6 +81,7 @@ impl Found {
             refused: !plan.refused.is_empty(),
             stale: false,
             denied: unseen_denied,
+            unseen: false,
             not_proved: !plan.not_proved.is_empty(),
             other: !plan.blocked.is_empty() || (!plan.unknown.is_empty() && !unseen_denied),
         }
@@ -84,7 +92,7 @@ impl Found {
         match self {
             Self { refused: true, .. } => ExitCode::Refused,
             Self { stale: true, .. } => ExitCode::Stale,
-            Self { denied: true, .. } => ExitCode::Denied,
+            Self { denied: true, .. } | Self { unseen: true, .. } => ExitCode::Denied,
             Self { not_proved: true, .. } => ExitCode::NotProved,
             Self { other: true, .. } => ExitCode::Failed,
             Self { .. } => ExitCode::Done,
@@ -102,6 +110,7 @@ pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
     let mut found = Found::of_plan(plan);
     // Failures of proofs and rollouts leave what was applied whole; all others leave a part out.
     let mut part_left_out = found.refused || found.denied || found.other;
+    let mut proof_failed = found.not_proved;
     for step in &run.steps {
         match &step.outcome {
             Some(Outcome::Stale { .. }) => {
@@ -113,9 +122,21 @@ pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
                 let proof = matches!(step.info.class, StepClass::Proof | StepClass::Rollout);
                 found.refused |= wrong_cluster;
                 found.denied |= denied(failure);
-                found.not_proved |= proof;
-                found.other |= !proof;
+                // A rollout has written or was looked at; an exchange without an answer has not.
+                let nothing_said = step.info.class == StepClass::Proof && unanswered(failure);
+                let entra = failure.code.as_deref() == Some(prove::ENTRA_UNREACHABLE);
+                found.unseen |= entra;
+                found.not_proved |= proof && !nothing_said;
+                found.other |= !proof || (nothing_said && !entra);
+                proof_failed |= proof;
                 part_left_out |= !proof || wrong_cluster;
+            }
+            Some(Outcome::Done {
+                evidence: Some(Evidence::Token { probe_unseen: Some(_), .. }),
+                ..
+            }) => {
+                found.unseen = true;
+                proof_failed = true;
             }
             // These follow from a step that is counted itself, or are no failure.
             Some(
@@ -130,7 +151,7 @@ pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
     if !run.written {
         return found.code();
     }
-    match (part_left_out, found.not_proved) {
+    match (part_left_out, proof_failed) {
         (true, _) => ExitCode::Partial,
         (false, true) => ExitCode::NotProved,
         (false, false) => ExitCode::Done,
@@ -208,6 +229,27 @@ mod tests {
         Outcome::Done { detail: None, evidence: None }
     }
 
+    fn no_entra() -> Outcome {
+        let mut failure = RemoteFailure::new(FailureKind::Unreachable, "prove", "no answer");
+        failure.code = Some(prove::ENTRA_UNREACHABLE.to_owned());
+        Outcome::Failed { failure, written: false }
+    }
+
+    fn probe_unseen() -> Outcome {
+        let evidence = Evidence::Token {
+            issuer: "https://issuer/".into(),
+            subject: "system:serviceaccount:n:a".into(),
+            audience: "api://AzureADTokenExchange".into(),
+            principal: "33333333-3333-3333-3333-333333333333".parse().unwrap(),
+            attempts: 1,
+            answers: 1,
+            method: "token".to_owned(),
+            probed: false,
+            probe_unseen: Some("a firewall".to_owned()),
+        };
+        Outcome::Done { detail: None, evidence: Some(evidence) }
+    }
+
     fn stale() -> Outcome {
         Outcome::Stale { what: "gone".to_owned() }
     }
@@ -227,7 +269,7 @@ mod tests {
 
     #[test]
     fn precedence_of_apply() {
-        use FailureKind::{Denied, NotProved, Refused, TimedOut, Unreachable};
+        use FailureKind::{Denied, NotProved, Refused, TimedOut, Unauthenticated, Unreachable};
         use StepClass::{Guard, Proof, Rollout, Write};
 
         let clear = PlanReport::default();
@@ -292,6 +334,28 @@ mod tests {
             ),
             ("stale, nothing written", &denied, vec![(Write, stale())], 4),
             ("denied", &denied, vec![(Proof, failed(NotProved, false))], 6),
+            ("API server unreachable", &clear, vec![(Proof, failed(Unreachable, false))], 1),
+            ("Entra unreachable", &clear, vec![(Proof, no_entra())], 6),
+            (
+                "Entra unreachable after a write",
+                &clear,
+                vec![(Write, done()), (Proof, no_entra())],
+                7,
+            ),
+            ("no sign-in", &clear, vec![(Proof, failed(Unauthenticated, false))], 6),
+            ("probe not seen", &clear, vec![(Proof, probe_unseen())], 6),
+            (
+                "probe not seen, another not proved",
+                &clear,
+                vec![(Proof, probe_unseen()), (Proof, failed(NotProved, false))],
+                6,
+            ),
+            (
+                "probe not seen after a write",
+                &clear,
+                vec![(Write, done()), (Proof, probe_unseen())],
+                7,
+            ),
             ("a proof denied", &clear, vec![(Proof, failed(Denied, false))], 6),
             ("not proved, nothing written", &blocked, vec![(Proof, failed(NotProved, false))], 7),
             ("pods not proved, nothing written", &not_proved, vec![], 7),

@@ -43,7 +43,8 @@ pub struct Limits {
     pub resource_manager: usize,
     /// At each API server.
     pub api_server: usize,
-    /// At Entra's token endpoint.
+    /// Proofs. Their requests are bounded where they are made; most of their time is waiting, and
+    /// one must not wait for another's waiting.
     pub entra: usize,
     /// Rollouts, in all clusters together, once the first one is done.
     pub rollouts: usize,
@@ -51,7 +52,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { resource_manager: 16, api_server: 8, entra: 8, rollouts: 5 }
+        Self { resource_manager: 16, api_server: 8, entra: 256, rollouts: 5 }
     }
 }
 
@@ -121,11 +122,14 @@ pub(crate) struct Spec {
     pub(crate) locks: BTreeSet<Lock>,
     pub(crate) endpoint: Endpoint,
     pub(crate) roll: Roll,
+    /// Whether it proves pods that this plan rolls: its failure says what a failed rollout says.
+    pub(crate) proves_roll: bool,
 }
 
 impl Spec {
     /// What the step at this position takes up.
-    pub(crate) fn of(position: usize, step: &Step) -> Result<Self, BrokenPlan> {
+    pub(crate) fn of(steps: &[Step], position: usize) -> Result<Self, BrokenPlan> {
+        let step = &steps[position];
         if step.id.0 != position {
             return Err(BrokenPlan::Misplaced { position, found: step.id });
         }
@@ -143,6 +147,8 @@ impl Spec {
             } else {
                 Roll::No
             },
+            proves_roll: matches!(step.operation, Operation::ProvePods { .. })
+                && step.needs.iter().any(|need| steps[need.0].operation.rolls()),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     model::{Address, ClientId, Issuer, PrincipalId},
-    plan::Value,
+    plan::{StepId, Value},
 };
 
 /// Outputs of the steps that have ended well.
@@ -16,6 +16,7 @@ pub(crate) struct Outputs {
     issuers: BTreeMap<Address, Issuer>,
     accounts: BTreeMap<Address, String>,
     made: BTreeSet<Address>,
+    probed: BTreeSet<StepId>,
 }
 
 /// A value that a step can give to later ones.
@@ -67,6 +68,18 @@ impl Outputs {
     /// The object at this address was made by this run, a moment ago.
     pub(crate) fn made(&mut self, at: &Address) {
         self.made.insert(at.clone());
+    }
+
+    /// Whether the probe of a proof passed.
+    pub(crate) fn probed(&mut self, step: StepId, passed: bool) {
+        if passed {
+            self.probed.insert(step);
+        }
+    }
+
+    /// Whether this step is a proof whose probe passed.
+    pub(crate) fn has_probed(&self, step: StepId) -> bool {
+        self.probed.contains(&step)
     }
 
     /// Whether this run made it.

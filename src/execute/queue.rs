@@ -50,7 +50,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// Takes the steps of a plan; says what is wrong with a plan whose steps do not fit together.
     pub(crate) fn of(steps: &[Step], limits: Limits) -> Result<Self, BrokenPlan> {
-        let specs = steps.iter().enumerate().map(|(position, step)| Spec::of(position, step));
+        let specs = (0..steps.len()).map(|position| Spec::of(steps, position));
         Ok(Self::new(specs.collect::<Result<_, _>>()?, limits))
     }
 
@@ -177,8 +177,8 @@ impl Queue {
 
     /// Whether this end of a step stops all further rollouts.
     pub(crate) fn opens_breaker(&self, id: StepId, outcome: &Outcome) -> bool {
-        let rolls = self.specs.get(id.0).is_some_and(|spec| spec.roll != Roll::No);
-        rolls && matches!(outcome, Outcome::Failed { .. })
+        let of_rollout = |spec: &Spec| spec.roll != Roll::No || spec.proves_roll;
+        self.specs.get(id.0).is_some_and(of_rollout) && matches!(outcome, Outcome::Failed { .. })
     }
 
     /// Ends everything that has not begun.
@@ -268,6 +268,7 @@ mod tests {
             locks: BTreeSet::new(),
             endpoint: Endpoint::ApiServer(ClusterName::from("c")),
             roll,
+            proves_roll: false,
         }
     }
 
@@ -344,6 +345,19 @@ mod tests {
     }
 
     #[test]
+    fn pods_that_are_not_proved_after_their_rollout_stop_those_not_begun() {
+        let proof = |needs: &[usize]| Spec { proves_roll: true, ..spec(needs, Roll::No) };
+        let specs = vec![spec(&[], Roll::Watched), proof(&[0]), spec(&[0], Roll::Watched)];
+        let mut queue = Queue::new(specs, Limits { api_server: 1, ..Limits::default() });
+        assert_eq!(begin_all(&mut queue), [0]);
+        queue.end(StepId(0), &done());
+        assert_eq!(begin_all(&mut queue), [1]);
+        let cancelled = Outcome::Cancelled { why: Cancelled::Breaker, written: false };
+        assert_eq!(queue.end(StepId(1), &failed()), [(StepId(2), cancelled)]);
+        assert!(queue.is_finished());
+    }
+
+    #[test]
     fn withheld_rollouts_take_what_comes_after_them_along() {
         let specs = vec![spec(&[], Roll::No), spec(&[0], Roll::Watched), spec(&[1], Roll::No)];
         let mut queue = Queue::new(specs, Limits::default());
@@ -381,6 +395,7 @@ mod tests {
                     _ => Endpoint::ApiServer(ClusterName::from(if kind == 3 { "a" } else { "b" })),
                 },
                 roll: match kind { 4 => Roll::Watched, 5 => Roll::Unwatched, _ => Roll::No },
+                proves_roll: false,
             }).collect()
         }
     }

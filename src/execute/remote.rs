@@ -9,6 +9,8 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
@@ -22,6 +24,10 @@ use crate::{
         },
     },
     plan::step::TemplateRef,
+    prove::{
+        Probed,
+        retry::{Age, Window},
+    },
 };
 
 /// Called before every wait with what is waited for, as a fragment after "waiting for".
@@ -90,10 +96,25 @@ pub struct Proving<'a> {
     pub issuer: Issuer,
     /// The audience to ask for.
     pub audience: &'a Audience,
+    /// What the file grants, in words.
+    pub grants: &'a [String],
     /// A data-plane request with the exchanged identity.
     pub probe: Option<&'a Probe>,
+    /// How old the credential is.
+    pub age: Age,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
     /// How long may be asked again.
     pub deadline: Duration,
+}
+
+/// The pod of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodRun<'a> {
+    /// What it runs.
+    pub image: &'a str,
+    /// The wall time.
+    pub now: Timestamp,
 }
 
 /// What a proof saw.
@@ -109,8 +130,12 @@ pub struct Proved {
     pub principal: PrincipalId,
     /// How often was asked.
     pub attempts: u32,
+    /// How many answers in a row came at the end.
+    pub answers: u32,
     /// How the account's token was got.
     pub method: String,
+    /// What came of the probe.
+    pub probe: Option<Probed>,
 }
 
 /// The service-account fields of one server-side apply: the complete set this manager owns.
@@ -136,6 +161,8 @@ pub struct TemplateFields<'a> {
     /// Labels that others own and that go with the same write, with the values they have: pods
     /// are rolled once, not twice.
     pub remove_labels: &'a BTreeMap<String, String>,
+    /// The same of annotations.
+    pub remove_annotations: &'a BTreeMap<String, String>,
     /// Whether fields of other managers are taken over.
     pub force: bool,
 }
@@ -209,6 +236,17 @@ pub trait Remote: Send + Sync {
         notes: Notes,
     ) -> Result<Proved, RemoteFailure>;
 
+    /// Proves the same by a pod that runs as the account, and removes it also when `stop` comes
+    /// first: this call ends by itself within seconds of that, and must not be given up before.
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        pod: PodRun<'_>,
+        stop: BoxFuture<'_, ()>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure>;
+
     /// The issuer of a token of an account.
     async fn token_issuer(
         &self,
@@ -225,8 +263,10 @@ pub trait Remote: Send + Sync {
         at: AccountRef<'_>,
         fields: &AccountFields<'_>,
     ) -> Result<(), RemoteFailure>;
-    /// What the API server would make of a labelled pod of the account.
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure>;
+    /// What the API server would make of a labelled pod of the account, that asks for the
+    /// migration sidecar or not.
+    async fn dry_run_pod(&self, at: AccountRef<'_>, proxy: bool)
+    -> Result<Injected, RemoteFailure>;
     /// A controller and its pod template.
     async fn template(
         &self,

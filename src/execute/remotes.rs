@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::remote::{
-    AccountFields, AccountRef, Assigned, Assignment, Notes, Proved, Proving, Remote, TemplateFields,
+    AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
+    TemplateFields,
 };
 use crate::{
     azure::{Arm, ArmError, NewAssignment, PutAssignment, disposition::Disposition},
@@ -22,7 +24,7 @@ use crate::{
         },
     },
     plan::step::TemplateRef,
-    prove::{Prover, ResolvedClaim},
+    prove::{PodTerms, Proof, Prover, ResolvedClaim, Terms},
 };
 
 /// The shortest lifetime that Kubernetes gives a token, in seconds.
@@ -92,6 +94,33 @@ fn argument(text: &str) -> String {
         return text.to_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn claim(proving: &Proving<'_>) -> ResolvedClaim {
+    ResolvedClaim {
+        namespace: proving.namespace.clone(),
+        account: proving.account.clone(),
+        identity: proving.identity.clone(),
+        client: proving.client,
+        principal: proving.principal,
+        tenant: proving.tenant,
+        issuer: proving.issuer.clone(),
+        audience: proving.audience.clone(),
+        grants: proving.grants.to_vec(),
+    }
+}
+
+fn proved(proof: Proof) -> Proved {
+    Proved {
+        issuer: proof.iss,
+        subject: proof.sub,
+        audience: proof.aud,
+        principal: proof.oid,
+        attempts: proof.attempts,
+        answers: proof.answers,
+        method: proof.method.as_str().to_owned(),
+        probe: proof.probe,
+    }
 }
 
 #[async_trait]
@@ -210,29 +239,39 @@ impl Remote for Remotes {
         proving: &Proving<'_>,
         notes: Notes,
     ) -> Result<Proved, RemoteFailure> {
-        let claim = ResolvedClaim {
-            namespace: proving.namespace.clone(),
-            account: proving.account.clone(),
-            identity: proving.identity.clone(),
-            client: proving.client,
-            principal: proving.principal,
-            tenant: proving.tenant,
-            issuer: proving.issuer.clone(),
-            audience: proving.audience.clone(),
-        };
+        let claim = claim(proving);
         let client = self.client(cluster).await?;
-        let deadline = Instant::now() + proving.deadline;
+        let terms = Terms {
+            probe: proving.probe,
+            age: proving.age,
+            window: proving.window,
+            deadline: Instant::now() + proving.deadline,
+        };
         let mut progress = |what: String| notes(&what);
-        let proof =
-            self.prover.prove(&client, &claim, proving.probe, &mut progress, deadline).await?;
-        Ok(Proved {
-            issuer: proof.iss,
-            subject: proof.sub,
-            audience: proof.aud,
-            principal: proof.oid,
-            attempts: proof.attempts,
-            method: proof.method.as_str().to_owned(),
-        })
+        let proof = self.prover.prove(&client, &claim, terms, &mut progress).await?;
+        Ok(proved(proof))
+    }
+
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        pod: PodRun<'_>,
+        stop: BoxFuture<'_, ()>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure> {
+        let client = self.client(cluster).await?;
+        let terms = PodTerms {
+            project: &self.project,
+            image: pod.image,
+            window: proving.window,
+            now: pod.now,
+            deadline: Instant::now() + proving.deadline,
+        };
+        let claim = claim(proving);
+        let mut progress = |what: String| notes(&what);
+        let proof = self.prover.prove_by_pod(&client, &claim, terms, &mut progress, stop).await?;
+        Ok(proved(proof))
     }
 
     async fn token_issuer(
@@ -278,9 +317,13 @@ impl Remote for Remotes {
         applied.map_err(|e| e.failure(format!("annotate {at}"))).map(drop)
     }
 
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure> {
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        proxy: bool,
+    ) -> Result<Injected, RemoteFailure> {
         let client = self.client(at.cluster).await?;
-        let injected = client.dry_run_pod(at.namespace, at.account, &self.manager()).await;
+        let injected = client.dry_run_pod(at.namespace, at.account, proxy, &self.manager()).await;
         injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {at}")))
     }
 
@@ -303,9 +346,10 @@ impl Remote for Remotes {
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
         let client = self.client(cluster).await?;
-        if !fields.remove_labels.is_empty() {
+        if !fields.remove_labels.is_empty() || !fields.remove_annotations.is_empty() {
             let switch = Switch {
                 remove_labels: fields.remove_labels,
+                remove_annotations: fields.remove_annotations,
                 labels: fields.template_labels,
                 annotations: fields.template_annotations,
             };

@@ -25,7 +25,7 @@ pub struct ApplyReport {
     pub written: bool,
     /// What ended the run early, if steps were left over for it.
     pub stopped: Option<Cancelled>,
-    /// The rollout whose failure stopped the others, if there were others.
+    /// The rollout, or proof of its pods, whose failure stopped the others, if there were others.
     pub breaker: Option<StepId>,
     /// The objects that `objects` has counted.
     #[serde(skip)]

@@ -157,6 +157,8 @@ struct ListMeta {
 #[derive(Default, Deserialize)]
 struct StatusBody {
     #[serde(default)]
+    kind: String,
+    #[serde(default)]
     reason: String,
     #[serde(default)]
     message: String,
@@ -384,13 +386,13 @@ fn refusal(parts: &http::response::Parts, body: &[u8]) -> (KubeError, Option<Dur
     let parsed: StatusBody = serde_json::from_slice(body).unwrap_or_default();
     let after = header("retry-after").and_then(|text| text.trim().parse().ok());
     let after = after.or(parsed.details.retry_after_seconds).map(Duration::from_secs);
-    let message = if parsed.message.is_empty() {
-        // Not the API server's own words: a proxy in between, or a plain-text refusal.
-        let text = String::from_utf8_lossy(body);
-        let text: String = text.trim().chars().take(200).collect();
-        if text.is_empty() { format!("the server answered {status}") } else { text }
-    } else {
+    let message = if !parsed.message.is_empty() {
         parsed.message
+    } else if body.is_empty() || parsed.kind == "Status" {
+        format!("the server answered {status}")
+    } else {
+        // Not the API server's own words: a proxy in between, or a plain-text refusal.
+        String::from_utf8_lossy(body).trim().chars().take(200).collect()
     };
     let error = KubeError::Status {
         status: status.as_u16(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::wire::{Bare, Meta};
 use crate::model::{
-    names::{CHAIN_ANNOTATION, PROJECT_ANNOTATION, USE_LABEL},
+    names::{CHAIN_ANNOTATION, PROJECT_ANNOTATION, PROXY_ANNOTATION, USE_LABEL},
     snapshot::{FieldOwners, Manager, ObjectMeta, ObservedAccount, OwnedField},
 };
 
@@ -36,7 +36,9 @@ pub(super) fn meta(of: Meta, template: Option<(&[&str], &Meta)>) -> ObjectMeta {
             let labels = template.labels.keys().map(String::as_str).filter(|key| *key == USE_LABEL);
             own(&path("f:labels"), labels.collect(), OwnedField::TemplateLabel);
             let annotations = template.annotations.keys().map(String::as_str);
-            let annotations = annotations.filter(|key| *key == CHAIN_ANNOTATION).collect();
+            let annotations = annotations
+                .filter(|key| [CHAIN_ANNOTATION, PROXY_ANNOTATION].contains(key))
+                .collect();
             own(&path("f:annotations"), annotations, OwnedField::TemplateAnnotation);
         }
     }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use super::{
     parse_template::account_of,
-    wire::{Container, Pod, PodSpec, TokenProjection},
+    wire::{Container, EnvVar, Pod, PodSpec, TokenProjection},
 };
 use crate::model::{
     Audience,
-    names::USE_LABEL,
+    names::{PROXY_CONTAINER, USE_LABEL},
     snapshot::{Injected, ObservedPod},
 };
 
@@ -60,12 +60,25 @@ pub(super) fn injected(object: &Pod) -> Injected {
     let mut found = Injected::default();
     let mut tokens = Vec::new();
     for container in containers() {
-        let collect = |name: &str| variable(container, name).map(str::to_owned);
-        found.client_ids.extend(collect("AZURE_CLIENT_ID"));
-        found.tenant_ids.extend(collect("AZURE_TENANT_ID"));
-        found.authority_hosts.extend(collect("AZURE_AUTHORITY_HOST"));
+        for (name, values) in [
+            ("AZURE_CLIENT_ID", &mut found.client_ids),
+            ("AZURE_TENANT_ID", &mut found.tenant_ids),
+            ("AZURE_AUTHORITY_HOST", &mut found.authority_hosts),
+        ] {
+            match variable(container, name) {
+                Some(EnvVar { value_from: Some(_), .. }) => {
+                    found.by_reference.insert(name.to_owned());
+                }
+                Some(set) if !set.value.is_empty() => {
+                    values.insert(set.value.clone());
+                }
+                Some(_) | None => {}
+            }
+        }
         tokens.push(token(spec, container));
     }
+    let mut all = spec.init_containers.iter().chain(&spec.containers);
+    found.proxied = all.any(|container| container.name == PROXY_CONTAINER);
     found.present = !tokens.is_empty() && tokens.iter().all(Option::is_some);
     if let Some(token) = tokens.into_iter().flatten().next() {
         found.audience = Some(Audience::from(token.audience.as_str()));
@@ -75,15 +88,18 @@ pub(super) fn injected(object: &Pod) -> Injected {
     found
 }
 
-fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
+fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a EnvVar> {
     // The last of several with one name is the one that counts.
-    let variable = container.env.iter().rfind(|variable| variable.name == name)?;
-    Some(variable.value.as_str()).filter(|value| !value.is_empty())
+    container.env.iter().rfind(|variable| variable.name == name)
 }
 
 /// The projected token that the container's `AZURE_FEDERATED_TOKEN_FILE` lies in.
 fn token<'a>(spec: &'a PodSpec, container: &Container) -> Option<&'a TokenProjection> {
-    let file = Path::new(variable(container, TOKEN_FILE)?);
+    let file = &variable(container, TOKEN_FILE)?.value;
+    if file.is_empty() {
+        return None;
+    }
+    let file = Path::new(file);
     // Mounts may nest: the longest that covers the file is the one it lies in.
     let covering = container.volume_mounts.iter().filter_map(|mount| {
         let below = file.strip_prefix(&mount.mount_path).ok()?;
@@ -125,6 +141,17 @@ mod tests {
 
     fn read(object: Value) -> ObservedPod {
         pod(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn a_variable_by_reference_is_told_from_one_that_is_missing() {
+        let mut object = mutated("/m", "t", DEFAULT);
+        let source = json!({"configMapKeyRef": {"name": "azure", "key": "client"}});
+        object["spec"]["containers"][0]["env"][0] =
+            json!({"name": "AZURE_CLIENT_ID", "valueFrom": source});
+        let injected = read(object).injected;
+        assert!(injected.present && injected.client_ids.is_empty());
+        assert_eq!(injected.by_reference, ["AZURE_CLIENT_ID".to_owned()].into());
     }
 
     #[test]

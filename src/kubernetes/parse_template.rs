@@ -133,6 +133,7 @@ pub(super) fn controller(kind: TemplateKind, api_version: &str, object: Controll
     let meta = meta(metadata, Some((template_path(kind), &template.metadata)));
     let account = account_of(&template.spec);
     let literal_env = literal_env(&template.spec);
+    let (host_network, windows) = (template.spec.host_network, template.spec.is_windows());
     let Meta { labels, annotations, .. } = template.metadata;
     Parsed::Template(Box::new(ObservedTemplate {
         kind,
@@ -145,6 +146,8 @@ pub(super) fn controller(kind: TemplateKind, api_version: &str, object: Controll
         labels,
         annotations,
         literal_env,
+        host_network,
+        windows,
         strategy,
         progress,
     }))

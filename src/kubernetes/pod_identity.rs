@@ -15,8 +15,8 @@ use crate::model::{
     AccountName, Namespace, RemoteFailure,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{
-        BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-        EstateTemplate, Install, Named, PodException, PodIdentity,
+        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
+        EstatePod, EstateTemplate, Install, Named, PodException, PodIdentity,
     },
     snapshot::{Strategy, TemplateKind},
 };
@@ -34,16 +34,16 @@ fn either<'a>(object: &'a Value, keys: &[&str]) -> &'a Value {
     keys.iter().find_map(|key| object.get(key)).unwrap_or(&Value::Null)
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn map(value: &Value) -> std::collections::BTreeMap<String, String> {
+pub(super) fn map(value: &Value) -> std::collections::BTreeMap<String, String> {
     let entries = value.as_object().into_iter().flatten();
     entries.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }
 
-fn named(object: &Value) -> Named {
+pub(super) fn named(object: &Value) -> Named {
     let meta = &object["metadata"];
     Named {
         namespace: Namespace(text(&meta["namespace"])),
@@ -81,6 +81,17 @@ pub(super) fn binding(object: &Value) -> Binding {
     }
 }
 
+/// An `AzureAssignedIdentity`: it holds its binding whole.
+fn assigned(object: &Value) -> Assigned {
+    let Named { namespace, name, uid } = named(object);
+    let of = &object["spec"]["azureBindingRef"]["metadata"];
+    let binding = match (of["namespace"].as_str(), of["name"].as_str()) {
+        (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+        (None | Some(_), _) => None,
+    };
+    Assigned { namespace, name, uid, binding }
+}
+
 fn exception(object: &Value) -> PodException {
     let Named { namespace, name, uid } = named(object);
     let pod_labels = map(either(&object["spec"], &["podLabels", "PodLabels"]));
@@ -88,7 +99,7 @@ fn exception(object: &Value) -> PodException {
 }
 
 /// The tool whose marks an object bears.
-fn kept_by(meta: &Value) -> Option<String> {
+pub(super) fn kept_by(meta: &Value) -> Option<String> {
     let (labels, annotations) = (&meta["labels"], &meta["annotations"]);
     let managers = meta["managedFields"].as_array().into_iter().flatten();
     let managers: Vec<&str> = managers.filter_map(|entry| entry["manager"].as_str()).collect();
@@ -270,7 +281,7 @@ fn written(meta: &Value) -> Option<jiff::Timestamp> {
 }
 
 /// A pod, with what the workload identity webhook put into it.
-fn pod(object: &Value) -> EstatePod {
+pub(super) fn pod(object: &Value) -> EstatePod {
     let Named { namespace, name, .. } = named(object);
     let meta = &object["metadata"];
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
@@ -281,6 +292,8 @@ fn pod(object: &Value) -> EstatePod {
     let typed: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
     let injected = parse_pod::injected(&typed);
     let phase = object["status"]["phase"].as_str().unwrap_or_default();
+    let ended = matches!(phase, "Succeeded" | "Failed");
+    let deleted = meta["deletionTimestamp"].is_string();
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     let account = object["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty());
     EstatePod {
@@ -289,7 +302,9 @@ fn pod(object: &Value) -> EstatePod {
         account: AccountName::from(account.unwrap_or("default")),
         labels: map(&meta["labels"]),
         controller,
-        gone: meta["deletionTimestamp"].is_string() || matches!(phase, "Succeeded" | "Failed"),
+        gone: deleted || ended,
+        ending: deleted && !ended,
+        proxied: injected.proxied,
         ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
         host_network: object["spec"]["hostNetwork"] == true,
         client_ids: if injected.present {
@@ -305,7 +320,7 @@ fn pod(object: &Value) -> EstatePod {
 ///
 /// Source: Azure/aad-pod-identity, `deploy/infra/deployment-rbac.yaml` and
 /// `charts/aad-pod-identity/templates`.
-fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
+pub(super) fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
     let meta = &object["metadata"];
     let spec = &object["spec"]["template"]["spec"];
     let labels = [&meta["labels"], &object["spec"]["template"]["metadata"]["labels"]];
@@ -362,7 +377,7 @@ pub(super) fn backup(object: &Value) -> Option<Backup> {
 
 impl Client {
     /// Every object of a collection, reduced by `each`; none where the kind is not served.
-    async fn collect<T>(
+    pub(super) async fn collect<T>(
         &self,
         version: &str,
         plural: &str,
@@ -379,8 +394,9 @@ impl Client {
     }
 
     /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Named>, KubeError> {
-        let found = self.collect(GROUP, "azureassignedidentities", &[], |o| Some(named(o))).await?;
+    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
+        let each = |o: &Value| Some(assigned(o));
+        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
         Ok(found.unwrap_or_default())
     }
 
@@ -414,7 +430,7 @@ impl Client {
                 |o| Some(exception(o))
             ),
             read!("AzureAssignedIdentity objects", GROUP, "azureassignedidentities", &[], |o| {
-                Some(named(o))
+                Some(assigned(o))
             }),
         );
         estate.installed = identities.is_some()
@@ -425,6 +441,11 @@ impl Client {
         estate.bindings = bindings.unwrap_or_default();
         estate.exceptions = exceptions.unwrap_or_default();
         estate.assigned = assigned.unwrap_or_default();
+        // Neither is worth stopping for: the dry run before the first roll knows better.
+        estate.version = self.version().await.unwrap_or_default();
+        let namespaces = self.namespaces().await.unwrap_or_default();
+        let enforced = namespaces.into_iter().filter_map(|(name, level)| Some((name, level?)));
+        estate.pod_security = enforced.collect();
         let mut kinds = match self.versions().await {
             Ok(versions) => versions.kinds(),
             Err(error) => {

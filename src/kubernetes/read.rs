@@ -1,8 +1,9 @@
 //! Reading: lists page by page into snapshot types.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{
     Client, KubeError,
@@ -23,6 +24,22 @@ use crate::model::{
 
 /// Accounts by namespace and name.
 pub(super) type Accounts = BTreeMap<Namespace, BTreeMap<AccountName, ObservedAccount>>;
+
+/// A controller and all that the server sent of it.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+struct Whole {
+    controller: Controller,
+    object: Value,
+}
+
+impl TryFrom<Value> for Whole {
+    type Error = serde_json::Error;
+
+    fn try_from(object: Value) -> Result<Self, Self::Error> {
+        Ok(Self { controller: Controller::deserialize(&object)?, object })
+    }
+}
 
 impl Within<'_> {
     fn path(self, version: &str, plural: &str) -> String {
@@ -53,18 +70,22 @@ impl Client {
         Ok(found.issuer)
     }
 
-    /// Every namespace.
-    pub async fn namespaces(&self) -> Result<BTreeSet<Namespace>, KubeError> {
-        let each = |found: &mut BTreeSet<Namespace>, object: Bare| {
-            found.insert(Namespace(object.metadata.name));
+    /// Every namespace, with the Pod Security level that its label enforces.
+    pub async fn namespaces(&self) -> Result<BTreeMap<Namespace, Option<String>>, KubeError> {
+        let each = |found: &mut BTreeMap<Namespace, Option<String>>, object: Bare| {
+            let level = enforced(&object);
+            found.insert(Namespace(object.metadata.name), level);
         };
         self.list("/api/v1/namespaces", each).await
     }
 
-    /// Whether a namespace exists.
-    pub async fn namespace_exists(&self, namespace: &Namespace) -> Result<bool, KubeError> {
+    /// A namespace's enforced Pod Security level, or none where the namespace does not exist.
+    pub async fn namespace(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<Option<Option<String>>, KubeError> {
         let path = format!("/api/v1/namespaces/{}", segment(namespace.as_str()));
-        Ok(self.find::<Bare>(path).await?.is_some())
+        Ok(self.find::<Bare>(path).await?.as_ref().map(enforced))
     }
 
     /// Service accounts by namespace; a namespace without any is not in the map.
@@ -101,38 +122,63 @@ impl Client {
         &self,
         within: impl Into<Within<'_>>,
     ) -> Result<BTreeMap<Namespace, Vec<ObservedTemplate>>, KubeError> {
-        let within = within.into();
+        let found = self.templates_as(within.into(), |_, object: Controller| (object, ())).await?;
+        let plain = |(namespace, templates): (_, Vec<(ObservedTemplate, ())>)| {
+            (namespace, templates.into_iter().map(|(template, ())| template).collect())
+        };
+        Ok(found.into_iter().map(plain).collect())
+    }
+
+    /// The same, each with what `details` takes out of the controller as the server sent it:
+    /// fields that only diagnosis looks at.
+    pub async fn templates_with<T>(
+        &self,
+        within: impl Into<Within<'_>>,
+        details: impl Fn(TemplateKind, &Value) -> T,
+    ) -> Result<BTreeMap<Namespace, Vec<(ObservedTemplate, T)>>, KubeError> {
+        let open = |kind, Whole { controller, object }| (controller, details(kind, &object));
+        self.templates_as(within.into(), open).await
+    }
+
+    async fn templates_as<W: DeserializeOwned, T>(
+        &self,
+        within: Within<'_>,
+        open: impl Fn(TemplateKind, W) -> (Controller, T),
+    ) -> Result<BTreeMap<Namespace, Vec<(ObservedTemplate, T)>>, KubeError> {
         let kinds = self.versions().await?.kinds();
         let lists =
-            kinds.into_iter().map(|(kind, version)| self.controllers(within, kind, version));
-        let mut by_namespace: BTreeMap<Namespace, Vec<ObservedTemplate>> = BTreeMap::new();
+            kinds.into_iter().map(|(kind, version)| self.controllers(within, kind, version, &open));
+        let mut by_namespace: BTreeMap<Namespace, Vec<(ObservedTemplate, T)>> = BTreeMap::new();
         let mut steerings = Vec::new();
-        for (namespace, parsed) in futures::future::try_join_all(lists).await?.into_iter().flatten()
+        for (namespace, parsed, details) in
+            futures::future::try_join_all(lists).await?.into_iter().flatten()
         {
             match parsed {
                 Parsed::Template(template) => {
-                    by_namespace.entry(namespace).or_default().push(*template);
+                    by_namespace.entry(namespace).or_default().push((*template, details));
                 }
                 Parsed::Steers(steering) => steerings.push((namespace, steering)),
             }
         }
         for (namespace, steering) in steerings {
             let templates = by_namespace.entry(namespace).or_default().iter_mut();
-            steer(&steering, templates);
+            steer(&steering, templates.map(|(template, _)| template));
         }
         for templates in by_namespace.values_mut() {
-            templates.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+            templates.sort_by(|(a, _), (b, _)| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         }
         Ok(by_namespace)
     }
 
-    async fn controllers(
+    async fn controllers<W: DeserializeOwned, T>(
         &self,
         within: Within<'_>,
         kind: TemplateKind,
         version: &str,
-    ) -> Result<Vec<(Namespace, Parsed)>, KubeError> {
-        let each = |found: &mut Vec<(Namespace, Parsed)>, mut object: Controller| {
+        open: &impl Fn(TemplateKind, W) -> (Controller, T),
+    ) -> Result<Vec<(Namespace, Parsed, T)>, KubeError> {
+        let each = |found: &mut Vec<(Namespace, Parsed, T)>, object: W| {
+            let (mut object, details) = open(kind, object);
             let namespace = Namespace(std::mem::take(&mut object.metadata.namespace));
             let parsed = parse_template::controller(kind, version, object);
             let kept = match &parsed {
@@ -140,7 +186,7 @@ impl Client {
                 Parsed::Steers(_) => within.keeps(&namespace),
             };
             if kept {
-                found.push((namespace, parsed));
+                found.push((namespace, parsed, details));
             }
         };
         self.list(&within.path(version, plural(kind)), each).await
@@ -199,8 +245,9 @@ impl Client {
         within: Within<'_>,
     ) -> Result<Vec<(Namespace, Steering)>, KubeError> {
         let Some(version) = self.versions().await?.rollout else { return Ok(Vec::new()) };
-        let rollouts = self.controllers(within, TemplateKind::Rollout, version).await?;
-        let steers = |(namespace, parsed)| match parsed {
+        let open = |_, object: Controller| (object, ());
+        let rollouts = self.controllers(within, TemplateKind::Rollout, version, &open).await?;
+        let steers = |(namespace, parsed, ())| match parsed {
             Parsed::Steers(steering) => Some((namespace, *steering)),
             Parsed::Template(_) => None,
         };
@@ -223,6 +270,11 @@ impl Client {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Source: Kubernetes documentation, "Pod Security Admission".
+fn enforced(namespace: &Bare) -> Option<String> {
+    namespace.metadata.labels.get("pod-security.kubernetes.io/enforce").cloned()
 }
 
 fn steer<'a>(steering: &Steering, templates: impl Iterator<Item = &'a mut ObservedTemplate>) {

@@ -43,6 +43,8 @@ pub struct Place<'a> {
 pub struct Switch<'a> {
     /// Labels that go, with the values they must have.
     pub remove_labels: &'a BTreeMap<String, String>,
+    /// Annotations that go, with the values they must have.
+    pub remove_annotations: &'a BTreeMap<String, String>,
     /// Labels that are set.
     pub labels: &'a BTreeMap<String, String>,
     /// Annotations that are set.
@@ -160,15 +162,20 @@ impl Client {
     ) -> Result<(), KubeError> {
         let object: Value = self.ask(&Ask::get(at.path())).await?;
         let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let mut labels: BTreeMap<String, Option<String>> =
-            switch.labels.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
-        for (key, value) in switch.remove_labels {
-            if meta["labels"].get(key).is_some_and(|have| have == value) {
-                labels.insert(key.clone(), None);
-            }
-        }
+        let wanted =
+            |have: &Value, set: &BTreeMap<String, String>, remove: &BTreeMap<String, String>| {
+                let mut wanted: BTreeMap<String, Option<String>> =
+                    set.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+                for (key, value) in remove {
+                    if have.get(key).is_some_and(|have| have == value) {
+                        wanted.insert(key.clone(), None);
+                    }
+                }
+                wanted
+            };
+        let labels = wanted(&meta["labels"], switch.labels, switch.remove_labels);
         let annotations =
-            switch.annotations.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+            wanted(&meta["annotations"], switch.annotations, switch.remove_annotations);
         let mut patch = Vec::new();
         changes(&format!("{}/labels", at.template()), &meta["labels"], &labels, &mut patch);
         let path = format!("{}/annotations", at.template());
@@ -265,22 +272,8 @@ impl Client {
 impl Client {
     async fn remove(&self, plural: &str, object: &Named) -> Result<(), KubeError> {
         let path = collection(pod_identity::GROUP, Some(object.namespace.as_str()), plural);
-        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions",
-            "preconditions": {"uid": object.uid}});
-        let asked: Result<Value, KubeError> = self
-            .ask(&Ask {
-                method: Method::DELETE,
-                path: format!("{path}/{}", segment(&object.name)),
-                query: Vec::new(),
-                body: Some(("application/json", body)),
-                repeat: Repeat::Unsafe,
-            })
-            .await;
-        match asked {
-            // Gone is gone.
-            Err(error) if error.is_not_found() => Ok(()),
-            asked => asked.map(drop),
-        }
+        let path = format!("{path}/{}", segment(&object.name));
+        self.delete_exactly(path, &object.uid, None).await
     }
 
     /// Removes an `AzureIdentityBinding`, unless it was made again since.

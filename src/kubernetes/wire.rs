@@ -217,6 +217,28 @@ pub(super) struct PodSpec {
     pub containers: Vec<Container>,
     #[serde(deserialize_with = "or_default")]
     pub volumes: Vec<Volume>,
+    #[serde(deserialize_with = "or_default")]
+    pub host_network: bool,
+    #[serde(deserialize_with = "or_default")]
+    pub node_selector: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    pub os: PodOs,
+}
+
+impl PodSpec {
+    /// Whether its nodes are Windows, as far as it says.
+    pub(super) fn is_windows(&self) -> bool {
+        let keys = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+        let selected = keys.iter().filter_map(|key| self.node_selector.get(*key));
+        selected.chain([&self.os.name]).any(|os| os == "windows")
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodOs {
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::{
     AccountName, Namespace,
-    names::USE_LABEL,
+    names::{PROXY_ANNOTATION, USE_LABEL},
     snapshot::{Injected, ObservedAccount, ObservedTemplate, TemplateKind},
 };
 
@@ -175,14 +175,16 @@ impl Client {
 
     /// Asks the server what would become of a labelled pod of this account, without making one:
     /// what comes back shows whether the webhook works in this namespace. The pod satisfies the
-    /// `restricted` Pod Security Standard.
+    /// `restricted` Pod Security Standard; with `proxy` it asks for the migration sidecar, whose
+    /// init container does not.
     pub async fn dry_run_pod(
         &self,
         namespace: &Namespace,
         account: &AccountName,
+        proxy: bool,
         manager: &str,
     ) -> Result<Injected, KubeError> {
-        let body = json!({
+        let mut body = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
@@ -215,6 +217,9 @@ impl Client {
                 }],
             },
         });
+        if proxy {
+            body["metadata"]["annotations"] = json!({PROXY_ANNOTATION: "true"});
+        }
         let mut query = strict(manager);
         query.push(("dryRun", "All".to_owned()));
         let answer: Pod = self

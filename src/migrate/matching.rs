@@ -7,6 +7,7 @@
 use crate::model::{
     ArmId, ClientId, Namespace,
     pod_identity::{Binding, Estate, EstatePod, PodIdentity},
+    snapshot::TemplateKind,
 };
 
 /// A binding that selects a pod, with the identity it names.
@@ -69,23 +70,28 @@ pub fn excepted(estate: &Estate, pod: &EstatePod) -> bool {
     })
 }
 
+/// Whether AKS runs a pod for itself: such a pod does not live on an identity of the user's.
+///
+/// Source: the exception `aks-addon-exception` of Pod Identity, which lets exactly these through.
+fn is_of_aks(pod: &EstatePod) -> bool {
+    let system = pod.namespace.as_str() == "kube-system";
+    system && pod.labels.get("kubernetes.azure.com/managedby").is_some_and(|by| by == "aks")
+}
+
 /// Live pods that may use the identities of their node: on the node's network, or let through by
-/// an exception.
+/// an exception. Those of Pod Identity itself and of AKS are left out.
 pub fn on_node_identity(estate: &Estate) -> Vec<&EstatePod> {
-    let components: Vec<String> = estate
-        .installs
-        .iter()
-        .map(|install| format!("{}/{}", install.namespace, install.name))
-        .collect();
-    let own = |pod: &EstatePod| {
-        let controller = pod.controller.as_deref().and_then(|text| text.split_once('/'));
-        controller.is_some_and(|(_, name)| {
-            components.iter().any(|c| {
-                let (namespace, component) = c.split_once('/').unwrap_or_default();
-                namespace == pod.namespace.as_str() && name.starts_with(component)
-            })
+    let component = |pod: &EstatePod| {
+        let owner = pod.controller.as_deref().and_then(|text| text.split_once('/'));
+        owner.is_some_and(|owner| {
+            estate.installs.iter().filter(|install| install.namespace == pod.namespace).any(
+                |install| {
+                    let kinds = [TemplateKind::Deployment, TemplateKind::DaemonSet];
+                    kinds.iter().any(|kind| kind.stamps(&install.name, owner))
+                },
+            )
         })
     };
-    let live = estate.pods.iter().filter(|pod| !pod.gone && !own(pod));
+    let live = estate.pods.iter().filter(|pod| !pod.gone && !component(pod) && !is_of_aks(pod));
     live.filter(|pod| pod.host_network || excepted(estate, pod)).collect()
 }

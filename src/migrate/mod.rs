@@ -6,14 +6,17 @@
 //! of a migration: the new path is proved before the old one goes, and at no moment is a workload
 //! without a working path to its credential.
 
+pub mod manifest;
 pub mod matching;
 mod notes;
 pub mod phase;
 mod reasons;
 pub mod removal;
+pub mod rollback;
 pub mod survey;
 pub mod toml;
 pub mod transition;
+pub mod uninstall;
 pub mod verdict;
 
 pub use phase::Phase;

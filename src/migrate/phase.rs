@@ -1,12 +1,14 @@
 //! Where a workload stands, read off the world.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::matching;
 use crate::model::{
-    Audience, ClientId, Issuer, Subject,
-    pod_identity::{Backup, Estate, EstatePod, EstateTemplate},
+    ArmId, Audience, ClientId, Issuer, Subject,
+    pod_identity::{Backup, Binding, Estate, EstatePod, EstateTemplate},
     snapshot::{ObservedCredential, TemplateKind},
 };
 
@@ -83,6 +85,10 @@ pub(super) struct Facts<'a> {
     /// Live pods of the account that these templates stamp, and labelled ones without a template.
     pub(super) pods: Vec<&'a EstatePod>,
     pub(super) backup: Option<&'a Backup>,
+    /// The bindings that answer, or answered, for it: `namespace/name`.
+    pub(super) bindings: &'a BTreeSet<String>,
+    /// The managed identity that it answered as.
+    pub(super) answered_as: Option<&'a ArmId>,
     pub(super) now: Timestamp,
     pub(super) soak: SignedDuration,
 }
@@ -147,13 +153,18 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
         return at(Phase::Broken);
     }
     let client = identity.map(|(client, _)| client);
-    let proved = pods.iter().filter(|pod| client.is_some_and(|c| is_proved(pod, c))).count();
+    let sidecar = |pod: &EstatePod| {
+        let asking = templates.iter().any(|t| t.proxied() && t.stamps(pod));
+        pod.proxied || !asking
+    };
+    let proves = |pod: &&&EstatePod| client.is_some_and(|c| is_proved(pod, c)) && sidecar(pod);
+    let proved = pods.iter().filter(proves).count();
     let at = |phase| Standing { phase, until: None, proved };
     let finished = templates.iter().all(|t| t.complete || t.kind == TemplateKind::CronJob);
     if count < templates.len() || proved < pods.len() || !finished {
         return at(Phase::Switched);
     }
-    if let Some(phase) = removed(estate, facts.backup) {
+    if let Some(phase) = removed(facts) {
         return at(phase);
     }
     let since = templates.iter().filter_map(|t| t.written).max();
@@ -163,18 +174,17 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved }
 }
 
-/// What is left of Pod Identity for a workload whose backup says what answered for it.
-fn removed(estate: &Estate, backup: Option<&Backup>) -> Option<Phase> {
-    let backup = backup?;
-    let bound = estate
-        .bindings
-        .iter()
-        .any(|b| backup.bindings.contains(&format!("{}/{}", b.namespace, b.name)));
-    if bound {
+/// What is left of Pod Identity for a workload that is switched: none while a binding is there.
+fn removed(facts: &Facts<'_>) -> Option<Phase> {
+    let Facts { estate, bindings, .. } = facts;
+    let there = |b: &Binding| bindings.contains(&format!("{}/{}", b.namespace, b.name));
+    if estate.bindings.iter().any(there) {
         return None;
     }
-    let named = estate.identities.iter().any(|identity| {
-        matching::resource_id(identity).is_some_and(|id| id.key() == backup.identity.to_lowercase())
-    });
+    let id = match facts.backup {
+        Some(backup) => ArmId::new(backup.identity.clone()),
+        None => facts.answered_as?.clone(),
+    };
+    let named = estate.identities.iter().filter_map(matching::resource_id).any(|i| i == id);
     Some(if named { Phase::BindingRemoved } else { Phase::Cleaned })
 }

@@ -15,6 +15,9 @@ use crate::model::{
     snapshot::{ObservedCredential, TemplateKind},
 };
 
+/// The code for what another tool keeps.
+pub(super) const KEPT_BY: &str = "kept-by";
+
 /// The distinct managed identities behind the bindings, and what is wrong with the others.
 pub(super) fn identities(
     reached: &[Reached<'_>],
@@ -239,16 +242,22 @@ pub(super) fn surroundings(
     let account_kept = account_of(estate, key).and_then(|a| a.kept_by.clone());
     let keepers = keepers.chain(account_kept.map(|by| (format!("serviceaccount/{account}"), by)));
     for (what, by) in keepers.filter(|_| !adopted) {
-        let decide = if by == "Helm" { "adopt = true" } else { "managed_by = \"widentity\"" };
+        let decide = if by == "Helm" {
+            "adopt = true, or change it there"
+        } else {
+            "`widentity migrate apply` federates its identity, then `widentity migrate render DIR` \
+             changes its manifests; or managed_by = \"widentity\""
+        };
         reasons.push(Reason::decision(
-            "kept-by",
+            KEPT_BY,
             format!("{what} is kept by {by}, which puts the old label back"),
-            format!("{decide}, or change it there"),
+            decide,
         ));
     }
     let mut alone = true;
     for template in &group.templates {
-        reasons.extend(verdict::proxy_obstacle(template));
+        let proxy = decided.is_some_and(|decided| decided.proxy);
+        reasons.extend(verdict::sidecar_obstacle(estate, template, proxy));
         if template.selector_holds {
             reasons.push(Reason::obstacle(
                 "selector-holds-label",

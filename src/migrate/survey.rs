@@ -10,14 +10,14 @@ use super::{
     matching::{self, Reached},
     notes,
     phase::{self, Facts, Phase},
+    reasons::KEPT_BY,
     verdict::{self, Reason, Verdict},
 };
 use crate::model::{
     AccountName, ArmId, Audience, ClientId, ClusterName, Namespace, PrincipalId, RemoteFailure,
     Subject, TenantId,
     desired::DesiredWorkload,
-    pod_identity::{Backup, Estate, EstateAccount, EstatePod, EstateTemplate},
-    snapshot::TemplateKind,
+    pod_identity::{Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate},
 };
 
 /// Azure takes no more federated credentials on one identity.
@@ -102,6 +102,8 @@ pub struct Workload {
     pub proved: usize,
     /// Whether it uses the migration sidecar, which is a debt.
     pub proxied: bool,
+    /// The tools that keep its account or its templates: `Argo CD`, `Flux`, `Helm`.
+    pub kept_by: BTreeSet<String>,
     /// Where it stands.
     pub phase: Phase,
     /// When its soak ends.
@@ -119,28 +121,13 @@ impl Workload {
     pub fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.account)
     }
-}
 
-/// Whether the controller of a template made a pod, as its owner reference says.
-pub fn stamps(template: &EstateTemplate, pod: &EstatePod) -> bool {
-    if template.namespace != pod.namespace {
-        return false;
-    }
-    let Some(controller) = pod.controller.as_deref() else {
-        return template.kind == TemplateKind::Pod && template.name == pod.name;
-    };
-    let Some((kind, name)) = controller.split_once('/') else { return false };
-    let stem = name.rsplit_once('-').map_or(name, |(stem, _)| stem);
-    match template.kind {
-        TemplateKind::Deployment | TemplateKind::Rollout => {
-            kind == "replicaset" && stem == template.name
-        }
-        TemplateKind::CronJob => kind == "job" && stem == template.name,
-        TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => kind == template.kind.as_str() && name == template.name,
+    /// Whether it may be moved: it is ready, or nothing stands in its way but that Git keeps it.
+    /// Then its identity is federated and proved, and what Git keeps waits for Git.
+    pub fn may_move(&self) -> bool {
+        let git = |by: &String| matches!(by.as_str(), "Argo CD" | "Flux");
+        let held = self.reasons.iter().all(|reason| reason.code == KEPT_BY);
+        self.verdict == Verdict::Ready || (held && self.kept_by.iter().all(git))
     }
 }
 
@@ -167,8 +154,8 @@ pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
     Survey {
         cluster: estate.cluster.clone(),
         found,
+        notes: notes::notes(estate, given, &workloads),
         workloads,
-        notes: notes::notes(estate, given),
         unseen: estate.unseen.clone(),
     }
 }
@@ -205,11 +192,11 @@ fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
     }
     for pod in estate.pods.iter().filter(|pod| !pod.gone) {
         let key = (&pod.namespace, &pod.account);
-        let stamped = estate.templates.iter().any(|template| stamps(template, pod));
+        let stamped = estate.templates.iter().any(|template| template.stamps(pod));
         if pod.selector().is_some() && !stamped {
             groups.entry(key).or_default().pods.push(pod);
         } else if let Some(group) = groups.get_mut(&key)
-            && group.templates.iter().any(|template| stamps(template, pod))
+            && group.templates.iter().any(|template| template.stamps(pod))
         {
             group.pods.push(pod);
         }
@@ -252,8 +239,16 @@ fn judge(
         None => (None, &[][..]),
     };
     let stamped =
-        |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && stamps(t, pod));
+        |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && t.stamps(pod));
     let subject = Subject::of(namespace, account);
+    let mut bindings: BTreeSet<String> = reached
+        .iter()
+        .map(|r| format!("{}/{}", r.binding.namespace, r.binding.name))
+        .chain(backup.into_iter().flat_map(|b| b.bindings.clone()))
+        .collect();
+    if backup.is_none() && selectors.is_empty() {
+        bindings.extend(chosen.into_iter().flat_map(|id| of_identity(estate, namespace, id)));
+    }
     let standing = phase::stand(&Facts {
         estate,
         subject: subject.clone(),
@@ -263,6 +258,8 @@ fn judge(
         templates: templates.clone(),
         pods: group.pods.iter().filter(stamped).copied().collect(),
         backup,
+        bindings: &bindings,
+        answered_as: chosen,
         now: given.now,
         soak: given.soak,
     });
@@ -277,16 +274,17 @@ fn judge(
         selectors: selectors.iter().map(|s| (*s).to_owned()).collect(),
         reaches,
         identity,
-        bindings: reached
-            .iter()
-            .map(|r| format!("{}/{}", r.binding.namespace, r.binding.name))
-            .chain(backup.into_iter().flat_map(|b| b.bindings.clone()))
-            .collect(),
+        bindings,
         templates: templates.iter().map(|t| t.key()).collect(),
         whole,
         pods: group.pods.len(),
         proved: standing.proved,
         proxied: templates.iter().any(|t| t.proxied()),
+        kept_by: templates
+            .iter()
+            .filter_map(|t| t.kept_by.clone())
+            .chain(account_of(estate, key).and_then(|a| a.kept_by.clone()))
+            .collect(),
         phase: standing.phase,
         soaked_at: standing.until,
         verdict: Verdict::Ready,
@@ -325,14 +323,32 @@ fn judge(
     workload
 }
 
+/// Bindings of an identity that select nothing: where a workload was switched without a backup, by
+/// hand or by another tool, one of them answered for it.
+fn of_identity(estate: &Estate, namespace: &Namespace, id: &ArmId) -> Vec<String> {
+    let confined = matching::namespaced(estate);
+    let of = |binding: &&Binding| {
+        let Some(identity) = matching::identity_of(estate, binding) else { return false };
+        let within = !(confined || identity.namespaced) || binding.namespace == *namespace;
+        within && matching::resource_id(identity).as_ref() == Some(id)
+    };
+    let bindings = estate.bindings.iter().filter(of);
+    bindings.map(|binding| format!("{}/{}", binding.namespace, binding.name)).collect()
+}
+
 fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
     if !workload.reasons.is_empty() {
         return workload.reasons.iter().map(|reason| reason.decide.clone()).collect();
     }
     let name = workload.name();
+    let sidecar = given
+        .workloads
+        .iter()
+        .any(|w| w.proxy && (&w.namespace, &w.account) == (&workload.namespace, &workload.account));
     let switch = format!(
-        "switch {} in one roll (label added, aadpodidbinding dropped)",
-        workload.templates.iter().cloned().collect::<Vec<_>>().join(", ")
+        "switch {} in one roll (label added, aadpodidbinding dropped{})",
+        workload.templates.iter().cloned().collect::<Vec<_>>().join(", "),
+        if sidecar && !workload.proxied { ", migration sidecar added" } else { "" }
     );
     let (federate, prove) = ("federate the identity".to_owned(), "prove a token".to_owned());
     match workload.phase {
@@ -345,16 +361,22 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
             vec![prove, "drop aadpodidbinding in one roll".to_owned()]
         }
         Phase::Broken => vec![federate, prove, "complete the account".to_owned()],
-        Phase::Switched => vec!["wait for its pods and prove them".to_owned()],
+        Phase::Switched => vec![
+            "wait for its pods and prove them: widentity migrate apply".to_owned(),
+            format!("or put it back: widentity migrate rollback {name}"),
+        ],
         Phase::Soaking => vec![match workload.soaked_at {
             Some(until) => format!("soak until {until:.0}"),
             None => format!("soak for {:#}", given.soak),
         }],
-        Phase::Soaked => vec![format!("remove its bindings: {}", {
+        Phase::Soaked => {
             let bindings: Vec<&str> = workload.bindings.iter().map(String::as_str).collect();
-            bindings.join(", ")
-        })],
-        Phase::BindingRemoved => vec![format!("remove the AzureIdentity of {name}")],
+            let bindings = bindings.join(", ");
+            vec![format!("remove its bindings ({bindings}): widentity migrate finish")]
+        }
+        Phase::BindingRemoved => {
+            vec![format!("remove the AzureIdentity of {name}: widentity migrate finish")]
+        }
         Phase::Cleaned => Vec::new(),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Phase, Verdict, Workload};
+use super::{Phase, Workload};
 use crate::{
     model::{
         Address, ArmId, ClusterName, Origin,
@@ -16,13 +16,26 @@ use crate::{
         names,
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
-    plan::{Lock, Operation, Plan, Step, StepId, step::TemplateRef},
+    plan::{
+        Lock, Operation, Plan, Step, StepId, Value,
+        step::{Sidecar, TemplateRef},
+    },
 };
 
-/// Whether `apply` takes a workload on: it is ready and has not arrived. One whose pods are not
-/// proved yet is waited for.
-pub fn is_due(workload: &Workload) -> bool {
-    workload.verdict == Verdict::Ready
+/// What becomes of the label that Pod Identity selects by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldLabel {
+    /// It goes in the same roll.
+    Drop,
+    /// It stays beside the new one: the workload is masked.
+    Keep,
+}
+
+/// Whether `apply` takes a workload on: it may move and has not arrived. One whose pods are not
+/// proved yet is waited for; of one that Git keeps only the identity is federated and proved.
+/// Where the old label is kept, a masked one has arrived.
+pub fn is_due(workload: &Workload, old: OldLabel) -> bool {
+    workload.may_move()
         && workload.identity.is_some()
         && !workload.templates.is_empty()
         && match workload.phase {
@@ -30,10 +43,10 @@ pub fn is_due(workload: &Workload) -> bool {
             | Phase::IdentityFederated
             | Phase::TokenProved
             | Phase::Switched
-            | Phase::Masked
             | Phase::HalfDone
             | Phase::Broken
             | Phase::RolledBack => true,
+            Phase::Masked => old == OldLabel::Drop,
             Phase::Soaking | Phase::Soaked | Phase::BindingRemoved | Phase::Cleaned => false,
         }
 }
@@ -63,6 +76,7 @@ pub fn desired(base: &DesiredState, cluster: &ClusterName, chosen: &[&Workload])
             managed_by: file.map_or(ManagedBy::Auto, |file| file.managed_by),
             adopt: file.is_some_and(|file| file.adopt),
             probe: file.and_then(|file| file.probe.clone()),
+            proxy: file.is_some_and(|file| file.proxy),
             origin,
             selected: BTreeSet::from([cluster.clone()]),
         });
@@ -111,14 +125,26 @@ pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, 
         }
     }
     for workload in &of.workloads {
+        // The engine leaves what Git keeps alone, and so does this.
+        let ours = |template: &EstateTemplate| match workload.managed_by {
+            ManagedBy::Widentity => true,
+            ManagedBy::Git => false,
+            ManagedBy::Auto => template.kept_by.as_deref().is_none_or(|by| by == "Helm"),
+        };
         let masked: Vec<&EstateTemplate> = estate
             .templates
             .iter()
             .filter(|t| t.namespace == workload.namespace && t.account == workload.account)
+            .filter(|t| ours(t))
             .filter(|t| t.labels.contains_key(BINDING_LABEL) && !rolled.contains(&t.uid))
             .filter(|t| t.labelled() && t.kind.writable())
             .collect();
-        unmask(plan, workload, cluster, &masked);
+        let account = estate
+            .accounts
+            .iter()
+            .find(|a| a.namespace == workload.namespace && a.name == workload.account);
+        let pointed = account.and_then(|account| account.client_id.as_deref());
+        unmask(plan, workload, cluster, pointed, &masked);
     }
 }
 
@@ -126,6 +152,7 @@ fn unmask(
     plan: &mut Plan,
     workload: &DesiredWorkload,
     cluster: &ClusterName,
+    pointed: Option<&str>,
     masked: &[&EstateTemplate],
 ) {
     let address = Address::workload(&workload.namespace, &workload.account).at(cluster);
@@ -137,6 +164,25 @@ fn unmask(
         ours.then(|| (step.id, claim.clone()))
     });
     let Some((proof, claim)) = proof.filter(|_| !masked.is_empty()) else { return };
+    let annotated = plan.steps.iter().find_map(|step| {
+        let Operation::AnnotateAccount { namespace, account, .. } = &step.operation else {
+            return None;
+        };
+        let ours = *namespace == workload.namespace && *account == workload.account;
+        ours.then_some(step.id)
+    });
+    // Without the old label only an account that points at the identity answers. Where Git keeps
+    // the account, it comes first.
+    let points = match &claim.client {
+        Value::Known(client) => {
+            pointed.is_some_and(|have| have.eq_ignore_ascii_case(&client.to_string()))
+        }
+        Value::AfterApply(_) => false,
+    };
+    if annotated.is_none() && !points {
+        return;
+    }
+    let needs: Vec<StepId> = std::iter::once(proof).chain(annotated).collect();
     let expiration = workload.expiration();
     let mut add = |address: Address, operation: Operation, needs: Vec<StepId>, locks| {
         let id = StepId(plan.steps.len());
@@ -174,10 +220,17 @@ fn unmask(
                 .map(|value| (BINDING_LABEL.to_owned(), value))
                 .into_iter()
                 .collect(),
+            // The plan would have rolled it if anything about the sidecar were to change; ours
+            // stays ours.
+            sidecar: if workload.proxy && template.proxied() {
+                Sidecar::Set
+            } else {
+                Sidecar::NotOurs
+            },
         };
         let at = address.clone().part(Part::PodTemplate(template.key()));
         let lock = BTreeSet::from([Lock::Object(cluster.clone(), key)]);
-        rolls.push(add(at, operation, vec![proof], lock));
+        rolls.push(add(at, operation, needs.clone(), lock));
     }
     let operation = Operation::ProvePods {
         namespace: workload.namespace.clone(),
@@ -251,6 +304,7 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 round,
                 expect,
                 remove_labels,
+                sidecar,
                 ..
             } if target.namespace == workload.namespace && *account == workload.account => {
                 changes = true;
@@ -280,6 +334,21 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 );
                 for (label, value) in remove_labels {
                     remember(&mut kept.labels, label, Some(value.clone()), None);
+                }
+                let before = estate
+                    .templates
+                    .iter()
+                    .find(|t| t.namespace == target.namespace && t.uid == target.uid)
+                    .and_then(|t| t.annotations.get(names::PROXY_ANNOTATION).cloned());
+                let proxy = names::PROXY_ANNOTATION;
+                match sidecar {
+                    Sidecar::Set if before.is_none() => {
+                        remember(&mut kept.annotations, proxy, None, Some("true".to_owned()));
+                    }
+                    Sidecar::Dropped { value } => {
+                        remember(&mut kept.annotations, proxy, Some(value.clone()), None);
+                    }
+                    Sidecar::Set | Sidecar::NotOurs => {}
                 }
             }
             Operation::EnableFeatures { .. }

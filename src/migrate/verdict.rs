@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Namespace,
-    pod_identity::EstateTemplate,
+    pod_identity::{Estate, EstateTemplate},
+    sidecar::{self, Surroundings},
     snapshot::{Strategy, TemplateKind},
 };
 
@@ -113,26 +114,31 @@ pub(super) fn gap(template: &EstateTemplate) -> Option<String> {
         .then(|| format!("{key} has no readiness probe: a pod that cannot sign in counts as ready"))
 }
 
-/// Why the migration sidecar that a template asks for cannot work in it.
-///
-/// Source: Azure/azure-workload-identity, `pkg/webhook` (hostNetwork is refused) and `init/`
-/// (iptables, Linux only).
-pub(super) fn proxy_obstacle(template: &EstateTemplate) -> Option<Reason> {
-    if !template.proxied() {
+/// Why the migration sidecar cannot work in a template that asks for it, or for which the file
+/// does.
+pub(super) fn sidecar_obstacle(
+    estate: &Estate,
+    template: &EstateTemplate,
+    wanted: bool,
+) -> Option<Reason> {
+    if !template.proxied() && !wanted {
         return None;
     }
-    let key = template.key();
-    let fix =
-        "remove annotation azure.workload.identity/inject-proxy-sidecar and use a current SDK";
-    if template.windows {
-        let message = format!("{key} runs on Windows, where the migration sidecar does not work");
-        return Some(Reason::obstacle("windows-proxy", message, fix));
-    }
-    if template.host_network {
-        let message = format!("{key} uses hostNetwork, for which the webhook refuses the sidecar");
-        return Some(Reason::obstacle("host-network-proxy", message, fix));
-    }
-    None
+    let found = sidecar::hindrance(Surroundings {
+        kind: template.kind,
+        host_network: template.host_network,
+        windows: template.windows,
+        enforced: estate.pod_security.get(&template.namespace).map(String::as_str),
+        version: &estate.version,
+    })?;
+    let fix = if template.proxied() {
+        "use a current Azure Identity SDK, without annotation \
+         azure.workload.identity/inject-proxy-sidecar"
+    } else {
+        "use a current Azure Identity SDK, without `proxy` in the file"
+    };
+    let message = format!("{} is to have the migration sidecar and {found}", template.key());
+    Some(Reason::obstacle(found.code(), message, fix))
 }
 
 /// The verdict that a list of reasons comes to.

@@ -192,6 +192,9 @@ pub struct DesiredWorkload {
     pub adopt: bool,
     /// A data-plane request that proves the grants work.
     pub probe: Option<Probe>,
+    /// Whether its pods get the migration sidecar, for SDKs that only know the metadata endpoint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxy: bool,
     /// Where `[[workloads]]` stands.
     pub origin: Origin,
     /// Those of its clusters that `--only`, `-n` and `--cluster` chose; all of them without such
@@ -262,7 +265,7 @@ pub enum ManagedBy {
 pub struct Probe {
     /// What is asked.
     pub kind: ProbeKind,
-    /// The https URL that is listed.
+    /// The https URL that is listed; of [`ProbeKind::ResourceManager`] the id of a resource.
     pub url: String,
     /// Where it is written.
     pub origin: Origin,
@@ -276,6 +279,10 @@ pub enum ProbeKind {
     KeyVault,
     /// Lists containers of a Blob endpoint (one).
     Blob,
+    /// Lists keys of an App Configuration store (the first page).
+    AppConfiguration,
+    /// Reads a resource from Azure Resource Manager.
+    ResourceManager,
 }
 
 impl DesiredState {

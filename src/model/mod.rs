@@ -6,12 +6,14 @@
 pub mod address;
 pub mod desired;
 pub mod failure;
+pub mod footprint;
 pub mod identifiers;
 pub mod names;
 pub mod origin;
 pub mod pod_identity;
 pub mod roles;
 pub mod secret;
+pub mod sidecar;
 pub mod snapshot;
 pub mod suggest;
 

@@ -1,6 +1,8 @@
 //! Deterministic names: what a thing is called follows from what it is, so that no state file is
 //! needed to find it again.
 
+use std::ops::RangeInclusive;
+
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
@@ -13,6 +15,9 @@ const ROLE_ASSIGNMENTS: Uuid = uuid!("5b6a1f0e-8d3c-4f5a-9a57-77696465746e");
 
 /// The annotation on an object's own metadata that says which project manages fields on it.
 pub const PROJECT_ANNOTATION: &str = "widentity.dev/project";
+/// The label of a pod that is made to prove a chain and removed again; its value stands for the
+/// project and the account.
+pub const PROOF_LABEL: &str = "widentity.dev/proof";
 /// The pod-template annotation whose change starts a rollout.
 pub const CHAIN_ANNOTATION: &str = "widentity.dev/chain";
 /// The tag on an identity that names its project.
@@ -29,8 +34,15 @@ pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
 pub const TENANT_ID_ANNOTATION: &str = "azure.workload.identity/tenant-id";
 /// Service-account or pod annotation: the federated token's lifetime in seconds.
 pub const EXPIRATION_ANNOTATION: &str = "azure.workload.identity/service-account-token-expiration";
+/// Pod annotation: the webhook adds the migration sidecar, which answers requests for the metadata
+/// endpoint inside the pod. Its presence counts, whatever the value.
+pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
+/// The container that the webhook adds for [`PROXY_ANNOTATION`].
+pub const PROXY_CONTAINER: &str = "azwi-proxy";
 /// The lifetime the webhook uses when nothing is annotated, in seconds.
 pub const DEFAULT_EXPIRATION: u32 = 3600;
+/// The lifetimes the webhook takes, in seconds; it refuses pods with any other.
+pub const EXPIRATIONS: RangeInclusive<u32> = 3600..=86_400;
 /// The credential that AKS identity bindings keep on an identity; never ours to touch.
 pub const IDENTITY_BINDING_CREDENTIAL: &str = "aks-identity-binding";
 /// The default template of identity names.
@@ -52,6 +64,12 @@ fn hex(bytes: &[u8], digits: usize) -> String {
 /// The first `digits` hex digits of the SHA-256 of `text`.
 pub fn sha256_hex(text: &str, digits: usize) -> String {
     hex(&Sha256::digest(text.as_bytes()), digits)
+}
+
+/// The value of [`PROOF_LABEL`] on pods that prove an account for a project: label values are short
+/// and begin with a letter or digit, which neither part needs to.
+pub fn proof_mark(project: &Project, namespace: &Namespace, account: &AccountName) -> String {
+    sha256_hex(&format!("{project}\0{namespace}\0{account}"), 16)
 }
 
 /// The Kubernetes field manager of a project.

@@ -18,9 +18,6 @@ use super::{
 pub const BINDING_LABEL: &str = "aadpodidbinding";
 /// On an `AzureIdentity`: `namespaced` confines its bindings to their own namespace.
 pub const BEHAVIOR_ANNOTATION: &str = "aadpodidentity.k8s.io/Behavior";
-/// On a pod template: the workload identity webhook injects the migration sidecar. Its presence
-/// counts, whatever the value.
-pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
 
 /// Everything that matters for leaving Pod Identity in one cluster.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +29,11 @@ pub struct Estate {
     pub issuer: Option<Issuer>,
     /// Whether the workload identity add-on is on.
     pub workload_identity: bool,
+    /// The server's version, `v1.33.2`; empty where it could not be read.
+    pub version: String,
+    /// The Pod Security level that a namespace enforces, where its label says one and could be
+    /// read.
+    pub pod_security: BTreeMap<Namespace, String>,
     /// `Updating` and the like, where an operation on the cluster is under way.
     pub busy: Option<String>,
     /// Whether any definition of the group `aadpodidentity.k8s.io` is served.
@@ -43,7 +45,7 @@ pub struct Estate {
     /// `AzurePodIdentityException` objects.
     pub exceptions: Vec<PodException>,
     /// `AzureAssignedIdentity` objects: what MIC has assigned and not taken back.
-    pub assigned: Vec<Named>,
+    pub assigned: Vec<Assigned>,
     /// Pod templates of every controller that no other controller owns.
     pub templates: Vec<EstateTemplate>,
     /// Pods, live or not.
@@ -77,6 +79,30 @@ pub struct Named {
     pub name: String,
     /// The UID.
     pub uid: String,
+}
+
+/// An `AzureAssignedIdentity`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Assigned {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name: `<pod>-<namespace of the pod>-<AzureIdentity>`.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// The binding it was assigned for, `namespace/name`; none where the object does not say.
+    pub binding: Option<String>,
+}
+
+impl Assigned {
+    /// Whether MIC made it for a binding. Where it does not say, its name tells the identity.
+    pub fn is_for(&self, binding: &Binding) -> bool {
+        match &self.binding {
+            Some(of) => *of == format!("{}/{}", binding.namespace, binding.name),
+            None => self.name.ends_with(&format!("-{}", binding.identity)),
+        }
+    }
 }
 
 /// An `AzureIdentity`.
@@ -212,6 +238,17 @@ impl EstateTemplate {
         format!("{}/{}", self.kind.as_str(), self.name)
     }
 
+    /// Whether its controller made a pod, or it is that pod.
+    pub fn stamps(&self, pod: &EstatePod) -> bool {
+        if self.namespace != pod.namespace {
+            return false;
+        }
+        let Some(controller) = pod.controller.as_deref() else {
+            return self.kind == TemplateKind::Pod && self.name == pod.name;
+        };
+        controller.split_once('/').is_some_and(|owner| self.kind.stamps(&self.name, owner))
+    }
+
     /// The value that Pod Identity selects it by.
     pub fn selector(&self) -> Option<&str> {
         self.labels.get(BINDING_LABEL).map(String::as_str).filter(|value| !value.is_empty())
@@ -224,7 +261,7 @@ impl EstateTemplate {
 
     /// Whether it asks for the migration sidecar.
     pub fn proxied(&self) -> bool {
-        self.annotations.contains_key(PROXY_ANNOTATION)
+        self.annotations.contains_key(super::names::PROXY_ANNOTATION)
     }
 }
 
@@ -244,6 +281,10 @@ pub struct EstatePod {
     pub controller: Option<String>,
     /// Whether it has ended or is being deleted.
     pub gone: bool,
+    /// Whether it is being deleted and has not ended: it may still ask for tokens.
+    pub ending: bool,
+    /// Whether the migration sidecar is in it.
+    pub proxied: bool,
     /// Whether it is ready.
     pub ready: bool,
     /// Whether it uses the node's network.
@@ -329,6 +370,8 @@ pub struct Backup {
     pub account_made: bool,
     /// Objects of Pod Identity that were removed, complete.
     pub removed: Vec<serde_json::Value>,
+    /// Entries of the AKS add-on that were removed, as ARM had them.
+    pub add_on: Vec<serde_json::Value>,
     /// The bindings that answered for it: `namespace/name`.
     pub bindings: Vec<String>,
     /// Whether it was put back.

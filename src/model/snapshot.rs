@@ -222,10 +222,14 @@ impl Assignments {
 }
 
 /// What matters of a target resource.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedTarget {
     /// For a Key Vault: whether it honours role assignments (`enableRbacAuthorization`).
     pub rbac: Option<bool>,
+    /// For a Key Vault: the objects that an access policy names. They count only where `rbac` is
+    /// false.
+    #[serde(default)]
+    pub policies: Vec<PrincipalId>,
 }
 
 /// What the API server of one cluster says.
@@ -245,6 +249,10 @@ pub struct KubernetesSnapshot {
     pub pods: BTreeMap<Namespace, Observation<Vec<ObservedPod>>>,
     /// The workload identity webhook.
     pub webhook: Observation<ObservedWebhook>,
+    /// The Pod Security level that a namespace enforces, where its label says one and could be
+    /// read: `restricted`, `baseline`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_security: BTreeMap<Namespace, String>,
 }
 
 /// What tells one API server from another.
@@ -387,6 +395,23 @@ impl TemplateKind {
             Self::ReplicaSet | Self::Job | Self::Pod => false,
         }
     }
+
+    /// Whether a controller of this kind and name made a pod whose owner reference is `owner`,
+    /// `(kind, name)`. A Deployment's pods belong to a `ReplicaSet` named after it and a hash, so
+    /// no list of `ReplicaSets` is needed; a `CronJob`'s to a Job likewise.
+    pub fn stamps(self, name: &str, owner: (&str, &str)) -> bool {
+        let (kind, owner) = owner;
+        let is = |wanted: &str| kind.eq_ignore_ascii_case(wanted);
+        let stem = owner.rsplit_once('-').map_or(owner, |(stem, _)| stem);
+        match self {
+            Self::Deployment | Self::Rollout => is("ReplicaSet") && stem == name,
+            Self::CronJob => is("Job") && stem == name,
+            Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet | Self::Job => {
+                is(self.as_str()) && owner == name
+            }
+            Self::Pod => false,
+        }
+    }
 }
 
 /// A pod template and the controller that stamps it.
@@ -413,6 +438,12 @@ pub struct ObservedTemplate {
     /// `AZURE_*` variables that the manifest itself sets: container, variable, literal value
     /// (none for a reference). The webhook never changes these.
     pub literal_env: Vec<(String, String, Option<String>)>,
+    /// Whether its pods use the node's network.
+    #[serde(default)]
+    pub host_network: bool,
+    /// Whether its pods run on Windows.
+    #[serde(default)]
+    pub windows: bool,
     /// How it replaces pods.
     pub strategy: Strategy,
     /// How far its controller has come.
@@ -508,23 +539,10 @@ impl ObservedPod {
         !self.deleting && self.phase != "Succeeded" && self.phase != "Failed"
     }
 
-    /// Whether the controller of `template` made it. A Deployment's pods belong to a ReplicaSet
-    /// named after it and a hash, so no list of `ReplicaSets` is needed; a CronJob's to a Job
-    /// likewise.
+    /// Whether the controller of `template` made it.
     pub fn is_made_by(&self, template: &ObservedTemplate) -> bool {
-        let Some((kind, name)) = &self.controller else { return false };
-        let stem = name.rsplit_once('-').map_or(name.as_str(), |(stem, _)| stem);
-        match template.kind {
-            TemplateKind::Deployment | TemplateKind::Rollout => {
-                kind == "ReplicaSet" && stem == template.name
-            }
-            TemplateKind::StatefulSet => kind == "StatefulSet" && *name == template.name,
-            TemplateKind::DaemonSet => kind == "DaemonSet" && *name == template.name,
-            TemplateKind::CronJob => kind == "Job" && stem == template.name,
-            TemplateKind::ReplicaSet => kind == "ReplicaSet" && *name == template.name,
-            TemplateKind::Job => kind == "Job" && *name == template.name,
-            TemplateKind::Pod => false,
-        }
+        let owner = self.controller.as_ref();
+        owner.is_some_and(|(kind, name)| template.kind.stamps(&template.name, (kind, name)))
     }
 }
 
@@ -541,8 +559,14 @@ pub struct Injected {
     pub tenant_ids: BTreeSet<String>,
     /// `AZURE_AUTHORITY_HOST` of the containers.
     pub authority_hosts: BTreeSet<String>,
+    /// Those of these three variables that a container takes from a Secret or `ConfigMap`: the
+    /// webhook leaves them alone, and their value is not seen.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub by_reference: BTreeSet<String>,
     /// The audience of the projected token.
     pub audience: Option<Audience>,
     /// The lifetime of the projected token in seconds.
     pub expiration: Option<u32>,
+    /// Whether the migration sidecar is in it.
+    pub proxied: bool,
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Pods of more namespaces than this are listed for the whole cluster at once.
-const NAMESPACES_ONE_BY_ONE: usize = 10;
+pub const NAMESPACES_ONE_BY_ONE: usize = 10;
 
 /// Reads the clusters of chosen workloads.
 pub(super) async fn read(
@@ -94,6 +94,19 @@ async fn snapshot(
             namespaces.len() <= NAMESPACES_ONE_BY_ONE,
         ),
     );
+    let mut pod_security = BTreeMap::new();
+    let namespaces = existing.into_iter().map(|(namespace, seen)| {
+        let seen = match seen {
+            Observation::Present(level) => {
+                pod_security.extend(level.map(|level| (namespace.clone(), level)));
+                Observation::Present(())
+            }
+            Observation::Absent => Observation::Absent,
+            Observation::Unknown(failure) => Observation::Unknown(failure),
+        };
+        (namespace, seen)
+    });
+    let namespaces = namespaces.collect();
     Ok(KubernetesSnapshot {
         evidence: Evidence {
             host: client.host().to_owned(),
@@ -103,7 +116,7 @@ async fn snapshot(
             },
         },
         version,
-        namespaces: existing,
+        namespaces,
         accounts,
         templates,
         pods,
@@ -112,14 +125,19 @@ async fn snapshot(
             Ok(None) => Observation::Absent,
             Err(error) => Observation::Unknown(at.failure("list mutating webhooks", &error)),
         },
+        pod_security,
     })
 }
 
 /// What is read, where, and what for.
-struct Reading<'a> {
-    client: &'a Client,
-    cluster: &'a ClusterName,
-    namespaces: &'a BTreeSet<Namespace>,
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// What it is called in messages.
+    pub cluster: &'a ClusterName,
+    /// The namespaces that matter.
+    pub namespaces: &'a BTreeSet<Namespace>,
 }
 
 impl Reading<'_> {
@@ -127,13 +145,15 @@ impl Reading<'_> {
         error.failure(format!("{what} of cluster {}", self.cluster))
     }
 
-    /// Which of the namespaces exist: by the list, or by name where it is denied.
-    async fn namespaces(&self) -> BTreeMap<Namespace, Observation<()>> {
-        let there = |yes: bool| if yes { Observation::Present(()) } else { Observation::Absent };
+    /// Which of the namespaces exist, with the Pod Security level that each enforces: by the list,
+    /// or by name where it is denied.
+    async fn namespaces(&self) -> BTreeMap<Namespace, Observation<Option<String>>> {
+        let there =
+            |found: Option<Option<String>>| found.map_or(Observation::Absent, Observation::Present);
         let all = match self.client.namespaces().await {
             Ok(all) => {
                 let look =
-                    |namespace: &Namespace| (namespace.clone(), there(all.contains(namespace)));
+                    |namespace: &Namespace| (namespace.clone(), there(all.get(namespace).cloned()));
                 return self.namespaces.iter().map(look).collect();
             }
             Err(error) => error,
@@ -144,8 +164,8 @@ impl Reading<'_> {
             return self.namespaces.iter().map(unknown).collect();
         }
         let each = self.namespaces.iter().map(|namespace| async move {
-            let seen = match self.client.namespace_exists(namespace).await {
-                Ok(yes) => there(yes),
+            let seen = match self.client.namespace(namespace).await {
+                Ok(found) => there(found),
                 Err(error) => {
                     let what = format!("read namespace {namespace}");
                     Observation::Unknown(self.failure(&what, &error))
@@ -159,7 +179,7 @@ impl Reading<'_> {
     /// One kind of object by namespace: cluster-wide, and namespace by namespace where that is
     /// denied or `narrow` says so. The namespaces of the file are always in the answer; others
     /// are where objects in them bear a project's mark.
-    async fn parts<T: Default>(
+    pub async fn parts<T: Default>(
         &self,
         what: &str,
         list: impl AsyncFn(Within<'_>) -> Result<BTreeMap<Namespace, T>, KubeError>,

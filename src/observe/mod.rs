@@ -23,6 +23,7 @@ use crate::{
     },
 };
 
+pub use self::cluster::{NAMESPACES_ONE_BY_ONE, Reading};
 use self::{arm::Reader, need::Need};
 
 /// Reads everything that planning needs. `clusters` says how each cluster's API server is reached;

@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod plan;
 pub mod planned;
 pub mod verify;
+pub mod watch;
 
 pub use connect::{ConnectError, Connected};
 pub use planned::{Planned, Scope, Tally};

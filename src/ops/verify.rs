@@ -6,6 +6,7 @@ use super::Planned;
 use crate::plan::{
     Action, Change, ObjectKind, Operation, Step, StepId, Value, report::Finding, step::Claim,
 };
+pub use crate::prove::{How as ProofMethod, pod::DEFAULT_IMAGE, retry::Window as ProofWindow};
 
 /// The same plan reduced to what proves: no change, no write, no rollout. What the plan would
 /// change is a finding: a chain that differs from the file is not proved by a token alone.
@@ -53,7 +54,7 @@ fn known<T>(value: &Value<T>) -> bool {
 }
 
 fn claim_is_known(claim: &Claim) -> bool {
-    let Claim { client, principal, tenant: _, issuer, audience: _, identity: _ } = claim;
+    let Claim { client, principal, issuer, tenant: _, audience: _, identity: _, grants: _ } = claim;
     known(client) && known(principal) && known(issuer)
 }
 

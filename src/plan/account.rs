@@ -91,6 +91,25 @@ pub(super) fn plan<'a>(
             return Err(());
         }
     }
+    if let Some(text) = refused_expiration(place, seen) {
+        draft.report.blocked.push(finding(
+            place.address.clone(),
+            "token-expiration-invalid",
+            format!(
+                "annotation {} of service account {} is {text}: the webhook refuses its pods",
+                names::EXPIRATION_ANNOTATION,
+                workload.account
+            ),
+            format!(
+                "write `token_expiration` for this workload, or: {} annotate serviceaccount {} {}-",
+                place.kubectl(),
+                workload.account,
+                names::EXPIRATION_ANNOTATION
+            ),
+            &workload.origin,
+        ));
+        return Err(());
+    }
     let wanted = fields(world, place, identity, seen);
     let engine = match workload.managed_by {
         ManagedBy::Auto => seen.and_then(|seen| ownership::gitops(&seen.meta)),
@@ -277,6 +296,13 @@ pub(super) fn expiration(
         .filter(|seen| !expiration_is_ours(world, seen))
         .and_then(|seen| seen.meta.annotations.get(names::EXPIRATION_ANNOTATION));
     foreign.and_then(|text| text.parse().ok()).unwrap_or(names::DEFAULT_EXPIRATION)
+}
+
+/// What somebody annotated as the lifetime where the file sets none, and no pod can be made with.
+fn refused_expiration<'a>(place: &Place<'_>, seen: Option<&'a ObservedAccount>) -> Option<&'a str> {
+    let text = seen?.meta.annotations.get(names::EXPIRATION_ANNOTATION)?;
+    let taken = text.parse().is_ok_and(|seconds| names::EXPIRATIONS.contains(&seconds));
+    (place.workload.token_expiration.is_none() && !taken).then_some(text)
 }
 
 /// GUIDs that differ only in case are one identity.

@@ -24,6 +24,8 @@ pub(super) struct Grants {
     pub(super) steps: Vec<StepId>,
     /// Role and scope of each.
     pub(super) wanted: Vec<(RoleId, ArmId)>,
+    /// The same in words.
+    pub(super) labels: Vec<String>,
     /// Whether one could not be seen or must not be made: then pods are not pointed here anew.
     pub(super) held: bool,
 }
@@ -55,6 +57,8 @@ pub(super) fn plan<'a>(
             match (role, step) {
                 (Some(role), Some(Ok(step))) => {
                     grants.wanted.push((role, assignment.scope.clone()));
+                    let (role, scope) = (assignment.role.label(), &assignment.scope);
+                    grants.labels.push(format!("{role} on {scope}"));
                     grants.steps.extend(step);
                 }
                 _ => grants.held = true,

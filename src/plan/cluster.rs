@@ -299,7 +299,7 @@ fn enable(
         address.clone(),
         "enables-cluster-feature",
         format!(
-            "{} is switched on in cluster {}: the API server restarts, and it cannot be undone",
+            "switches {} on in cluster {}: the API server restarts, and it cannot be undone",
             words.join(" and "),
             cluster.id.name()
         ),

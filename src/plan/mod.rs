@@ -20,6 +20,8 @@ mod ownership;
 pub mod planner;
 pub mod pods;
 pub mod report;
+mod roll;
+mod sidecar;
 pub mod step;
 mod template;
 

@@ -264,6 +264,7 @@ fn one<'a>(
                 tenant: place.workload.tenant,
                 issuer: place.cluster.issuer.clone(),
                 audience: place.cluster.cluster.audience.clone(),
+                grants: if probe.is_some() { grants.labels.clone() } else { Vec::new() },
             },
             probe,
         },
@@ -282,7 +283,11 @@ fn one<'a>(
     let annotated = account.annotate.as_ref().map(|annotate| {
         account::annotate(draft, place, &account, annotate, identity, needs.clone())
     });
-    let account_ready = !account.held && !grants.held;
+    let hindrance = match (grants.held, account.held) {
+        (true, _) => Some("its role assignments are not settled"),
+        (false, true) => Some("the service account is not as wanted"),
+        (false, false) => None,
+    };
     let rolling = Rolling {
         place,
         kubernetes,
@@ -290,7 +295,7 @@ fn one<'a>(
         account: &account,
         annotated,
         needs,
-        account_ready,
+        hindrance,
         injection: Cell::new(None),
     };
     template::plan(world, draft, &rolling).ok_or(())

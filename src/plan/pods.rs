@@ -1,5 +1,7 @@
 //! Whether a live pod carries today's values. Pods, not annotations, decide about rollouts.
 
+use std::collections::BTreeSet;
+
 use crate::model::{Audience, ClientId, TenantId, snapshot::ObservedPod};
 
 /// What the webhook must have put into a pod. A client id that is known only after apply is in no
@@ -14,6 +16,8 @@ pub struct Wanted {
     pub audience: Audience,
     /// Its lifetime in seconds.
     pub expiration: u32,
+    /// Whether the migration sidecar must be there.
+    pub proxy: bool,
 }
 
 /// The first difference between a pod and what it should carry, in words; none if it is up to
@@ -25,10 +29,12 @@ pub fn stale(pod: &ObservedPod, wanted: &Wanted) -> Option<String> {
         return Some(format!("pod {} has no injected identity{label}", pod.name));
     }
     // GUIDs are compared without case: an estate that works is not rolled for its spelling.
-    let only = |values: &std::collections::BTreeSet<String>, want: &str| {
-        values.len() == 1 && values.iter().all(|value| value.eq_ignore_ascii_case(want))
+    // A value by reference is not seen: a new pod would get the same one, right or wrong.
+    let only = |variable: &str, values: &BTreeSet<String>, want: &str| {
+        let some = !values.is_empty() || injected.by_reference.contains(variable);
+        some && values.iter().all(|value| value.eq_ignore_ascii_case(want))
     };
-    let shown = |values: &std::collections::BTreeSet<String>| {
+    let shown = |values: &BTreeSet<String>| {
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         if values.is_empty() { "nothing".to_owned() } else { values.join(" and ") }
     };
@@ -42,11 +48,11 @@ pub fn stale(pod: &ObservedPod, wanted: &Wanted) -> Option<String> {
     let differs = |what: &str, have: String, want: &str| {
         Some(format!("pod {} has {what} {have}, wanted {want}", pod.name))
     };
-    if !only(&injected.client_ids, &client.to_string()) {
+    if !only("AZURE_CLIENT_ID", &injected.client_ids, &client.to_string()) {
         return differs("AZURE_CLIENT_ID", shown(&injected.client_ids), &client.to_string());
     }
     let tenant = wanted.tenant.to_string();
-    if !only(&injected.tenant_ids, &tenant) {
+    if !only("AZURE_TENANT_ID", &injected.tenant_ids, &tenant) {
         return differs("AZURE_TENANT_ID", shown(&injected.tenant_ids), &tenant);
     }
     if injected.audience.as_ref() != Some(&wanted.audience) {
@@ -56,6 +62,9 @@ pub fn stale(pod: &ObservedPod, wanted: &Wanted) -> Option<String> {
     if injected.expiration != Some(wanted.expiration) {
         let have = injected.expiration.map_or("none".to_owned(), |seconds| seconds.to_string());
         return differs("token lifetime", have, &wanted.expiration.to_string());
+    }
+    if wanted.proxy && !injected.proxied {
+        return Some(format!("pod {} has no migration sidecar", pod.name));
     }
     None
 }

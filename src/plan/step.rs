@@ -203,6 +203,9 @@ pub enum Operation {
         account: AccountName,
         /// The audience that must come back.
         audience: Audience,
+        /// Whether the pod asks for the migration sidecar, as those of the workload will.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        proxy: bool,
     },
     /// Labels the pod template, sets the chain value, and waits for the rollout.
     RollTemplate {
@@ -231,6 +234,9 @@ pub enum Operation {
         /// what AAD Pod Identity selects by.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         remove_labels: BTreeMap<String, String>,
+        /// What becomes of the annotation that asks for the migration sidecar.
+        #[serde(default, skip_serializing_if = "Sidecar::is_not_ours")]
+        sidecar: Sidecar,
     },
     /// Waits for a rollout that is under way already.
     AwaitRollout {
@@ -254,6 +260,28 @@ pub enum Operation {
     },
 }
 
+/// What becomes of the annotation that asks for the migration sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sidecar {
+    /// It is nobody's, or somebody else's: it stays as it is.
+    #[default]
+    NotOurs,
+    /// It is there and ours.
+    Set,
+    /// We set it; it goes.
+    Dropped {
+        /// Its value when planned.
+        value: String,
+    },
+}
+
+impl Sidecar {
+    fn is_not_ours(&self) -> bool {
+        *self == Self::NotOurs
+    }
+}
+
 /// What a proof is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
@@ -269,6 +297,9 @@ pub struct Claim {
     pub issuer: Value<Issuer>,
     /// The audience to ask for.
     pub audience: Audience,
+    /// What the file grants, as role and scope in words; only where a probe may be refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
 }
 
 /// A controller whose template is written.

@@ -1,33 +1,31 @@
 //! Pod templates and rollouts: the label, and the replacement of pods that carry old values.
 
-use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::cell::Cell;
 
 use super::{
-    Action, Lock, ObjectKind, Operation, Reason, StepId, Value,
+    StepId, Value,
     account::{self, AccountPlan},
-    draft::{Draft, NewChange, NewStep, differs, finding, invented, known},
+    draft::{Draft, finding},
     identity::IdentityState,
     ownership,
-    planner::{Place, World, take_over},
+    planner::{Place, World},
     pods,
     report::Pending,
-    step::TemplateRef,
+    roll::{self, Writing},
+    sidecar::{self, Wish},
 };
 use crate::model::{
     address::Part,
     desired::{ManagedBy, PodSelection, RolloutMode},
     names,
     snapshot::{
-        KubernetesSnapshot, Observation, ObservedPod, ObservedTemplate, OwnedField, Strategy,
-        TemplateKind,
+        KubernetesSnapshot, Observation, ObservedPod, ObservedTemplate, Strategy, TemplateKind,
     },
 };
 
-const LABEL_PATH: &str = "spec.template.metadata.labels[\"azure.workload.identity/use\"]";
-const CHAIN_PATH: &str = "spec.template.metadata.annotations[\"widentity.dev/chain\"]";
+pub(super) const LABEL_PATH: &str =
+    "spec.template.metadata.labels[\"azure.workload.identity/use\"]";
+pub(super) const CHAIN_PATH: &str = "spec.template.metadata.annotations[\"widentity.dev/chain\"]";
 
 /// What rolling the templates of one place needs.
 pub(super) struct Rolling<'a, 'p> {
@@ -39,8 +37,8 @@ pub(super) struct Rolling<'a, 'p> {
     pub(super) annotated: Option<StepId>,
     /// Steps before any pod is pointed at the identity.
     pub(super) needs: Vec<StepId>,
-    /// Whether the account's annotations will be as wanted: otherwise new pods would be no better.
-    pub(super) account_ready: bool,
+    /// What stays as it is, so that new pods would be no better.
+    pub(super) hindrance: Option<&'static str>,
     /// The step that checks the webhook, once one was planned.
     pub(super) injection: Cell<Option<StepId>>,
 }
@@ -50,7 +48,7 @@ enum Verdict {
     /// Nothing to do.
     Fine,
     /// The template is written, which rolls its pods.
-    Write { round: u32, stale: Option<(usize, String)> },
+    Write { round: u32, stale: Option<(usize, String)>, wish: Wish },
     /// A rollout is under way with the right template: it is waited for.
     Await,
 }
@@ -101,14 +99,15 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         let own: Vec<&ObservedPod> =
             live.iter().copied().filter(|pod| pod.is_made_by(template)).collect();
         match one(world, draft, rolling, template, &own) {
-            Some(Verdict::Write { round, stale }) => {
-                if let Some(step) = write(world, draft, rolling, template, round, stale, &own) {
+            Some(Verdict::Write { round, stale, wish }) => {
+                let writing = Writing { round, stale, wish };
+                if let Some(step) = roll::write(world, draft, rolling, template, writing, &own) {
                     rolled.push(step);
                     awaited |= waits(template);
                 }
             }
             Some(Verdict::Await) => {
-                rolled.push(wait(draft, rolling, template));
+                rolled.push(roll::wait(draft, rolling, template));
                 awaited = true;
             }
             Some(Verdict::Fine) | None => {}
@@ -119,13 +118,13 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         recreate(world, draft, rolling, pod);
     }
     if awaited {
-        prove_pods(world, draft, rolling, rolled);
+        roll::prove_pods(world, draft, rolling, rolled);
     }
     Some(())
 }
 
 /// Whether the rollout of this template can be waited for.
-fn waits(template: &ObservedTemplate) -> bool {
+pub(super) fn waits(template: &ObservedTemplate) -> bool {
     match template.strategy {
         Strategy::RollingUpdate | Strategy::Recreate => true,
         Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => false,
@@ -133,7 +132,7 @@ fn waits(template: &ObservedTemplate) -> bool {
 }
 
 /// Today's values for the pods of a template. An annotation on the template beats the account's.
-fn wanted(
+pub(super) fn wanted(
     world: &World<'_>,
     rolling: &Rolling<'_, '_>,
     template: Option<&ObservedTemplate>,
@@ -150,7 +149,12 @@ fn wanted(
         tenant: rolling.place.workload.tenant,
         audience: rolling.place.cluster.cluster.audience.clone(),
         expiration,
+        proxy: template.is_some_and(|t| wish(world, rolling, t).expects(t)),
     }
+}
+
+fn wish(world: &World<'_>, rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> Wish {
+    Wish::of(rolling.place.workload.proxy, template, &world.desired.project)
 }
 
 /// Judges one template; none where it is left alone and the report says why.
@@ -166,11 +170,13 @@ fn one(
     let object = place.object(template.kind.as_str(), &template.name);
     let labelled = template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true");
     let wanted = wanted(world, rolling, Some(template));
+    let wish = wish(world, rolling, template);
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
-    if labelled && stale.is_empty() && template.progress.failed.is_none() {
+    let written = labelled && !wish.changes();
+    if written && stale.is_empty() && template.progress.failed.is_none() {
         let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
-        let git = rolling.account.held || !rolling.account_ready;
-        return Some(if unfinished && !git { Verdict::Await } else { Verdict::Fine });
+        let held = rolling.hindrance.is_some();
+        return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
     let first = stale.first().cloned();
     let pending = |why: &str, lines: Vec<String>| Pending {
@@ -183,6 +189,7 @@ fn one(
     if !labelled {
         lines.push(format!("{}: \"true\"", template_path(template.kind, LABEL_PATH)));
     }
+    lines.extend(wish.line(|path| template_path(template.kind, path)));
     lines.extend(first.clone());
     if let Some(owner) = &template.owned_by {
         draft.report.recreate.push(pending(&format!("owned by {owner}"), lines));
@@ -204,7 +211,7 @@ fn one(
         ManagedBy::Widentity => None,
     };
     if let Some(engine) = engine {
-        if labelled {
+        if written {
             let why = format!("kept by {engine}: its pods are replaced with the next sync");
             draft.report.pending_rollout.push(pending(&why, lines));
         } else {
@@ -212,9 +219,11 @@ fn one(
         }
         return None;
     }
-    if !rolling.account_ready {
-        // New pods would carry the same old values: the account comes first.
-        draft.report.pending_rollout.push(pending("the service account is not as wanted", lines));
+    if wish == Wish::Set && sidecar::refused(draft, place, rolling.kubernetes, template) {
+        return None;
+    }
+    if let Some(hindrance) = rolling.hindrance {
+        draft.report.pending_rollout.push(pending(hindrance, lines));
         return None;
     }
     if let Some(literal) = literal(template, &wanted) {
@@ -240,11 +249,27 @@ fn one(
         draft.report.pending_rollout.push(pending(why, lines));
         return None;
     }
-    if !labelled {
+    if !written {
+        let round = rounds(rolling, template, &wanted).unwrap_or(0);
         let stale = first.map(|why| (stale.len(), why));
-        return Some(Verdict::Write { round: 0, stale });
+        return Some(Verdict::Write { round, stale, wish });
     }
-    judge_stale(draft, rolling, template, &wanted, &stale, pending, lines)
+    let round = judge_stale(draft, rolling, template, &wanted, &stale, pending, lines)?;
+    Some(match round {
+        Judged::Fine => Verdict::Fine,
+        Judged::Await => Verdict::Await,
+        Judged::Roll(round) => {
+            Verdict::Write { round, stale: first.map(|why| (stale.len(), why)), wish }
+        }
+    })
+}
+
+/// What a template needs whose fields are as wanted.
+enum Judged {
+    Fine,
+    Await,
+    /// Its chain is written with this round.
+    Roll(u32),
 }
 
 /// A labelled template whose pods are stale, or whose rollout has failed.
@@ -256,7 +281,7 @@ fn judge_stale(
     stale: &[String],
     pending: impl Fn(&str, Vec<String>) -> Pending,
     lines: Vec<String>,
-) -> Option<Verdict> {
+) -> Option<Judged> {
     let round = rounds(rolling, template, wanted);
     if let (Some(reason), Some(_)) = (&template.progress.failed, round) {
         // Our trigger is on it already: rolling again would fail again.
@@ -269,7 +294,9 @@ fn judge_stale(
         ));
         return None;
     }
-    let Some(first) = stale.first() else { return Some(Verdict::Fine) };
+    if stale.is_empty() {
+        return Some(Judged::Fine);
+    }
     match template.strategy {
         Strategy::OnDelete => {
             let why = "its strategy is OnDelete: pods are replaced when they are deleted";
@@ -292,18 +319,14 @@ fn judge_stale(
         }
         Strategy::Partition(_) | Strategy::RollingUpdate | Strategy::Recreate => {}
     }
-    let stale = Some((stale.len(), first.clone()));
     match round {
         // The template's trigger is another chain, or none: this one is new to it.
-        None => Some(Verdict::Write { round: 0, stale }),
-        Some(_) if !template.progress.complete() => {
-            // Pods of an older revision; the controller is replacing them with this template.
-            if rolling.annotated.is_some() {
-                return Some(Verdict::Write { round: round.map_or(0, |n| n + 1), stale });
-            }
-            Some(Verdict::Await)
+        None => Some(Judged::Roll(0)),
+        // Pods of an older revision; the controller is replacing them with this template.
+        Some(_) if !template.progress.complete() && rolling.annotated.is_none() => {
+            Some(Judged::Await)
         }
-        Some(n) => Some(Verdict::Write { round: n + 1, stale }),
+        Some(n) => Some(Judged::Roll(n + 1)),
     }
 }
 
@@ -349,7 +372,7 @@ fn literal(template: &ObservedTemplate, wanted: &pods::Wanted) -> Option<String>
 }
 
 /// A path below `spec.template` as it reads in an object of this kind.
-fn template_path(kind: TemplateKind, path: &str) -> String {
+pub(super) fn template_path(kind: TemplateKind, path: &str) -> String {
     if kind == TemplateKind::CronJob {
         path.replacen("spec.", "spec.jobTemplate.spec.", 1)
     } else {
@@ -361,193 +384,6 @@ fn template_path(kind: TemplateKind, path: &str) -> String {
 fn undo(rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> String {
     let context = rolling.place.kubectl();
     format!("{context} rollout undo {}", template.key())
-}
-
-/// Plans the write of one template; none where a foreign manager's field refuses it.
-fn write(
-    world: &World<'_>,
-    draft: &mut Draft,
-    rolling: &Rolling<'_, '_>,
-    template: &ObservedTemplate,
-    round: u32,
-    stale: Option<(usize, String)>,
-    own: &[&ObservedPod],
-) -> Option<StepId> {
-    let place = rolling.place;
-    let workload = place.workload;
-    let label = template.labels.get(names::USE_LABEL).map(String::as_str);
-    let labelled = label == Some("true");
-    let address = if labelled {
-        place.address.clone().part(Part::Rollout(template.key()))
-    } else {
-        place.address.clone().part(Part::PodTemplate(template.key()))
-    };
-    let mut changing = vec![OwnedField::TemplateAnnotation(names::CHAIN_ANNOTATION.to_owned())];
-    if !labelled {
-        changing.push(OwnedField::TemplateLabel(names::USE_LABEL.to_owned()));
-    }
-    let conflicts = ownership::conflicts(&template.meta, &world.desired.project, &changing);
-    let force = take_over(draft, place, &address, &conflicts).ok()?;
-    let wanted = wanted(world, rolling, Some(template));
-    let chain = template.annotations.get(names::CHAIN_ANNOTATION).map(String::as_str);
-    let value = match wanted.client {
-        Some(client) => Value::Known(names::chain_value(
-            client,
-            wanted.tenant,
-            &wanted.audience,
-            wanted.expiration,
-            &workload.account,
-            round,
-        )),
-        None => Value::AfterApply(super::identity::address(rolling.identity.identity)),
-    };
-    let mut fields = Vec::new();
-    let mut reasons = Vec::new();
-    if !labelled {
-        let path = template_path(template.kind, LABEL_PATH);
-        reasons.push(differs(&path, label, "true"));
-        fields.push(known(path, label, "true"));
-    }
-    let chain_path = template_path(template.kind, CHAIN_PATH);
-    let formula = format!("chain of {}", rolling.identity.client_formula());
-    fields.push(invented(chain_path, chain, &value, formula));
-    if let Some((pods, why)) = stale {
-        reasons.push(Reason::PodsStale { pods, why });
-    }
-    if labelled && rolling.annotated.is_some() {
-        let of = place.address.clone().part(Part::ServiceAccount);
-        reasons.push(Reason::Follows { of });
-    }
-    let waits = waits(template);
-    if !own.is_empty() && waits {
-        let (code, how) = if template.strategy == Strategy::Recreate {
-            ("restarts-with-downtime", "all at once (strategy Recreate)")
-        } else {
-            ("restarts-pods", "one after the other")
-        };
-        draft.report.risks.push(finding(
-            address.clone(),
-            code,
-            format!("{} restarts {} pods, {how}", template.key(), own.len()),
-            None,
-            &workload.origin,
-        ));
-    }
-    let change = draft.change(NewChange {
-        address: address.clone(),
-        kind: if labelled {
-            ObjectKind::KubernetesRollout
-        } else {
-            ObjectKind::KubernetesPodTemplate
-        },
-        action: Action::Update,
-        id: place.object(template.kind.as_str(), &template.name),
-        fields,
-        reasons,
-        workloads: vec![place.address.clone()],
-        origin: workload.origin.clone(),
-    });
-    let mut needs = rolling.needs.clone();
-    needs.extend(rolling.annotated);
-    needs.push(injection(draft, rolling));
-    Some(draft.step(NewStep {
-        address,
-        operation: Operation::RollTemplate {
-            target: target(place, template),
-            account: workload.account.clone(),
-            client: rolling.identity.client.clone(),
-            tenant: wanted.tenant,
-            audience: wanted.audience,
-            expiration: wanted.expiration,
-            round,
-            force,
-            wait: waits,
-            expect: (label.map(str::to_owned), chain.map(str::to_owned)),
-            remove_labels: BTreeMap::new(),
-        },
-        needs,
-        locks: BTreeSet::from([lock(place, template)]),
-        workloads: vec![place.address.clone()],
-        origin: workload.origin.clone(),
-        change: Some(change),
-    }))
-}
-
-/// The dry run before the first rollout of a place: a webhook that is down stops here, before the
-/// first pod is lost. One a place, not one a namespace: workloads never wait for each other.
-fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>) -> StepId {
-    if let Some(step) = rolling.injection.get() {
-        return step;
-    }
-    let place = rolling.place;
-    let mut needs = place.cluster.confirmed.clone();
-    needs.extend(rolling.account.made);
-    let step = draft.step(NewStep {
-        address: place.address.clone().part(Part::Pods),
-        operation: Operation::CheckInjection {
-            namespace: place.workload.namespace.clone(),
-            account: place.workload.account.clone(),
-            audience: place.cluster.cluster.audience.clone(),
-        },
-        needs,
-        locks: BTreeSet::new(),
-        workloads: vec![place.address.clone()],
-        origin: place.workload.origin.clone(),
-        change: None,
-    });
-    rolling.injection.set(Some(step));
-    step
-}
-
-fn target(place: &Place<'_>, template: &ObservedTemplate) -> TemplateRef {
-    TemplateRef {
-        namespace: place.workload.namespace.clone(),
-        kind: template.kind,
-        api_version: template.api_version.clone(),
-        name: template.name.clone(),
-        uid: template.uid.clone(),
-    }
-}
-
-fn lock(place: &Place<'_>, template: &ObservedTemplate) -> Lock {
-    Lock::Object(
-        place.cluster.cluster.name.clone(),
-        format!("{}/{}/{}", template.kind.as_str(), place.workload.namespace, template.name),
-    )
-}
-
-fn wait(draft: &mut Draft, rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> StepId {
-    let place = rolling.place;
-    draft.step(NewStep {
-        address: place.address.clone().part(Part::Rollout(template.key())),
-        operation: Operation::AwaitRollout { target: target(place, template) },
-        needs: place.cluster.confirmed.clone(),
-        locks: BTreeSet::from([lock(place, template)]),
-        workloads: vec![place.address.clone()],
-        origin: place.workload.origin.clone(),
-        change: None,
-    })
-}
-
-fn prove_pods(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '_>, needs: Vec<StepId>) {
-    let place = rolling.place;
-    let wanted = wanted(world, rolling, None);
-    draft.step(NewStep {
-        address: place.address.clone().part(Part::Pods),
-        operation: Operation::ProvePods {
-            namespace: place.workload.namespace.clone(),
-            account: place.workload.account.clone(),
-            client: rolling.identity.client.clone(),
-            tenant: wanted.tenant,
-            audience: wanted.audience,
-            expiration: wanted.expiration,
-        },
-        needs,
-        locks: BTreeSet::new(),
-        workloads: vec![place.address.clone()],
-        origin: place.workload.origin.clone(),
-        change: None,
-    });
 }
 
 /// A live pod that no template of ours stamps: a bare pod, a Job's, a bare ReplicaSet's.

@@ -1,6 +1,6 @@
 //! Which link does not fit: a token's claims compared with the credentials of an identity. Pure.
 
-use crate::model::{Audience, Issuer, Subject, snapshot::ObservedCredential};
+use crate::model::{Audience, Issuer, Subject, TenantId, snapshot::ObservedCredential};
 
 /// How the credentials of an identity stand to a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,9 +118,44 @@ pub fn compare(
     Match::Misses(miss)
 }
 
+/// What a code says that no credential can explain: the tenant or the cloud is another one.
+///
+/// Source: Microsoft documentation, "Microsoft Entra authentication and authorization error codes".
+pub fn of_code(code: u32, tenant: TenantId, scope: &str) -> Option<String> {
+    match code {
+        90_002 | 900_023 => Some(format!(
+            "this authority does not know tenant {tenant}: is `tenant` right, and is `cloud` the \
+             tenant's?"
+        )),
+        500_011 => {
+            let resource = scope.trim_end_matches("/.default");
+            Some(format!(
+                "tenant {tenant} does not know {resource}: is `cloud` the tenant's, and the service \
+                 one that it uses?"
+            ))
+        }
+        700_016 => Some(format!(
+            "the identity is not one of tenant {tenant}: write its own as the workload's `tenant`"
+        )),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_that_no_credential_explains_name_tenant_and_cloud() {
+        let tenant: TenantId = "00000000-0000-0000-0000-000000000001".parse().unwrap();
+        let of = |code| of_code(code, tenant, "https://management.chinacloudapi.cn/.default");
+        assert!(
+            of(500_011).unwrap().contains("does not know https://management.chinacloudapi.cn:")
+        );
+        assert!(of(90_002).unwrap().contains("00000000-0000-0000-0000-000000000001"));
+        assert!(of(700_016).unwrap().contains("`tenant`"));
+        assert_eq!(of(700_213), None);
+    }
 
     const ISSUER: &str = "https://westeurope.oic.prod-aks.azure.com/t/u/";
     const SUBJECT: &str = "system:serviceaccount:payments:api";

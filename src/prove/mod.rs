@@ -5,17 +5,22 @@
 //! one, shows that the role works. Nothing of it touches a pod. It proves issuer, keys, subject,
 //! audience, identity and credential; it does not prove the application's SDK.
 //!
+//! Where nobody may request tokens of accounts, a pod that runs as the account can do the exchange
+//! instead ([`job`], [`pod`]): only when it is asked for, and it is always removed.
+//!
 //! A change is not known everywhere at once, and Entra remembers refusals for a while: [`retry`]
 //! says what may still be on its way, [`cause`] names the first link that does not fit.
 
 pub mod cause;
 mod cluster;
+pub mod job;
+pub mod pod;
 mod prover;
 pub mod retry;
 
 use std::time::Duration;
 
-pub use prover::{CONTEXT_MISMATCH, Prover};
+pub use prover::{CONTEXT_MISMATCH, ENTRA_UNREACHABLE, PodTerms, Prover, Terms};
 
 use crate::model::{
     AccountName, ArmId, Audience, ClientId, Issuer, Namespace, PrincipalId, RemoteFailure, Subject,
@@ -66,6 +71,8 @@ pub struct ResolvedClaim {
     pub issuer: Issuer,
     /// The audience to ask for.
     pub audience: Audience,
+    /// What the file grants the identity, in words: what a probe that is refused lacks.
+    pub grants: Vec<String>,
 }
 
 impl ResolvedClaim {
@@ -88,12 +95,26 @@ pub struct Proof {
     pub oid: PrincipalId,
     /// How often Entra was asked.
     pub attempts: u32,
+    /// How many answers in a row it gave at the end.
+    pub answers: u32,
     /// How long it took.
     pub elapsed: Duration,
     /// How it was proved.
     pub method: Method,
-    /// Whether a probe passed, too.
-    pub probed: bool,
+    /// What came of the probe; none where there was none.
+    pub probe: Option<Probed>,
+}
+
+/// What came of a probe that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probed {
+    /// The service answered as one who may.
+    Passed,
+    /// The service cannot be reached from here, which says nothing about the role.
+    Unseen {
+        /// Why.
+        why: String,
+    },
 }
 
 /// How a proof was made.
@@ -103,6 +124,19 @@ pub enum Method {
     Token,
     /// By a pod that ran as the account.
     Job,
+}
+
+/// How proofs are to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum How {
+    /// With a token that is requested for the account.
+    #[default]
+    Token,
+    /// By a pod that runs as the account.
+    Pod {
+        /// What it runs.
+        image: String,
+    },
 }
 
 impl Method {

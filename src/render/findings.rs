@@ -1,6 +1,6 @@
 //! The sections beside the changes: what stands in the way, what waits, what was not seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     escape,
@@ -111,8 +111,9 @@ pub fn sections(report: &PlanReport) -> Vec<Section> {
     };
     add(format!("Refused: {}", of_findings(refused)), true, lines_of(refused));
     add(format!("Blocked: {}", of_findings(blocked)), true, lines_of(blocked));
-    let unseen: Vec<String> = unknown.iter().flat_map(unseen_lines).collect();
-    add(format!("Not seen: {}", counted(unknown.len(), "read")), true, unseen);
+    let reads = reads(unknown);
+    let title = format!("Not seen: {}", counted(reads.len(), "read"));
+    add(title, true, reads.iter().flat_map(|read| unseen_lines(read)).collect());
     let not_proved_lines = lines_of(not_proved);
     add(format!("Not proved: {}", of_findings(not_proved)), true, not_proved_lines);
     add(format!("Waiting for Git: {}", of_pending(pending_git)), false, pending(pending_git));
@@ -155,22 +156,34 @@ fn finding_lines(mark: &str, finding: &Finding) -> Vec<String> {
     lines
 }
 
-fn unseen_lines(unseen: &Unseen) -> Vec<String> {
-    let Unseen { address, failure, origin } = unseen;
-    let address = address.to_string();
+/// What was not seen, by the read that failed: one read may serve many workloads.
+fn reads(unknown: &[Unseen]) -> Vec<Vec<&Unseen>> {
+    let mut at: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut reads: Vec<Vec<&Unseen>> = Vec::new();
+    for unseen in unknown {
+        let read = (unseen.failure.tried.as_str(), unseen.failure.message.as_str());
+        let position = *at.entry(read).or_insert(reads.len());
+        if position == reads.len() {
+            reads.push(Vec::new());
+        }
+        reads[position].push(unseen);
+    }
+    reads
+}
+
+fn unseen_lines(read: &[&Unseen]) -> Vec<String> {
+    let Some(Unseen { failure, .. }) = read.first() else { return Vec::new() };
     let mut lines = vec![
-        format!(
-            "  - {}: cannot {} ({})",
-            escape::terminal(&address),
-            escape::terminal(&failure.tried),
-            at(origin),
-        ),
+        format!("  - cannot {}", escape::terminal(&failure.tried)),
         format!("      {}", escape::terminal(&failure.message)),
     ];
     lines.extend(failure_details(failure).map(|details| format!("      {details}")));
     if let Some(hint) = &failure.hint {
         lines.push(format!("      hint: {}", escape::terminal(hint)));
     }
+    lines.extend(read.iter().map(|Unseen { address, origin, .. }| {
+        format!("      for {} ({})", escape::terminal(&address.to_string()), at(origin))
+    }));
     lines
 }
 
@@ -209,5 +222,42 @@ fn cut(lines: impl ExactSizeIterator<Item = String>) -> Vec<String> {
 fn push_rest(lines: &mut Vec<String>, all: usize) {
     if all > SHOWN {
         lines.push(format!("  ... and {} more, see -o json", all - SHOWN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AccountName, FailureKind, Namespace};
+
+    #[test]
+    fn one_read_that_failed_is_told_once_for_all_who_need_it() {
+        let unseen = |account: &str, tried: &str| Unseen {
+            address: Address::workload(&Namespace::from("shop"), &AccountName::from(account)),
+            failure: RemoteFailure::new(FailureKind::Denied, tried, "forbidden"),
+            origin: Origin { file: "workloads.toml".to_owned(), line: 7, column: 1 },
+        };
+        let report = PlanReport {
+            unknown: vec![
+                unseen("api", "list service accounts"),
+                unseen("job", "list pods"),
+                unseen("web", "list service accounts"),
+            ],
+            ..PlanReport::default()
+        };
+        let [section] = &sections(&report)[..] else { panic!("{report:?}") };
+        assert_eq!(section.title, "Not seen: 2 reads");
+        assert_eq!(
+            section.lines,
+            [
+                "  - cannot list service accounts",
+                "      forbidden",
+                "      for shop/api (workloads.toml:7)",
+                "      for shop/web (workloads.toml:7)",
+                "  - cannot list pods",
+                "      forbidden",
+                "      for shop/job (workloads.toml:7)",
+            ]
+        );
     }
 }

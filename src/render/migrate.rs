@@ -12,7 +12,7 @@ use super::{
     text::SANDBOX,
 };
 use crate::{
-    migrate::{Phase, Survey, Verdict, Workload, removal::Removal, toml},
+    migrate::{Phase, Survey, Verdict, Workload, toml},
     model::{RemoteFailure, desired::DesiredWorkload},
     ops::migrate::{Overview, PutBack},
 };
@@ -174,10 +174,16 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         Phase::Broken => {
             line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
         }
+        Phase::Switched => line(
+            out,
+            format!(
+                "      half-way: its roll was begun; `widentity migrate apply` goes on, `widentity \
+                 migrate rollback {name}` puts it back"
+            ),
+        ),
         Phase::Discovered
         | Phase::IdentityFederated
         | Phase::TokenProved
-        | Phase::Switched
         | Phase::Soaking
         | Phase::Soaked
         | Phase::BindingRemoved
@@ -185,7 +191,11 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         | Phase::RolledBack => {}
     }
     if workload.proxied {
-        line(out, "      debt: it uses the migration sidecar");
+        line(
+            out,
+            "      debt: it uses the migration sidecar; with a current Azure Identity SDK take \
+             `proxy` out of the file, or the annotation out of its manifest",
+        );
     }
     for reason in &workload.reasons {
         line(out, format!("      {}: {}", reason.code, escape::terminal(&reason.message)));
@@ -198,32 +208,13 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
     }
 }
 
-/// What `finish` would remove in one cluster, and what it keeps with the reason.
-pub fn removal(cluster: &str, what: &Removal) -> String {
-    let mut out = String::new();
-    line(&mut out, format!("# cluster {}", escape::terminal(cluster)));
-    let objects = what
-        .bindings
-        .iter()
-        .map(|b| format!("binding {}/{}", b.namespace, b.name))
-        .chain(what.identities.iter().map(|i| format!("identity {}/{}", i.namespace, i.name)));
-    for object in objects {
-        line(&mut out, format!("  - {}", escape::terminal(&object)));
-    }
-    for (object, why) in &what.kept {
-        let why = escape::terminal(why);
-        line(&mut out, format!("  keeps {}: {why}", escape::terminal(object)));
-    }
-    out
-}
-
 /// How putting a workload back went, in one line.
 pub fn put_back(how: &PutBack) -> String {
     match how {
         PutBack::Done => "it is as it was".to_owned(),
         PutBack::Hindered(what) => {
             let what: Vec<_> = what.iter().map(|text| escape::terminal(text)).collect();
-            format!("not done, somebody changed it since: {}", what.join("; "))
+            format!("not done, this stands in the way: {}", what.join("; "))
         }
         PutBack::Failed(failure) => format!("failed: {}", unseen(failure)),
     }

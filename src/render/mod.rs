@@ -12,12 +12,16 @@ pub mod escape;
 pub mod explain;
 pub mod findings;
 pub mod json;
+pub mod manifests;
 pub mod markdown;
 pub mod migrate;
+pub mod removal;
 pub mod report;
 pub mod report_json;
 pub mod schema;
 pub mod style;
 pub mod text;
+pub mod uninstall;
+pub mod watch;
 
 pub use style::Palette;

@@ -18,6 +18,7 @@ use crate::{
     ops::Planned,
 };
 
+const MAYBE_WRITTEN: &str = "      it may have been written all the same";
 /// How many steps that went well are listed one by one.
 const DONE_SHOWN: usize = 60;
 
@@ -116,7 +117,7 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     let mut done: BTreeMap<Address, Vec<String>> = BTreeMap::new();
     let (mut all_done, mut unchanged) = (0, Vec::new());
     let (mut skipped, mut withheld, mut cancelled) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut stale, mut failed, mut failures) = (Vec::new(), Vec::new(), 0);
+    let (mut stale, mut failures) = (Vec::new(), Vec::new());
     for step in &report.steps {
         let name = escape::terminal(&name(&step.info)).into_owned();
         match &step.outcome {
@@ -151,8 +152,7 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
                 stale.push("      next: widentity plan".to_owned());
             }
             Some(Outcome::Failed { failure, written }) => {
-                failures += 1;
-                failed.extend(failed_lines(planned, step, failure, *written));
+                failures.push(Failed { step, failure, written: *written });
             }
             None => cancelled.push(format!("  - {name}: not begun")),
         }
@@ -168,7 +168,8 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     add(title("Not begun", cancelled.len()), true, cancelled);
     add(title("Skipped", skipped.len()), true, skipped);
     add(title("Stale", stale.len() / 2), true, stale);
-    add(title("Failed", failures), true, failed);
+    let lines = alike(&failures).iter().flat_map(|alike| failed_lines(planned, alike)).collect();
+    add(title("Failed", failures.len()), true, lines);
     sections
 }
 
@@ -218,7 +219,7 @@ fn cancelled_words(why: Cancelled) -> &'static str {
     match why {
         Cancelled::Interrupted => "interrupted",
         Cancelled::TimedOut => "out of time (--timeout)",
-        Cancelled::Breaker => "a rollout failed before",
+        Cancelled::Breaker => "a rollout failed before, or its pods were not proved",
         Cancelled::NoRollout => "--no-rollout",
     }
 }
@@ -233,30 +234,74 @@ fn at(planned: &Planned, step: &StepReport) -> String {
     }
 }
 
-fn failed_lines(
-    planned: &Planned,
-    step: &StepReport,
-    failure: &RemoteFailure,
+/// A step that failed.
+struct Failed<'a> {
+    step: &'a StepReport,
+    failure: &'a RemoteFailure,
     written: bool,
-) -> Vec<String> {
+}
+
+/// The failures by what came back: one cause, such as a credential that is no longer valid, is told
+/// once with all that it stopped.
+fn alike<'a>(failures: &'a [Failed<'a>]) -> Vec<Vec<&'a Failed<'a>>> {
+    let mut groups: Vec<Vec<&Failed<'_>>> = Vec::new();
+    let mut at = BTreeMap::new();
+    for failed in failures {
+        let RemoteFailure { kind, tried: _, message, status, code, correlation_id: _, hint } =
+            failed.failure;
+        let message = without_names(message, &failed.step.info.address);
+        let position = *at.entry((kind, message, status, code, hint)).or_insert(groups.len());
+        if position == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[position].push(failed);
+    }
+    groups
+}
+
+/// A message without the names of its workload, which API servers put into quotes.
+fn without_names(message: &str, address: &Address) -> String {
+    match address {
+        Address::Workload { namespace, account, cluster: _, part: _ } => {
+            let quoted = |name: &str| format!("\"{name}\"");
+            let plain = message.replace(&quoted(namespace.as_str()), "\"namespace\"");
+            plain.replace(&quoted(account.as_str()), "\"account\"")
+        }
+        Address::Cluster(_) | Address::Identity(_) => message.to_owned(),
+    }
+}
+
+fn failed_lines(planned: &Planned, alike: &[&Failed<'_>]) -> Vec<String> {
+    let Some(Failed { step, failure, written }) = alike.first() else { return Vec::new() };
     let RemoteFailure { kind: _, tried, message, status: _, code: _, correlation_id: _, hint } =
         failure;
-    let mut lines =
-        vec![format!("  ! {} failed ({})", escape::terminal(&name(&step.info)), at(planned, step))];
-    let change = step.info.change.and_then(|index| planned.plan.changes.get(index));
-    lines.extend(change.map(|change| format!("      id:    {}", escape::terminal(&change.id))));
-    lines.push(format!("      tried: {}", escape::terminal(tried)));
+    let several = alike.len() > 1;
+    let mut lines = Vec::new();
+    if several {
+        lines.push(format!("  ! {} failed alike", findings::counted(alike.len(), "step")));
+    } else {
+        let name = name(&step.info);
+        lines.push(format!("  ! {} failed ({})", escape::terminal(&name), at(planned, step)));
+        let change = step.info.change.and_then(|index| planned.plan.changes.get(index));
+        lines.extend(change.map(|change| format!("      id:    {}", escape::terminal(&change.id))));
+        lines.push(format!("      tried: {}", escape::terminal(tried)));
+    }
     lines.push(format!("      got:   {}", escape::terminal(message)));
     lines.extend(
         findings::failure_details(failure).map(|details| format!("             {details}")),
     );
-    if written {
-        lines.push("      it may have been written all the same".to_owned());
+    if *written && !several {
+        lines.push(MAYBE_WRITTEN.to_owned());
     }
     let next = hint.as_deref().unwrap_or("widentity apply, when the cause is gone");
     for (index, line) in next.lines().enumerate() {
         let label = if index == 0 { "next: " } else { "      " };
         lines.push(format!("      {label} {}", escape::terminal(line)));
+    }
+    for Failed { step, failure: _, written } in alike.iter().filter(|_| several) {
+        let name = name(&step.info);
+        lines.push(format!("      for    {} ({})", escape::terminal(&name), at(planned, step)));
+        lines.extend(written.then(|| MAYBE_WRITTEN.to_owned()));
     }
     lines
 }
@@ -281,17 +326,34 @@ fn proofs(report: &ApplyReport) -> Option<Section> {
          carry them;"
             .to_owned(),
     );
+    if report.steps.iter().any(by_job) {
+        let more =
+            "  one by job the webhook's environment and the way from the cluster to Entra, too;";
+        lines.push(more.to_owned());
+    }
     lines.push("  not what the application's SDK does with them.".to_owned());
     Some(Section { title: "Proofs".to_owned(), alarm: false, lines })
+}
+
+fn by_job(step: &StepReport) -> bool {
+    matches!(
+        &step.outcome,
+        Some(Outcome::Done { evidence: Some(Evidence::Token { method, .. }), .. })
+            if method.as_str() == "job"
+    )
 }
 
 /// What one proof step says; nothing for other steps.
 fn proof(step: &StepReport) -> Option<String> {
     let word = match &step.outcome {
-        Some(Outcome::Done { evidence: Some(evidence), .. }) => evidence_words(evidence),
-        Some(Outcome::Failed { failure, .. }) if step.info.exchanges_token => {
-            format!("NOT PROVED: {}", escape::terminal(&failure.message))
+        Some(Outcome::Done { evidence: Some(evidence), detail }) => {
+            let more = detail.as_ref().map(|detail| format!("; {}", escape::terminal(detail)));
+            evidence_words(evidence) + &more.unwrap_or_default()
         }
+        Some(Outcome::Failed { failure, .. }) if step.info.exchanges_token => match &failure.code {
+            Some(code) => format!("NOT PROVED ({})", escape::terminal(code)),
+            None => "NOT PROVED".to_owned(),
+        },
         Some(Outcome::Skipped { .. } | Outcome::Stale { .. } | Outcome::Cancelled { .. })
         | None
             if step.info.exchanges_token =>
@@ -320,15 +382,80 @@ fn evidence_words(evidence: &Evidence) -> String {
             audience: _,
             principal: _,
             attempts,
+            answers,
             method,
             probed,
+            probe_unseen,
         } => {
-            let attempts = findings::counted(*attempts as usize, "attempt");
-            let probed = if *probed { ", probe answered" } else { "" };
-            format!("proved by {} ({attempts}{probed})", escape::terminal(method))
+            let mut details = vec![findings::counted(*attempts as usize, "attempt")];
+            if *answers > 1 {
+                details.push(format!("{answers} answers in a row"));
+            }
+            if *probed {
+                details.push("probe answered".to_owned());
+            }
+            if let Some(why) = probe_unseen {
+                details.push(format!("probe not seen: {}", escape::terminal(why)));
+            }
+            format!("proved by {} ({})", escape::terminal(method), details.join(", "))
         }
         Evidence::Pods { pods } => {
             format!("{} with today's values", findings::counted(*pods, "pod"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        execute::event::StepClass,
+        model::{AccountName, FailureKind, Namespace},
+        plan::StepId,
+    };
+
+    fn step(id: usize, account: &str) -> StepReport {
+        let info = StepInfo {
+            id: StepId(id),
+            address: Address::workload(&Namespace::from("shop"), &AccountName::from(account)),
+            verb: "prove".to_owned(),
+            class: StepClass::Proof,
+            exchanges_token: true,
+            change: None,
+            object: None,
+            workloads: Vec::new(),
+        };
+        StepReport { info, outcome: None, elapsed: Duration::ZERO }
+    }
+
+    #[test]
+    fn one_cause_over_many_workloads_is_one_group() {
+        let names = ["api", "job", "web"];
+        let steps: Vec<StepReport> =
+            names.iter().enumerate().map(|(id, name)| step(id, name)).collect();
+        let of = |name: &str, code: &str| {
+            let message = format!("serviceaccounts \"{name}\" is forbidden in \"shop\"");
+            let tried = format!("request a token of {name}");
+            let mut failure = RemoteFailure::new(FailureKind::Denied, tried, message);
+            failure.code = Some(code.to_owned());
+            failure.correlation_id = Some(format!("id of {name}"));
+            failure
+        };
+        let failures = [of("api", "Forbidden"), of("job", "Other"), of("web", "Forbidden")];
+        let failed: Vec<Failed<'_>> = steps
+            .iter()
+            .zip(&failures)
+            .map(|(step, failure)| Failed { step, failure, written: false })
+            .collect();
+        let groups = alike(&failed);
+        let ids = |group: &[&Failed<'_>]| -> Vec<usize> {
+            group.iter().map(|failed| failed.step.info.id.0).collect()
+        };
+        assert_eq!(
+            groups.iter().map(|group| ids(group)).collect::<Vec<_>>(),
+            [vec![0, 2], vec![1]]
+        );
     }
 }

@@ -135,10 +135,16 @@ pub enum EvidenceDocument {
         principal: String,
         /// How often was asked.
         attempts: u32,
-        /// How the account's token was got.
+        /// How many answers in a row came at the end.
+        answers: u32,
+        /// What made the exchange: `token`, a token that was requested for the account; `job`, a
+        /// pod that ran as the account.
         method: String,
-        /// Whether a data-plane request succeeded as well.
+        /// Whether the probe succeeded as well.
         probed: bool,
+        /// Why the probe could not be made from here, where it could not. That breaks nothing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        probe_unseen: Option<String>,
     },
     /// Live pods carry today's values.
     Pods {
@@ -250,17 +256,27 @@ fn step(planned: &Planned, report: &ApplyReport, done: &StepReport) -> StepDocum
 
 fn evidence(seen: &Evidence) -> EvidenceDocument {
     match seen {
-        Evidence::Token { issuer, subject, audience, principal, attempts, method, probed } => {
-            EvidenceDocument::Token {
-                issuer: issuer.to_string(),
-                subject: subject.to_string(),
-                audience: audience.to_string(),
-                principal: principal.to_string(),
-                attempts: *attempts,
-                method: method.clone(),
-                probed: *probed,
-            }
-        }
+        Evidence::Token {
+            issuer,
+            subject,
+            audience,
+            principal,
+            attempts,
+            answers,
+            method,
+            probed,
+            probe_unseen,
+        } => EvidenceDocument::Token {
+            issuer: issuer.to_string(),
+            subject: subject.to_string(),
+            audience: audience.to_string(),
+            principal: principal.to_string(),
+            attempts: *attempts,
+            answers: *answers,
+            method: method.clone(),
+            probed: *probed,
+            probe_unseen: probe_unseen.clone(),
+        },
         Evidence::Pods { pods } => EvidenceDocument::Pods { pods: *pods },
     }
 }

@@ -11,7 +11,7 @@ use super::{
     control, dataplane, endpoints,
     entra::{self, Entra, Issuers},
     external::{External, Known},
-    kubernetes::Kubernetes,
+    kubernetes::{Kubelet, Kubernetes},
     seed::Seed,
     server::{Bound, Servers},
     start::StartError,
@@ -104,11 +104,12 @@ impl Listeners {
         serve(self.graph, "graph", entra::graph_router(Arc::clone(ctx)));
         serve(self.data_plane, "data", dataplane::router(Arc::clone(ctx)));
         serve(self.issuers, "issuers", entra::issuer_router(Arc::clone(ctx)));
-        let mut clusters = Vec::new();
+        let (mut clusters, mut kubelets) = (Vec::new(), Vec::new());
         for (cluster, bound) in self.clusters {
             tokens::signing_key(ctx, &cluster.id)?;
-            let router = seeded(ctx, &cluster, seed);
-            serve(bound, &format!("cluster/{}", cluster.name), router);
+            let server = api_server(ctx, &cluster, seed);
+            kubelets.push(Kubelet::new(Arc::clone(&server))?);
+            serve(bound, &format!("cluster/{}", cluster.name), server.router());
             clusters.push(cluster);
         }
         let mut webhooks = Vec::new();
@@ -117,15 +118,19 @@ impl Listeners {
             let webhook = Webhook::new(ctx, known.client.clone(), known.minor);
             serve(bound, &format!("webhook/{name}"), webhook.router());
         }
+        for kubelet in kubelets {
+            servers.run(|stop| kubelet.run(stop));
+        }
         servers.attend(ctx, &tls, ctx.late.arrivals(), |ctx, cluster| {
-            Kubernetes::new(Arc::clone(ctx), cluster.clone()).router()
+            let server = Kubernetes::new(Arc::clone(ctx), cluster.clone());
+            Ok((Arc::clone(&server).router(), Kubelet::new(server)?))
         });
         Ok(Served { servers, clusters, webhooks })
     }
 }
 
 /// The API server of an emulated cluster, with the seed's objects in it.
-fn seeded(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router {
+fn api_server(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> Arc<Kubernetes> {
     let server = Kubernetes::new(Arc::clone(ctx), cluster.clone());
     for seeded in seed.clusters.iter().filter(|seeded| seeded.cluster.key() == cluster.key()) {
         for (object, message) in server.seed_objects(seeded.kubernetes_objects()) {
@@ -134,7 +139,7 @@ fn seeded(ctx: &Arc<Context>, cluster: &ClusterRef, seed: &Seed) -> axum::Router
             tracing::warn!(cluster = cluster.name, kind, name, message, "seed object refused");
         }
     }
-    server.router()
+    server
 }
 
 /// Clusters that this process serves: all of the world but those behind which a real one stands.
@@ -159,7 +164,15 @@ fn emulated(ctx: &Context, seed: &Seed, external: &[External]) -> Vec<ClusterRef
 
 /// Names besides loopback for which the listeners' certificate is good.
 fn names(ctx: &Context) -> Vec<String> {
-    let mut names = vec!["*.vault.azure.net".to_owned(), "*.blob.core.windows.net".to_owned()];
+    // The authority's is the name that pods know it by.
+    let mut names: Vec<String> = [
+        "*.vault.azure.net",
+        "*.blob.core.windows.net",
+        "*.azconfig.io",
+        "login.microsoftonline.com",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     for (_, doc) in clusters::all(&ctx.store.lock()) {
         if let Some(host) = doc["issuer"]
             .as_str()

@@ -24,6 +24,18 @@ pub struct Seed {
     pub resource_groups: Vec<String>,
     /// Ids of the resources that workloads are granted access to.
     pub targets: Vec<String>,
+    /// User-assigned identities that have been there for long.
+    pub identities: Vec<SeedIdentity>,
+}
+
+/// A user-assigned identity of the seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedIdentity {
+    /// Its id.
+    pub id: String,
+    /// Its client id, which objects of the seed may name.
+    pub client_id: String,
 }
 
 /// A cluster of the seed.
@@ -108,6 +120,10 @@ impl Seed {
         for id in &self.targets {
             adding.containers(id, region);
             adding.target(ctx, id, region);
+        }
+        for identity in &self.identities {
+            adding.containers(&identity.id, region);
+            adding.identity(ctx, identity, region);
         }
         let writes = std::mem::take(&mut adding.writes);
         if !writes.is_empty() {
@@ -194,6 +210,28 @@ impl Adding<'_, '_> {
         }
     }
 
+    fn identity(&mut self, ctx: &Context, seed: &SeedIdentity, location: &str) {
+        let (id, client) = (&seed.id, &seed.client_id);
+        let key = format!("arm/{}", id.trim_matches('/').to_lowercase());
+        if !self.absent(&key) {
+            return;
+        }
+        let name = id.rsplit('/').next().unwrap_or_default();
+        let principal = ctx.ids.guid();
+        let doc = json!({
+            "id": id, "name": name, "location": location, "tags": {}, "created_ms": 0,
+            "tenantId": ctx.settings.tenant, "principalId": principal, "clientId": client,
+        });
+        self.writes.push(Write::put(key, doc));
+        let service = json!({
+            "type": "ServicePrincipal", "name": name, "client_id": client, "identity": id,
+            "created_ms": 0,
+        });
+        self.writes.push(Write::put(format!("principals/{principal}"), service));
+        let app = json!({ "principal": principal, "name": name, "identity": id });
+        self.writes.push(Write::put(format!("apps/{client}"), app));
+    }
+
     /// The resource of an id, or the one around it when the id names a part such as a secret.
     fn target(&mut self, ctx: &Context, id: &str, location: &str) {
         let parts: Vec<&str> = id.trim_matches('/').split('/').collect();
@@ -226,6 +264,10 @@ impl Adding<'_, '_> {
                 doc["sku"] = json!({ "name": "Standard_LRS", "tier": "Standard" });
                 doc["properties"]["allowSharedKeyAccess"] = false.into();
                 doc["containers"] = json!(["example"]);
+            }
+            "microsoft.appconfiguration/configurationstores" => {
+                doc["properties"]["publicNetworkAccess"] = "Enabled".into();
+                doc["keys"] = json!({ "example": "made by the sandbox" });
             }
             _ => {}
         }

@@ -23,8 +23,10 @@ use tower::ServiceExt as _;
 use super::{
     context::{ClusterRef, Context},
     faults::{Action, Entry},
+    kubernetes::Kubelet,
     late::Arrival,
     scripted,
+    tls::TlsError,
 };
 
 /// How long a client may take over the TLS handshake.
@@ -33,6 +35,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const LOGGED: usize = 4 << 20;
 /// How long requests under way get at a stop.
 const DRAIN: Duration = Duration::from_secs(3);
+
+/// What answers for a cluster, and what runs its proof pods.
+type ApiServer = (Router, Kubelet);
 
 /// A bound socket that is not served yet.
 pub(super) struct Bound {
@@ -75,6 +80,14 @@ impl Servers {
         self.tasks.spawn(accept(bound.listener, tls, site, stop));
     }
 
+    /// Runs a task beside the listeners; it is told to stop with them.
+    pub(super) fn run<F>(&mut self, task: impl FnOnce(watch::Receiver<bool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.subscribe()));
+    }
+
     /// Stops accepting, lets requests under way finish for a moment, then drops them.
     pub(super) async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -92,7 +105,7 @@ impl Servers {
         ctx: &Arc<Context>,
         tls: &TlsAcceptor,
         mut arrivals: UnboundedReceiver<Arrival>,
-        api_server: fn(&Arc<Context>, &ClusterRef) -> Router,
+        api_server: fn(&Arc<Context>, &ClusterRef) -> Result<ApiServer, TlsError>,
     ) {
         let (ctx, tls, mut stop) = (Arc::clone(ctx), tls.clone(), self.stop.subscribe());
         self.tasks.spawn(async move {
@@ -105,7 +118,14 @@ impl Servers {
                 };
                 // The socket was bound for this and is not blocking.
                 let Ok(listener) = TcpListener::from_std(listener) else { continue };
-                let router = api_server(&ctx, &cluster);
+                let (router, kubelet) = match api_server(&ctx, &cluster) {
+                    Ok(served) => served,
+                    Err(error) => {
+                        tracing::warn!(cluster = cluster.name, %error, "not served");
+                        continue;
+                    }
+                };
+                servers.spawn(kubelet.run(server_stop.clone()));
                 let service = format!("cluster/{}", cluster.name);
                 let site = Arc::new(Site { ctx: Arc::clone(&ctx), service, router });
                 servers.spawn(accept(listener, tls.clone(), site, server_stop.clone()));

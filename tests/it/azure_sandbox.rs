@@ -20,7 +20,10 @@ use widentity::{
         desired::{Feature, Probe, ProbeKind},
         snapshot::{ObservedCredential, ObservedIdentity},
     },
-    prove::{IssuedToken, Prover, ResolvedClaim, TokenSource},
+    prove::{
+        IssuedToken, Probed, Prover, ResolvedClaim, Terms, TokenSource,
+        retry::{Age, Window},
+    },
     sandbox::{
         ClusterRef, Context, Options, Place, Running, Sandbox, Seed, SeedCluster, clock::Clock,
         tokens,
@@ -165,6 +168,7 @@ fn claim(identity: &ObservedIdentity, issuer: &Issuer) -> ResolvedClaim {
         tenant: identity.tenant_id,
         issuer: issuer.clone(),
         audience: Audience::default(),
+        grants: vec![format!("Key Vault Secrets User on {}", vault())],
     }
 }
 
@@ -185,8 +189,13 @@ fn probe() -> Probe {
     }
 }
 
-fn far() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_hours(1)
+fn terms(probe: Option<&Probe>) -> Terms<'_> {
+    Terms {
+        probe,
+        age: Age::AtLeast(Duration::ZERO),
+        window: Window::Observed,
+        deadline: tokio::time::Instant::now() + Duration::from_hours(1),
+    }
 }
 
 #[tokio::test]
@@ -243,9 +252,10 @@ async fn a_chain_is_made_link_by_link_and_proved() {
     let mut progress = |what: String| waits.push(what);
     let source = Cluster(world.ctx());
     let prover = world.prover(&arm);
-    let proof = prover.prove(&source, &claim, Some(&probe()), &mut progress, far()).await.unwrap();
+    let proof = prover.prove(&source, &claim, terms(Some(&probe())), &mut progress).await.unwrap();
     assert_eq!(proof.oid, identity.principal_id);
-    assert!(proof.probed);
+    assert_eq!(proof.probe, Some(Probed::Passed));
+    assert_eq!(proof.answers, 3, "refused at first, so one answer is not enough");
     assert!(proof.attempts > 1, "the credential had to propagate");
     assert_eq!(waits[0], "Entra to know federated credential wi-1");
 }
@@ -266,7 +276,7 @@ async fn a_credential_with_another_subject_is_named_as_the_cause() {
     let claim = claim(&identity, &issuer);
     let mut silent = |_: String| {};
     let prover = world.prover(&arm);
-    let failure = prover.prove(&source, &claim, None, &mut silent, far()).await.unwrap_err();
+    let failure = prover.prove(&source, &claim, terms(None), &mut silent).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::NotProved);
     assert!(failure.message.starts_with("credential `wi-1` has subject"), "{}", failure.message);
     assert!(failure.code.unwrap().starts_with("AADSTS"));
@@ -286,8 +296,10 @@ async fn a_probe_without_the_role_is_denied() {
     let mut silent = |_: String| {};
     let prover = world.prover(&arm);
     let failure =
-        prover.prove(&source, &claim, Some(&probe()), &mut silent, far()).await.unwrap_err();
+        prover.prove(&source, &claim, terms(Some(&probe())), &mut silent).await.unwrap_err();
     assert_eq!((failure.kind, failure.status), (FailureKind::NotProved, Some(403)), "{failure:?}");
+    let lacks = format!("it should hold Key Vault Secrets User on {}", vault());
+    assert!(failure.message.contains(&lacks), "{}", failure.message);
 }
 
 #[tokio::test]

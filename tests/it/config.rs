@@ -355,7 +355,10 @@ fn the_schema_and_the_parser_agree() {
         ("[azure]", "[azur]"),
         ("tenant = \"22", "tenant = \"2"),
         ("[clusters.prod]", "[clusters.prod]\naccess = \"some\""),
-        ("namespace = \"shop\"", "namespace = \"shop\"\nproxy = true"),
+        ("namespace = \"shop\"", "namespace = \"shop\"\nproxies = true"),
+        ("[azure]", "[migrate]\nsoak = \"soon\"\n[azure]"),
+        ("[azure]", "[migrate]\nsoak = \"-1h\"\n[azure]"),
+        ("[azure]", "[migrate]\nsok = \"1h\"\n[azure]"),
         ("namespace = \"shop\"", "namespace = \"shop\"\ntoken_expiration = 10"),
         ("namespace = \"shop\"", "namespace = \"shop\"\nprobe = \"redis\""),
         ("namespace = \"shop\"", "namespace = \"Shop\""),
@@ -368,3 +371,72 @@ fn the_schema_and_the_parser_agree() {
         assert!(files.load("w.toml").is_err(), "the parser takes {to}");
     }
 }
+
+#[test]
+fn the_audience_is_the_same_in_every_cloud_unless_a_cluster_names_another() {
+    let good = fs::read_to_string(path("valid/minimal.toml")).unwrap();
+    let audiences = |text: &str| {
+        let files = Files::new(&[("w.toml", text.as_bytes())]);
+        let config = files.load("w.toml").map_err(|found| found.render(false)).unwrap();
+        let desired = desired(&config);
+        let clusters = desired.clusters.into_values();
+        clusters.map(|cluster| cluster.audience.to_string()).collect::<Vec<_>>()
+    };
+    let location = "location = \"westeurope\"";
+    for cloud in ["public", "usgov", "china"] {
+        let text = good.replacen(location, &format!("{location}\ncloud = \"{cloud}\""), 1);
+        assert_eq!(audiences(&text), ["api://AzureADTokenExchange"], "{cloud}");
+    }
+    let own = "[clusters.prod]\naudience = \"api://AzureADTokenExchangeChina\"";
+    let text = good.replacen("[clusters.prod]", own, 1);
+    assert_eq!(audiences(&text), ["api://AzureADTokenExchangeChina"]);
+}
+
+#[test]
+fn a_probe_finds_its_address_by_the_grant_and_the_cloud() {
+    let text = |cloud: &str, target: &str, role: &str, probe: &str| {
+        format!(
+            "version = 1\nproject = \"p\"\n[azure]\n\
+             tenant = \"22222222-2222-4222-8222-222222222222\"\n\
+             subscription = \"11111111-1111-4111-8111-111111111111\"\n\
+             resource_group = \"rg\"\nlocation = \"westeurope\"\ncloud = \"{cloud}\"\n\
+             [clusters.prod]\nid = \"{SUBSCRIPTION}/resourceGroups/rg/providers/\
+             Microsoft.ContainerService/managedClusters/aks\"\n\
+             [[workloads]]\nnamespace = \"shop\"\nservice_account = \"api\"\n\
+             target = \"{target}\"\nrole = \"{role}\"\nprobe = {probe}\n"
+        )
+    };
+    let probe = |text: &str| {
+        let files = Files::new(&[("w.toml", text.as_bytes())]);
+        let config = files.load("w.toml").map_err(|found| found.render(false))?;
+        Ok::<_, String>(desired(&config).workloads[0].probe.clone().unwrap().url)
+    };
+    let store = format!(
+        "{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.AppConfiguration/\
+         configurationStores/appcs"
+    );
+    let reader = "App Configuration Data Reader";
+    for (cloud, host) in [
+        ("public", "https://appcs.azconfig.io"),
+        ("usgov", "https://appcs.azconfig.azure.us"),
+        ("china", "https://appcs.azconfig.azure.cn"),
+    ] {
+        let text = text(cloud, &store, reader, "\"app-configuration\"");
+        assert_eq!(probe(&text).unwrap(), host);
+    }
+    let by_id = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
+    let arm = text("china", &store, by_id, "\"resource-manager\"");
+    assert_eq!(probe(&arm).unwrap().to_lowercase(), store.to_lowercase());
+    let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
+    let full = format!("{{ kind = \"resource-manager\", url = \"{group}\" }}");
+    assert_eq!(probe(&text("public", &store, by_id, &full)).unwrap(), group);
+    for (given, words) in [
+        ("\"key-vault\"", "no grant on a vault"),
+        ("{ kind = \"resource-manager\", url = \"https://appcs.azconfig.io\" }", "url"),
+    ] {
+        let refused = probe(&text("public", &store, by_id, given)).unwrap_err();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+const SUBSCRIPTION: &str = "/subscriptions/11111111-1111-4111-8111-111111111111";

@@ -8,22 +8,25 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use widentity::diagnose::{Diagnosis, Evidence, Verdict, chain};
+use widentity::diagnose::{Diagnosis, Evidence, Fix, Verdict, chain};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+pub(crate) struct Entry {
     title: String,
     source: String,
-    expect: Expect,
+    pub(crate) expect: Expect,
+    /// Why the sandbox cannot show this world, or not repair it.
+    #[serde(default)]
+    pub(crate) not_emulated: Option<String>,
     change: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Expect {
-    verdict: String,
-    code: Option<String>,
+pub(crate) struct Expect {
+    pub(crate) verdict: String,
+    pub(crate) code: Option<String>,
     fix: Option<String>,
     note: Option<String>,
 }
@@ -63,13 +66,14 @@ fn set(world: &mut Value, pointer: &str, value: &Value) {
     }
 }
 
-struct Outcome {
-    name: String,
-    entry: Entry,
-    diagnosis: Diagnosis,
+pub(crate) struct Outcome {
+    pub(crate) name: String,
+    pub(crate) entry: Entry,
+    pub(crate) world: Value,
+    pub(crate) diagnosis: Diagnosis,
 }
 
-fn entries() -> Vec<Outcome> {
+pub(crate) fn entries() -> Vec<Outcome> {
     let base = read(folder().join("base.json"));
     let mut names: Vec<String> = std::fs::read_dir(folder())
         .unwrap()
@@ -86,13 +90,13 @@ fn entries() -> Vec<Outcome> {
             set(&mut world, pointer, value);
         }
         let evidence: Evidence =
-            serde_json::from_value(world).unwrap_or_else(|why| panic!("{name}: {why}"));
-        Outcome { name, diagnosis: chain(&evidence), entry }
+            serde_json::from_value(world.clone()).unwrap_or_else(|why| panic!("{name}: {why}"));
+        Outcome { name, diagnosis: chain(&evidence), entry, world }
     };
     names.into_iter().map(outcome).collect()
 }
 
-fn verdict(diagnosis: &Diagnosis) -> &'static str {
+pub(crate) fn verdict(diagnosis: &Diagnosis) -> &'static str {
     match diagnosis.verdict() {
         Verdict::Healthy => "healthy",
         Verdict::Broken => "broken",
@@ -104,9 +108,20 @@ fn found(outcome: &Outcome) -> &str {
     outcome.diagnosis.headline().map_or("", |(_, found)| found.code)
 }
 
+/// What becomes of the fix: `typed` where it is one that is run in the sandbox.
+pub(crate) fn fixed(outcome: &Outcome) -> &str {
+    let Some((_, found)) = outcome.diagnosis.headline() else { return "" };
+    match (&found.fix, &outcome.entry.not_emulated) {
+        (Fix::Command { .. } | Fix::Toml { .. }, None) => "typed",
+        (Fix::Command { .. } | Fix::Toml { .. }, Some(why)) => why,
+        (Fix::Look { .. }, _) => "somebody decides",
+        (Fix::Advice { .. }, _) => "not a command",
+    }
+}
+
 /// What is wrong with an outcome; none if it is as expected.
 fn wrong(outcome: &Outcome) -> Option<String> {
-    let Outcome { name, entry, diagnosis } = outcome;
+    let Outcome { name, entry, diagnosis, .. } = outcome;
     let said = verdict(diagnosis);
     if said != entry.expect.verdict || found(outcome) != entry.expect.code.as_deref().unwrap_or("")
     {
@@ -164,12 +179,25 @@ fn the_first_cause_is_named() {
 fn table() -> String {
     let outcomes = entries();
     let right = outcomes.iter().filter(|outcome| wrong(outcome).is_none()).count();
+    let broken = outcomes.iter().filter(|outcome| verdict(&outcome.diagnosis) == "broken");
+    let (mut typed, mut commands, mut all) = (0, 0, 0);
+    for outcome in broken {
+        let how = fixed(outcome);
+        all += 1;
+        typed += usize::from(how == "typed");
+        commands += usize::from(!["somebody decides", "not a command"].contains(&how));
+    }
     let mut text = format!(
         "# Corpus of set-ups\n\n\
          Each file of `tests/corpus/` is a set-up that people had, from the thread or document \
-         named. `doctor` must name its first cause. {right} of {} are as expected. This table is \
-         made by the test `corpus::the_table_is_current`; `WIDENTITY_BLESS=1` rewrites it.\n\n\
-         | set-up | verdict | first cause | fix | result | source |\n|---|---|---|---|---|---|\n",
+         named. `doctor` must name its first cause. {right} of {} are as expected. Of the {all} \
+         broken ones {commands} have a command or a line of the file as fix; {typed} of these are \
+         loaded into a served sandbox, where `doctor` must find the same cause by really looking, \
+         the fix is typed, and `doctor` must find the chain healthy (`corpus_fixes`). Why the \
+         others are not typed stands in the column *fix*. This table is made by the test \
+         `corpus::the_table_is_current`; `WIDENTITY_BLESS=1` rewrites it.\n\n\
+         | set-up | verdict | first cause | what is printed | fix | result | source |\n\
+         |---|---|---|---|---|---|---|\n",
         outcomes.len()
     );
     for outcome in &outcomes {
@@ -186,10 +214,11 @@ fn table() -> String {
         let result = if wrong(outcome).is_none() { "as expected" } else { "differs" };
         writeln!(
             text,
-            "| {} | {} | {} | {code} | {result} | {} |",
+            "| {} | {} | {} | {code} | {} | {result} | {} |",
             outcome.entry.title.replace('|', "\\|"),
             verdict(&outcome.diagnosis),
             found(outcome),
+            fixed(outcome),
             outcome.entry.source.replace('|', "\\|")
         )
         .unwrap();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use widentity::{
     execute::{
-        self, ApplyReport, Event, Outcome, RunOptions,
+        self, ApplyReport, Event, Limits, Outcome, RunOptions,
         event::{Cancelled, Evidence},
         exit,
     },
@@ -17,6 +17,7 @@ use widentity::{
         snapshot::*,
     },
     plan::{Operation, Plan, PlanOptions, PlanReport, StepId, plan},
+    prove::How,
 };
 
 use crate::support::{
@@ -334,6 +335,59 @@ async fn a_failed_rollout_stops_the_others_and_says_how_to_take_it_back() {
     assert_eq!(report.breaker, Some(failed.info.id));
     assert!(events.iter().any(|event| matches!(event, Event::BreakerOpen { .. })));
     assert_eq!(code(&seen, &report), 7, "only a rollout failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_not_proved_after_a_rollout_stop_the_others() {
+    let desired = two();
+    let clean = Fake::new(bare_world(&desired));
+    let (plan, _) = planned(&desired, &clean);
+    // One at a time, so that some are left while the pods of the first are looked at.
+    let one_by_one = || {
+        let limits = Limits { rollouts: 1, ..Limits::default() };
+        RunOptions { limits, ..options() }
+    };
+    let _clean = run_with(&plan, &clean, one_by_one()).await;
+    let mut seen_one = false;
+    for (at, call) in clean.calls().iter().enumerate() {
+        if !call.starts_with("pods ") {
+            continue;
+        }
+        let fault = Fault::Before(FailureKind::Denied);
+        let fake = Fake::new(bare_world(&desired))
+            .with_faults(move |number, _| (number == at).then(|| fault.clone()));
+        let Ran { report, events } = run_with(&plan, &fake, one_by_one()).await;
+        // A look at a rollout is repeated: such a fault passes.
+        let Some(failed) = report.with(|o| matches!(o, Outcome::Failed { .. })).next() else {
+            continue;
+        };
+        let held = |o: &Outcome| matches!(o, Outcome::Cancelled { why: Cancelled::Breaker, .. });
+        let held = report.with(held).count();
+        let proves = matches!(plan.steps[failed.info.id.0].operation, Operation::ProvePods { .. });
+        if !proves || held == 0 {
+            continue;
+        }
+        seen_one = true;
+        assert_eq!(report.breaker, Some(failed.info.id));
+        assert!(events.iter().any(|event| matches!(event, Event::BreakerOpen { .. })));
+    }
+    assert!(seen_one, "a proof of pods fails while rollouts are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proofs_by_a_pod_are_what_was_asked_for_and_say_so() {
+    let desired = one();
+    let fake = Fake::new(bare_world(&desired));
+    let (plan, _) = planned(&desired, &fake);
+    let how = How::Pod { image: "example.test/curl".to_owned() };
+    let Ran { report, .. } = run_with(&plan, &fake, RunOptions { how, ..options() }).await;
+    let proof = find(&plan, |o| matches!(o, Operation::Prove { .. }));
+    let Outcome::Done { evidence: Some(Evidence::Token { method, .. }), .. } =
+        outcome(&report, proof)
+    else {
+        panic!("{report:#?}")
+    };
+    assert_eq!(method, "job");
 }
 
 #[tokio::test(start_paused = true)]

@@ -321,11 +321,11 @@ async fn a_token_says_who_issued_it_for_whom(world: World) {
 async fn a_dry_run_makes_nothing(world: World) {
     let World { client, namespace, .. } = &world;
     let account = AccountName::from("default");
-    let injected = client.dry_run_pod(namespace, &account, MANAGER).await.unwrap();
+    let injected = client.dry_run_pod(namespace, &account, false, MANAGER).await.unwrap();
     assert_eq!(injected.present, world.sandbox.is_some(), "only the sandbox has a webhook");
     assert!(client.pods(Some(namespace)).await.unwrap().is_empty());
     let gone = AccountName::from("gone");
-    let refused = client.dry_run_pod(namespace, &gone, MANAGER).await.unwrap_err();
+    let refused = client.dry_run_pod(namespace, &gone, false, MANAGER).await.unwrap_err();
     assert_eq!(refused.failure("t").kind, FailureKind::Denied, "{refused:?}");
 }
 
@@ -357,7 +357,7 @@ async fn a_webhook_that_does_not_answer_is_told_from_one_that_is_absent() {
     let account = AccountName::from("default");
     let refused = async {
         loop {
-            if let Err(error) = client.dry_run_pod(namespace, &account, MANAGER).await {
+            if let Err(error) = client.dry_run_pod(namespace, &account, false, MANAGER).await {
                 return error;
             }
             time::sleep(Duration::from_millis(50)).await;
@@ -423,7 +423,7 @@ async fn a_dry_run_shows_what_the_webhook_would_inject() {
         (EXPIRATION_ANNOTATION, "7200"),
     ]);
     client.apply_account(namespace, &name, None, &set, MANAGER, false).await.unwrap();
-    let injected = client.dry_run_pod(namespace, &name, MANAGER).await.unwrap();
+    let injected = client.dry_run_pod(namespace, &name, false, MANAGER).await.unwrap();
     assert!(injected.present);
     assert_eq!(injected.client_ids, [id.to_owned()].into());
     assert_eq!(injected.tenant_ids, [tenant].into());

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use url::Url;
 use widentity::{
     execute::RunOptions,
-    migrate::{Phase, Verdict, toml},
+    migrate::{Phase, Verdict, toml, transition::OldLabel},
     model::{
         ArmId,
         desired::{Access, DesiredState},
@@ -22,26 +22,30 @@ use widentity::{
     ops::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
-        migrate::{Overview, PutBack, Request, apply, finish, overview, rollback},
+        migrate::{
+            Overview, PutBack, Request, apply,
+            finish::{self, Finishing, Patience},
+            overview, rollback,
+        },
     },
     plan::{self, PlanOptions},
-    sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster},
+    sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster, store::Write},
 };
 
 use crate::support::{cli::Desk, worlds};
 
-const LABEL: &str = "aadpodidbinding";
-const USE: &str = "azure.workload.identity/use";
+pub(crate) const LABEL: &str = "aadpodidbinding";
+pub(crate) const USE: &str = "azure.workload.identity/use";
 
-struct World {
-    desired: DesiredState,
-    connected: Connected,
+pub(crate) struct World {
+    pub(crate) desired: DesiredState,
+    pub(crate) connected: Connected,
     kubernetes: kube::Client,
-    _running: Running,
+    pub(crate) running: Running,
     _directory: tempfile::TempDir,
 }
 
-fn definition(kind: &str, plural: &str) -> Value {
+pub(crate) fn definition(kind: &str, plural: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.aadpodidentity.k8s.io")},
@@ -73,14 +77,19 @@ fn deployment(name: &str) -> Value {
     })
 }
 
-fn identity(name: &str) -> ArmId {
+pub(crate) fn identity(name: &str) -> ArmId {
     let group = ArmId::of_subscription(worlds::subscription()).child("resourceGroups", "rg-id");
     ArmId::new(format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"))
 }
 
 impl World {
     /// A cluster with a Deployment of its own, an identity and a binding for each name.
-    async fn start(names: &[String]) -> Self {
+    pub(crate) async fn start(names: &[String]) -> Self {
+        Self::start_with(names, Vec::new()).await
+    }
+
+    /// The same, with more objects.
+    pub(crate) async fn start_with(names: &[String], more: Vec<Value>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut desired = worlds::desired(&["prod"]);
         let cluster = desired.clusters.values_mut().next().unwrap();
@@ -93,6 +102,7 @@ impl World {
                 "metadata": {"name": name, "namespace": "shop"}}));
             objects.push(deployment(name));
         }
+        objects.extend(more);
         let seed = Seed {
             clusters: vec![SeedCluster {
                 cluster: ClusterRef { name: "prod".to_owned(), id: cluster.id.to_string() },
@@ -144,8 +154,7 @@ impl World {
         let config = kube::config::KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(file, &config).await.unwrap();
         let kubernetes = kube::Client::try_from(config).unwrap();
-        let world =
-            Self { desired, connected, kubernetes, _running: running, _directory: directory };
+        let world = Self { desired, connected, kubernetes, running, _directory: directory };
         for name in names {
             let id = identity(name);
             let tags = BTreeMap::new();
@@ -161,8 +170,18 @@ impl World {
         world
     }
 
+    /// What the Pod Identity add-on is told in ARM's record.
+    pub(crate) fn profile(&self, profile: &Value) {
+        let store = &self.running.context().store;
+        let cluster = &self.desired.clusters.values().next().unwrap().id;
+        let key = format!("arm/{}", cluster.key().trim_start_matches('/'));
+        let mut record = (*store.get(&key).unwrap()).clone();
+        record["properties"]["podIdentityProfile"] = profile.clone();
+        store.commit(vec![Write::put(key, record)]).unwrap();
+    }
+
     /// Waits until every Deployment has its pod.
-    async fn settled(&self, names: &[String]) {
+    pub(crate) async fn settled(&self, names: &[String]) {
         for name in names {
             while self.deployment(name).await["status"]["availableReplicas"] != 1 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -170,38 +189,65 @@ impl World {
         }
     }
 
-    async fn make(&self, at: &str, kind: &str, plural: &str, name: &str, spec: Value) {
+    pub(crate) async fn make(&self, at: &str, kind: &str, plural: &str, name: &str, spec: Value) {
         let object = json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": kind,
             "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
         self.ask("POST", &format!("{at}/{plural}"), "application/json", &object).await;
     }
 
-    async fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Value {
+    pub(crate) async fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Value {
         let request = http::Request::builder().method(method).uri(path);
         let request = request.header("content-type", kind);
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         self.kubernetes.request(request.body(body).unwrap()).await.unwrap()
     }
 
-    async fn deployment(&self, name: &str) -> Value {
+    pub(crate) async fn deployment(&self, name: &str) -> Value {
         let path = format!("/apis/apps/v1/namespaces/shop/deployments/{name}");
         self.ask("GET", &path, "application/json", &Value::Null).await
     }
 
-    async fn overview(&self) -> Overview {
+    pub(crate) async fn overview(&self) -> Overview {
         self.overview_after(SignedDuration::from_hours(24)).await
     }
 
-    async fn overview_after(&self, soak: SignedDuration) -> Overview {
-        let request =
-            Request { desired: &self.desired, sandbox: true, now: Timestamp::now(), soak };
-        overview(request, &self.connected).await
+    pub(crate) async fn overview_after(&self, soak: SignedDuration) -> Overview {
+        overview(Request { soak, ..self.request() }, &self.connected).await
     }
 
-    async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
+    pub(crate) fn request(&self) -> Request<'_> {
+        Request {
+            desired: &self.desired,
+            sandbox: true,
+            now: Timestamp::now(),
+            soak: SignedDuration::from_hours(24),
+            shelf: &(),
+        }
+    }
+
+    pub(crate) fn finishing<'a>(&'a self, proved: &'a BTreeSet<String>) -> Finishing<'a> {
+        let (_never, interrupt) = watch::channel(false);
+        Finishing {
+            request: Request { soak: SignedDuration::ZERO, ..self.request() },
+            connected: &self.connected,
+            proved,
+            unassign: false,
+            patience: Patience { look: Duration::from_millis(100), ..Patience::new(interrupt) },
+        }
+    }
+
+    pub(crate) async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
+        self.apply_and(rollout, OldLabel::Drop).await
+    }
+
+    pub(crate) async fn apply_and(
+        &self,
+        rollout: Duration,
+        old: OldLabel,
+    ) -> (Vec<(String, PutBack)>, bool) {
         let before = self.overview().await;
         let now = Timestamp::now();
-        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now).await;
+        let moves = apply::moves(&self.desired, &before, &self.connected, "w.toml", now, old).await;
         let (_never, interrupt) = watch::channel(false);
         let (mut put_back, mut good) = (Vec::new(), true);
         for one in &moves {
@@ -213,25 +259,27 @@ impl World {
             };
             let mut quiet = |_: &_| {};
             let done =
-                apply::apply(one, &before, &self.connected, options, &mut quiet).await.unwrap();
+                apply::apply(one, &before, self.request(), &self.connected, options, &mut quiet)
+                    .await
+                    .unwrap();
             good &= done.report.counts.failed == 0;
             put_back.extend(done.put_back);
         }
         (put_back, good)
     }
 
-    async fn phases(&self) -> Vec<Phase> {
+    pub(crate) async fn phases(&self) -> Vec<Phase> {
         let overview = self.overview().await;
         assert_eq!(overview.unseen().count(), 0, "{:#?}", overview.unseen().collect::<Vec<_>>());
         overview.clusters[0].survey.workloads.iter().map(|w| w.phase).collect()
     }
 }
 
-fn names(count: usize) -> Vec<String> {
+pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("w{n:03}")).collect()
 }
 
-fn template(object: &Value) -> &Value {
+pub(crate) fn template(object: &Value) -> &Value {
     &object["spec"]["template"]["metadata"]
 }
 
@@ -272,7 +320,7 @@ async fn workloads_move_in_one_roll_the_engine_agrees_and_one_goes_back() {
 
     let read = &overview.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
-    let how = rollback::undo(read, backup, &overview.project, &world.connected).await;
+    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
     assert_eq!(how, PutBack::Done);
     let back = world.deployment("w001").await;
     assert_eq!(template(&back)["labels"], template(&before)["labels"]);
@@ -375,7 +423,8 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
     let what = finish::decide(&over.clusters[0], &one, false);
     assert_eq!((what.bindings.len(), what.identities.len(), what.kept.len()), (1, 1, 1));
     let what = finish::decide(&over.clusters[0], &proved, false);
-    let done = finish::finish(&over.clusters[0], &what, &over, &world.connected).await;
+    let finishing = world.finishing(&proved);
+    let done = finish::finish(&over.clusters[0], &what, &finishing).await;
     assert_eq!(done.failure, None);
     assert_eq!(done.removed.len(), 4, "{:?}", done.removed);
     assert_eq!(world.phases().await, [Phase::Cleaned; 2]);
@@ -383,7 +432,7 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
     let after = world.overview().await;
     let read = &after.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
-    let how = rollback::undo(read, backup, &after.project, &world.connected).await;
+    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
     assert_eq!(how, PutBack::Done);
     let again = world.overview().await;
     let estate = &again.clusters[0].estate;

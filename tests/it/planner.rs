@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use widentity::{
     model::{
         AccountName, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, RemoteFailure,
+        TenantId,
         desired::{
-            Access, DesiredState, Feature, IdentityControl, ManagedBy, PodSelection, RolloutMode,
+            Access, DesiredState, Feature, IdentityControl, ManagedBy, PodSelection, Probe,
+            ProbeKind, RolloutMode,
         },
         names,
         snapshot::{
@@ -231,6 +233,35 @@ fn a_cluster_that_nothing_can_confirm_is_unknown() {
 }
 
 #[test]
+fn a_rollout_waits_for_role_assignments_that_were_not_seen_and_says_so() {
+    let (desired, mut world) = proved();
+    template(&mut world).labels.clear();
+    world.assignments.seen.clear();
+    for (_, look) in &mut world.assignments.looked {
+        *look = Observation::Unknown(denied());
+    }
+    let (plan, report) = make(&desired, &world);
+    assert_only_proves(&plan);
+    let [waits] = &report.pending_rollout[..] else { panic!("{report:?}") };
+    assert_eq!(waits.why, "its role assignments are not settled");
+}
+
+#[test]
+fn a_lifetime_that_the_webhook_refuses_blocks_its_workload() {
+    let (mut desired, mut world) = proved();
+    let key = names::EXPIRATION_ANNOTATION.to_owned();
+    account(&mut world).meta.annotations.insert(key, "1h".to_owned());
+    let (plan, report) = make(&desired, &world);
+    assert!(plan.steps.is_empty(), "{:?}", verbs(&plan));
+    assert_eq!(codes(&report.blocked), ["token-expiration-invalid"]);
+
+    desired.workloads[0].token_expiration = Some(7200);
+    let (plan, report) = make(&desired, &world);
+    assert!(report.blocked.is_empty());
+    assert!(verbs(&plan).contains(&"annotate service account"));
+}
+
+#[test]
 fn an_existing_identity_without_our_tag_is_refused_unless_adopted() {
     let (mut desired, mut world) = proved();
     let id = desired.workloads[0].identity.clone();
@@ -284,6 +315,85 @@ fn an_identity_named_by_its_id_is_never_made_and_never_tagged() {
     let (plan, _) = make(&desired, &world);
     assert!(!verbs(&plan).contains(&"tag identity"));
     assert!(verbs(&plan).contains(&"create federated credential"));
+}
+
+#[test]
+fn an_identity_of_another_tenant_is_proved_and_annotated_there() {
+    let elsewhere: TenantId = "99999999-9999-4999-8999-999999999999".parse().unwrap();
+    let (mut desired, mut world) = fresh();
+    let (_, after) = proved();
+    world.identities = after.identities;
+    let id = desired.workloads[0].identity.clone();
+    world.credentials.insert(id.clone(), Observation::Present(Vec::new()));
+    desired.identities.get_mut(&id).unwrap().control = IdentityControl::External;
+    let Some(Observation::Present(seen)) = world.identities.get_mut(&id) else { panic!("none") };
+    seen.tenant_id = elsewhere;
+    // Of another tenant than the file says: refused, with the line to write.
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(codes(&report.refused), ["tenant-mismatch"]);
+    assert!(plan.steps.iter().all(|step| !matches!(step.operation, Operation::Prove { .. })));
+    let hint = report.refused[0].hint.as_ref().unwrap();
+    assert_eq!(*hint, format!("write `tenant = \"{elsewhere}\"` for this workload"));
+
+    desired.workloads[0].tenant = elsewhere;
+    let (plan, report) = make(&desired, &world);
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
+    let mut seen = (false, false);
+    for step in &plan.steps {
+        match &step.operation {
+            Operation::Prove { claim, .. } => {
+                seen.0 = true;
+                assert_eq!(claim.tenant, elsewhere, "exchanged at that tenant's authority");
+            }
+            Operation::AnnotateAccount { tenant, .. } => {
+                seen.1 = true;
+                assert_eq!(*tenant, elsewhere);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(seen, (true, true));
+}
+
+#[test]
+fn a_clusters_audience_is_that_of_credential_token_and_pods() {
+    let (mut desired, world) = fresh();
+    let sovereign = Audience::from("api://AzureADTokenExchangeUSGov");
+    for cluster in desired.clusters.values_mut() {
+        cluster.audience = sovereign.clone();
+    }
+    let (plan, _) = make(&desired, &world);
+    let mut seen = 0;
+    for step in &plan.steps {
+        let audience = match &step.operation {
+            Operation::PutCredential { audience, .. }
+            | Operation::CheckInjection { audience, .. }
+            | Operation::RollTemplate { audience, .. }
+            | Operation::ProvePods { audience, .. } => audience,
+            Operation::Prove { claim, .. } => &claim.audience,
+            _ => continue,
+        };
+        seen += 1;
+        assert_eq!(*audience, sovereign, "{}", step.operation.verb());
+    }
+    assert!(seen >= 5, "{seen}");
+}
+
+#[test]
+fn a_probe_knows_what_it_may_be_refused_for_the_lack_of() {
+    let (mut desired, world) = fresh();
+    desired.workloads[0].probe = Some(Probe {
+        kind: ProbeKind::KeyVault,
+        url: "https://kv.vault.azure.net".to_owned(),
+        origin: desired.workloads[0].origin.clone(),
+    });
+    let (plan, _) = make(&desired, &world);
+    let grants = plan.steps.iter().find_map(|step| match &step.operation {
+        Operation::Prove { claim, .. } => Some(&claim.grants),
+        _ => None,
+    });
+    let grants = grants.unwrap();
+    assert!(grants[0].starts_with("Key Vault Secrets User on /subscriptions/"), "{grants:?}");
 }
 
 #[test]
@@ -415,6 +525,21 @@ fn an_unfinished_controller_is_waited_for_and_not_rolled_again() {
     let (plan, _) = make(&desired, &world);
     assert!(plan.changes.is_empty());
     assert_eq!(verbs(&plan), ["prove", "await rollout", "prove pods"]);
+}
+
+#[test]
+fn a_client_id_by_reference_is_not_seen_and_no_reason_to_roll() {
+    let (desired, mut world) = proved();
+    let by_reference = BTreeSet::from(["AZURE_CLIENT_ID".to_owned()]);
+    let unseen = Injected { client_ids: BTreeSet::new(), by_reference, ..injected(&mut world) };
+    inject(&mut world, &unseen);
+    let (plan, report) = make(&desired, &world);
+    assert_only_proves(&plan);
+    assert!(report.is_clear());
+
+    let other = Injected { client_ids: BTreeSet::from(["other".to_owned()]), ..unseen };
+    inject(&mut world, &other);
+    assert!(verbs(&make(&desired, &world).0).contains(&"roll"));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use crate::support::{
     cli::{Desk, Ran},
     kube_apiserver::{self, Admin, ApiServer},
+    kubelet::{self, Authority},
+    pod_identity::{GROUP, custom, left, make, manifests},
 };
 
 const SUBSCRIPTION: &str = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813";
@@ -137,8 +139,13 @@ impl Scene {
             ran
         };
         let kubelet = async {
+            let authority = Authority {
+                host: self.azure.text("authority").to_owned(),
+                ca_file: self.azure.text("ca_file").to_owned(),
+            };
             while !over.load(Ordering::SeqCst) {
                 self.admin.run_pods(&self.namespace).await;
+                self.admin.run_proofs(&self.namespace, &authority).await;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
@@ -208,6 +215,42 @@ async fn a_real_api_server_goes_from_nothing_to_proved() {
         .exits(0)
         .shows("No changes. Your infrastructure matches the configuration.");
     scene.run("-c real.toml verify").exits(0).shows("Proof: 1 of 1 proved");
+    if kubelet::can_run(name) {
+        by_a_pod(&scene).await;
+    }
+    a_pod_that_never_ends_is_removed_with_the_run(&scene).await;
+}
+
+async fn proof_pods(scene: &Scene) -> usize {
+    let path = format!("/api/v1/namespaces/{}/pods", scene.namespace);
+    let pods = scene.admin.get(&format!("{path}?labelSelector=widentity.dev%2Fproof")).await;
+    let pods = pods["items"].as_array().unwrap();
+    pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).count()
+}
+
+/// The script runs for real: its curl asks Entra with the token that this API server issued.
+async fn by_a_pod(scene: &Scene) {
+    let ran = scene.run("-c real.toml verify --method job --timeout 2m").exits(0);
+    ran.shows("proved by job");
+    assert_eq!(proof_pods(scene).await, 0);
+}
+
+/// Without a kubelet the pod stays as it is until the run is interrupted.
+async fn a_pod_that_never_ends_is_removed_with_the_run(scene: &Scene) {
+    let mut command = scene.desk.command("-c real.toml verify --method job");
+    scene.azure.sign_in(&mut command).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let made = async {
+        while proof_pods(scene).await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), made).await.unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let code = tokio::task::block_in_place(|| child.wait().unwrap().code());
+    assert_eq!(code, Some(8));
+    assert_eq!(proof_pods(scene).await, 0);
 }
 
 async fn a_context_without_rights_sees_nothing_and_writes_nothing(scene: &Scene) {
@@ -218,4 +261,45 @@ async fn a_context_without_rights_sees_nothing_and_writes_nothing(scene: &Scene)
     let path = format!("/api/v1/namespaces/{}/serviceaccounts", scene.namespace);
     let accounts = scene.admin.get(&path).await;
     assert_eq!(accounts["items"].as_array().unwrap().len(), 1, "only `default`");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_api_server_loses_pod_identity() {
+    let name = "real_cluster::a_real_api_server_loses_pod_identity";
+    let Some(assets) = kube_apiserver::assets(name) else { return };
+    let server = kube_apiserver::start(&assets, "https://issuer.test/");
+    let scene = Scene::new(&server, "shop").await;
+    let objects = manifests("default");
+    make(&scene.admin, &objects).await;
+    let at = (scene.namespace.as_str(), "unused");
+    let (collection, identity) =
+        custom("AzureIdentity", "azureidentities", at, json!({"type": 0, "resourceID": "/x"}));
+    scene.admin.create(&collection, &identity).await;
+    while scene.admin.get("/api/v1/namespaces/default/pods").await["items"][1].is_null() {
+        // MIC's pods are made; nothing runs them.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    scene.run("-c real.toml migrate uninstall").exits(64).says("no terminal");
+    scene.run("-c real.toml migrate uninstall --yes").exits(5).shows("open-metadata");
+    let allowed = "--allow-open-metadata";
+    let ran =
+        scene.run(&format!("-c real.toml -o json migrate uninstall --plan {allowed}")).exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let steps = document["clusters"][0]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), objects.len() + 2, "{document:#}");
+    assert_eq!(left(&scene.admin, &objects).await.len(), objects.len());
+
+    scene
+        .run(&format!("-c real.toml migrate uninstall --yes {allowed}"))
+        .exits(0)
+        .shows("removed AzureIdentity")
+        .shows("removed DaemonSet default/nmi (NMI)")
+        .shows("Uninstall complete: 16 steps done.");
+    assert_eq!(left(&scene.admin, &objects).await, Vec::<String>::new());
+    assert!(!scene.admin.exists(&format!("/apis/{GROUP}/v1/azureidentities")).await);
+    scene
+        .run("-c real.toml migrate uninstall --yes")
+        .exits(0)
+        .shows("No AAD Pod Identity: nothing to uninstall.");
 }

@@ -65,8 +65,10 @@ fn run() -> ApplyReport {
         audience: "api://AzureADTokenExchange".into(),
         principal: "33333333-3333-3333-3333-333333333333".parse().unwrap(),
         attempts: 3,
+        answers: 1,
         method: "token".to_owned(),
         probed: true,
+        probe_unseen: None,
     };
     let outcomes = [
         Outcome::Done { detail: None, evidence: None },

@@ -17,6 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::SignedDuration;
+
 use self::{names::Refused, workloads::Surroundings};
 use super::{
     checked::Config,
@@ -68,6 +70,7 @@ pub(super) fn validate(read: &Read, sources: &Sources, problems: &mut Problems) 
         );
     }
     estate::check(&drafts, problems);
+    let soak = soak(root.migrate.soak.as_ref(), problems);
 
     let mut workloads =
         drafts.into_iter().map(workloads::Draft::finish).collect::<Option<Vec<_>>>()?;
@@ -85,8 +88,29 @@ pub(super) fn validate(read: &Read, sources: &Sources, problems: &mut Problems) 
             .map(|(name, cluster)| cluster.map(|cluster| (name, cluster)))
             .collect::<Option<_>>()?,
         workloads,
+        soak: soak?,
         found: Diagnostics::default(),
     })
+}
+
+/// How long proved pods run before their binding may go, unless the file says so.
+const SOAK: SignedDuration = SignedDuration::from_hours(24);
+
+fn soak(text: Option<&Located<String>>, problems: &mut Problems) -> Option<SignedDuration> {
+    let Some(text) = text else { return Some(SOAK) };
+    let parsed: Option<SignedDuration> = text.value.parse().ok();
+    let length = parsed.filter(|length| !length.is_negative());
+    if length.is_none() {
+        problems.push(
+            Diagnostic::at(
+                Code::InvalidValue,
+                text.span,
+                format!("`soak` cannot be `{}`", text.value),
+            )
+            .label("takes a duration such as 24h, 90m or 0s"),
+        );
+    }
+    length
 }
 
 fn version(version: Option<&Located<i64>>, problems: &mut Problems) {

@@ -75,6 +75,7 @@ struct Rest {
     adopt: bool,
     protect: bool,
     probe: Option<Probe>,
+    proxy: bool,
     origin: Origin,
 }
 
@@ -95,6 +96,7 @@ impl Draft {
             adopt: rest.adopt,
             protect: rest.protect,
             probe: rest.probe,
+            proxy: rest.proxy,
             grants: self.grants.into_iter().map(|(_, grant)| grant).collect(),
             origin: rest.origin,
             identity,
@@ -361,6 +363,7 @@ fn rest(
         adopt: raw.adopt.as_ref().is_some_and(|adopt| adopt.value),
         protect: raw.protect.as_ref().is_some_and(|protect| protect.value),
         probe: probe?,
+        proxy: raw.proxy.as_ref().is_some_and(|proxy| proxy.value),
         origin: around.sources.origin(raw.span),
     })
 }
@@ -384,7 +387,7 @@ fn managed_by(by: raw::ManagedBy) -> ManagedBy {
 /// The webhook refuses lifetimes outside of these bounds. Source: Azure Workload Identity
 /// documentation, "Service account labels and annotations".
 fn expiration(seconds: &Located<i64>, problems: &mut Problems) -> Option<u32> {
-    let good = u32::try_from(seconds.value).ok().filter(|n| (3600..=86400).contains(n));
+    let good = u32::try_from(seconds.value).ok().filter(|n| marks::EXPIRATIONS.contains(n));
     if good.is_none() {
         problems.push(
             Diagnostic::at(

@@ -2,14 +2,14 @@
 
 use crate::{
     diagnose::{
-        evidence::{Grant, Target},
+        evidence::Grant,
         facts::Facts,
         fix::quoted,
         link::{Fix, State},
     },
     model::{
         ArmId, PrincipalId, roles,
-        snapshot::{Observation, ObservedAssignment},
+        snapshot::{Observation, ObservedAssignment, ObservedTarget},
     },
 };
 
@@ -29,7 +29,7 @@ fn answered(facts: &Facts<'_>) -> bool {
 }
 
 /// The vault (or other target) that a scope lies in, where its settings were read.
-fn target_of<'a>(facts: &Facts<'a>, scope: &ArmId) -> Option<(&'a ArmId, &'a Target)> {
+fn target_of<'a>(facts: &Facts<'a>, scope: &ArmId) -> Option<(&'a ArmId, &'a ObservedTarget)> {
     let found = facts.evidence.targets.iter().find(|(id, _)| scope.is_within(id))?;
     Some((found.0, found.1.present()?))
 }
@@ -95,10 +95,10 @@ fn any(facts: &mut Facts<'_>, principal: PrincipalId) -> State {
     State::broken(
         "role-missing",
         format!("{name} (principal {principal}) has no role anywhere that was looked"),
-        Fix::command(format!(
-            "az role assignment create --assignee-object-id {principal} \
-             --assignee-principal-type ServicePrincipal --role <role> --scope <target>"
-        )),
+        Fix::look(
+            "assign the role that it needs where it needs it; --target and --role say which",
+            format!("az role assignment list --all --assignee {principal} -o table"),
+        ),
     )
 }
 
@@ -144,12 +144,20 @@ fn one(facts: &mut Facts<'_>, principal: PrincipalId, grant: &Grant) -> State {
     }
     let (code, why) = absent(facts, principal, grant);
     let name = facts.identity.map_or("the identity", |identity| identity.id.name());
-    let manual = Fix::command(format!(
-        "az role assignment create --assignee-object-id {principal} --assignee-principal-type \
-         ServicePrincipal --role {} --scope {}",
-        if grant.name.is_empty() { "<role>".to_owned() } else { quoted(&grant.name) },
-        quoted(grant.scope.as_str())
-    ));
+    let manual = if grant.name.is_empty() {
+        let scope = quoted(grant.scope.as_str());
+        Fix::look(
+            "assign a role that opens its data; --role says which",
+            format!("az role assignment list --scope {scope} --assignee {principal} -o table"),
+        )
+    } else {
+        Fix::command(format!(
+            "az role assignment create --assignee-object-id {principal} --assignee-principal-type \
+             ServicePrincipal --role {} --scope {}",
+            quoted(&grant.name),
+            quoted(grant.scope.as_str())
+        ))
+    };
     State::broken(
         code,
         format!("{name} has no {what} on {}{why}", grant.scope.name()),
@@ -169,7 +177,7 @@ fn aged(facts: &mut Facts<'_>, held: &ObservedAssignment, what: &str) -> State {
             Fix::advice("wait: Azure takes up to ten minutes to honour a role assignment"),
         );
     }
-    if fresh.is_some() {
+    if fresh.is_some() && !answered(facts) {
         facts.note(
             "role-propagating",
             format!("{what} was assigned less than ten minutes ago"),
@@ -208,12 +216,6 @@ fn absent(facts: &Facts<'_>, principal: PrincipalId, grant: &Grant) -> (&'static
     }
     let same = seen.iter().filter(covers).filter(|a| fits(grant, a));
     for held in same {
-        if facts.evidence.gone_principals.contains(&held.principal_id) {
-            return (
-                "role-other-principal",
-                format!("; principal {} has it, which no longer exists", held.principal_id),
-            );
-        }
         let identities = facts.evidence.identities.present().map_or(&[][..], Vec::as_slice);
         let owner = identities.iter().find(|identity| identity.principal_id == held.principal_id);
         if let Some(owner) = owner {
@@ -229,7 +231,9 @@ fn absent(facts: &Facts<'_>, principal: PrincipalId, grant: &Grant) -> (&'static
 /// Judges whether the target asks for roles at all.
 pub(in crate::diagnose) fn target(facts: &mut Facts<'_>) -> State {
     let Some(grants) = facts.evidence.wanted.grants.clone() else {
-        return State::unclear("no target was named", false);
+        let hint = Some("--target ID names it".to_owned());
+        let why = "no target was named".to_owned();
+        return State::CouldNotSee { why, hint, matters: false };
     };
     let principal = principal(facts);
     let mut shown = Vec::new();
@@ -278,6 +282,12 @@ pub(in crate::diagnose) fn target(facts: &mut Facts<'_>) -> State {
     }
 }
 
+/// The first sentence of a service's answer.
+fn short(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default().trim();
+    line.split_inclusive(". ").next().unwrap_or(line).trim_end_matches([' ', '.'])
+}
+
 /// Judges the data plane's answer.
 pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
     let answer = match &facts.evidence.probe {
@@ -309,14 +319,18 @@ pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
             format!("{} does not accept the token: {}", answer.url, answer.message),
             Fix::advice("the target belongs to another tenant, or wants another audience"),
         ),
-        403 => State::broken(
-            "probe-denied",
-            format!("{} denies it: {}", answer.url, answer.message),
-            Fix::advice(
-                "the role does not cover this operation, or was assigned minutes ago; see `az role \
-                 assignment list --all --assignee <principal>`",
-            ),
-        ),
+        403 => {
+            let who = principal(facts).map_or_else(String::new, |id| format!(" --assignee {id}"));
+            State::broken(
+                "probe-denied",
+                format!("{} denies it: {}", answer.url, short(&answer.message)),
+                Fix::look(
+                    "give it a role that covers this; one assigned minutes ago may not be honoured \
+                     yet",
+                    format!("az role assignment list --all{who} -o table"),
+                ),
+            )
+        }
         status => {
             State::unclear(format!("{} answered {status}: {}", answer.url, answer.message), false)
         }

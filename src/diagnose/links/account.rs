@@ -1,7 +1,11 @@
 //! The service account that the templates really use.
 
+use std::collections::BTreeMap;
+
 use crate::{
     diagnose::{
+        difference::edits,
+        evidence::Template,
         facts::Facts,
         keys,
         link::{Fix, State},
@@ -34,20 +38,25 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
     let meant = evidence.asked.account.as_ref();
     let other = facts.templates.iter().find(|t| meant.is_some_and(|name| t.seen.account != *name));
     if let (Some(template), Some(meant)) = (other, meant) {
-        return other_account(facts, &template::words(facts, template), &template.seen, meant);
+        return other_account(facts, &template::words(facts, template), &template.seen, meant, "");
     }
     let Some(seen) = accounts.get(&facts.account) else {
+        if let Some((template, meant)) = meant_instead(facts, accounts) {
+            return other_account(
+                facts,
+                &template::words(facts, template),
+                &template.seen,
+                &meant,
+                " (which does not exist)",
+            );
+        }
         return State::broken(
             "account-missing",
             format!(
                 "service account {namespace}/{} does not exist: pods that name it are refused",
                 facts.account
             ),
-            facts.kubernetes(Fix::command(facts.kubectl(&[
-                "create",
-                "serviceaccount",
-                facts.account.as_str(),
-            ]))),
+            facts.kubernetes(created(facts)),
         );
     };
     if seen.meta.deleting {
@@ -75,6 +84,7 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
                 &template::words(facts, template),
                 &template.seen,
                 candidate,
+                "",
             );
         }
     }
@@ -87,10 +97,48 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
         });
         if let (Some(template), None) = (stray.next(), stray.next()) {
             let words = template::words(facts, template);
-            return other_account(facts, &words, &template.seen, &facts.account.clone());
+            return other_account(facts, &words, &template.seen, &facts.account.clone(), "");
         }
     }
     State::holds(format!("{namespace}/{}", facts.account))
+}
+
+/// Makes the account and, where an identity trusts it already, names that.
+fn created(facts: &Facts<'_>) -> Fix {
+    let name = facts.account.as_str();
+    let mut commands = vec![facts.kubectl(&["create", "serviceaccount", name])];
+    if let Some(identity) = facts.identity.or_else(|| facts.trusting()) {
+        let client = identity.client_id.to_string();
+        let pair = [(names::CLIENT_ID_ANNOTATION, client.as_str())];
+        commands.extend_from_slice(facts.annotate_by_hand(&pair).commands());
+    }
+    Fix::Command { commands }
+}
+
+/// The account that a template was meant to name where it names one that does not exist: the one
+/// that its live pods from before still run as, or one that names an identity, runs nothing and is
+/// spelt almost the same.
+fn meant_instead<'a>(
+    facts: &Facts<'a>,
+    accounts: &BTreeMap<AccountName, ObservedAccount>,
+) -> Option<(&'a Template, AccountName)> {
+    let template = *facts.templates.first()?;
+    let pods = facts.evidence.pods.present().map_or(&[][..], Vec::as_slice);
+    let before = pods.iter().filter(|pod| pod.live() && pod.is_made_by(&template.seen));
+    let mut before = before.map(|pod| &pod.account).filter(|name| accounts.contains_key(*name));
+    if let Some(name) = before.next() {
+        return Some((template, name.clone()));
+    }
+    let all = facts.evidence.templates.present().map_or(&[][..], Vec::as_slice);
+    let near = |name: &AccountName| edits(name.as_str(), facts.account.as_str(), 2) <= 2;
+    let idle = |name: &AccountName| all.iter().all(|other| other.seen.account != *name);
+    let mut found = accounts
+        .iter()
+        .filter(|(name, account)| names_identity(account) && idle(name) && near(name));
+    match (found.next(), found.next()) {
+        (Some((name, _)), None) => Some((template, name.clone())),
+        _ => None,
+    }
 }
 
 fn other_account(
@@ -98,6 +146,7 @@ fn other_account(
     object: &str,
     template: &crate::model::snapshot::ObservedTemplate,
     meant: &AccountName,
+    aside: &str,
 ) -> State {
     let kind = template.kind;
     let writable = kind.writable() && kind.as_str() != "cronjob" && kind.as_str() != "rollout";
@@ -108,7 +157,7 @@ fn other_account(
     };
     State::broken(
         "template-uses-other-account",
-        format!("{object} runs as service account {}, not as {meant}", template.account),
+        format!("{object} runs as service account {}{aside}, not as {meant}", template.account),
         fix,
     )
 }

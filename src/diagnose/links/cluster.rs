@@ -23,12 +23,18 @@ pub(in crate::diagnose) fn cluster(facts: &mut Facts<'_>) -> State {
             return State::broken(
                 "cluster-not-found",
                 format!("cluster {id} does not exist"),
-                Fix::command("az aks list --query \"[].id\" -o tsv"),
+                Fix::look(
+                    "correct the cluster's id; these exist",
+                    "az aks list --query \"[].id\" -o tsv",
+                ),
             );
         }
         Observation::Unknown(failure) => {
             if let Some(server) = evidence.server.present() {
                 return if failure.kind == FailureKind::NotReached {
+                    if let Some(hint) = &failure.hint {
+                        facts.note("cluster-id-unknown", failure.message.clone(), hint);
+                    }
                     State::holds(format!("API server {} answers; ARM was not asked", server.host))
                 } else {
                     State::unseen(failure)
@@ -163,10 +169,9 @@ fn off(facts: &Facts<'_>, arm: &ObservedCluster) -> State {
             then: vec![facts.apply()],
         }
     } else {
-        facts.azure(Fix::command(fix::aks_update(
-            Some(&arm.id),
-            "--enable-oidc-issuer --enable-workload-identity",
-        )))
+        let manual =
+            fix::aks_update(Some(&arm.id), "--enable-oidc-issuer --enable-workload-identity");
+        facts.then_restart(facts.azure(Fix::command(manual)))
     };
     State::broken("issuer-off", message, fix)
 }
@@ -232,7 +237,7 @@ pub(in crate::diagnose) fn discovery(facts: &mut Facts<'_>) -> State {
             reconcile(facts),
         );
     }
-    State::holds(format!("{} keys", kids.len()))
+    State::holds(format!("{} key{}", kids.len(), if kids.len() == 1 { "" } else { "s" }))
 }
 
 /// An update without a flag makes AKS bring the cluster to its recorded state; what stays broken

@@ -27,7 +27,7 @@ pub(in crate::diagnose) fn token(facts: &mut Facts<'_>) -> State {
             return State::broken(
                 "cluster-context-mismatch",
                 format!("the token was issued by cluster {name}: the context belongs to it"),
-                Fix::command("kubectl config get-contexts"),
+                Fix::look("choose the context of the right cluster", "kubectl config get-contexts"),
             );
         }
         let message =
@@ -124,7 +124,7 @@ fn refused(codes: &[u32], description: &str) -> State {
         7_002_138 => (
             "credential-subject-case",
             format!("a credential differs in upper and lower case: {said}"),
-            Fix::command(explain),
+            Fix::look("write the credential's subject as the token has it", explain),
         ),
         code if UNKNOWN_APPLICATION.contains(&code) => (
             "identity-unknown-to-entra",
@@ -151,16 +151,21 @@ fn refused(codes: &[u32], description: &str) -> State {
         90_002 | 900_023 | 90_038 | 900_432 | 900_439 => (
             "tenant-wrong",
             format!("the tenant or the cloud is wrong: {said}"),
-            Fix::command("az account show --query tenantId -o tsv"),
+            Fix::look(
+                "correct the tenant, or AZURE_ENVIRONMENT of the webhook's settings",
+                "az account show --query tenantId -o tsv",
+            ),
         ),
         53_003 | 530_003 | 7_002_381 | 53_000 => (
             "tenant-policy",
             format!("a policy of the tenant refuses it: {said}"),
             Fix::advice("ask who manages Conditional Access for workload identities"),
         ),
-        _ => {
-            ("exchange-refused", format!("Entra refuses the token: {said}"), Fix::command(explain))
-        }
+        _ => (
+            "exchange-refused",
+            format!("Entra refuses the token: {said}"),
+            Fix::look("the code says more", explain),
+        ),
     };
     State::broken(ours, message, fix)
 }

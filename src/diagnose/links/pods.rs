@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::template::words;
+use super::{authority, manifest};
 use crate::{
     diagnose::{
-        evidence::Template,
+        evidence::{Event, Template},
         facts::Facts,
         link::{Fix, State},
     },
@@ -19,8 +19,7 @@ use crate::{
 pub(in crate::diagnose) fn pods(facts: &mut Facts<'_>) -> State {
     let templates = facts.templates.clone();
     for template in &templates {
-        let found = overrides(facts, template).or_else(|| provider_class(facts, template));
-        if let Some(found) = found {
+        if let Some(found) = manifest::judge(facts, template) {
             return found;
         }
     }
@@ -43,218 +42,67 @@ pub(in crate::diagnose) fn pods(facts: &mut Facts<'_>) -> State {
             }
     };
     let live: Vec<&ObservedPod> = pods.iter().filter(belongs).collect();
+    facts.live_pods = live.len();
+    // Where new pods are refused the old ones say nothing about today.
+    if let Some(found) = refused(facts, pods) {
+        return found;
+    }
     if live.is_empty() {
-        return refused(facts).unwrap_or_else(|| State::holds("no live pods to compare"));
+        return State::holds("no live pods to compare");
     }
     for pod in &live {
         if let Some(found) = stale(facts, pod) {
             return found;
         }
     }
+    if let Some(unread) = manifest::unread(facts) {
+        return unread;
+    }
     State::holds(format!("{} live, with today's values", live.len()))
 }
 
-/// No pod is there because admission refuses them.
-fn refused(facts: &Facts<'_>) -> Option<State> {
-    let named = |object: &str| {
-        let name = object.rsplit('/').next().unwrap_or_default();
-        facts.templates.iter().any(|template| {
-            name == template.seen.name || name.starts_with(&format!("{}-", template.seen.name))
-        })
+/// Pods are wanted and not there because admission refuses them.
+fn refused(facts: &Facts<'_>, pods: &[ObservedPod]) -> Option<State> {
+    let said = |event: &&Event| {
+        event.reason == "FailedCreate"
+            && facts.templates.iter().any(|template| {
+                let newest = pods.iter().filter(|pod| pod.is_made_by(&template.seen));
+                let newest = newest.filter_map(|pod| pod.created).max();
+                let over = newest.zip(event.last).is_some_and(|(made, last)| made > last);
+                wants(template) && makes(template, &event.object) && !over
+            })
     };
-    let event = facts
-        .evidence
-        .events
-        .iter()
-        .find(|event| event.reason == "FailedCreate" && named(&event.object))?;
+    let event = facts.evidence.events.iter().find(said)?;
     Some(State::broken(
         "pods-refused",
         format!("{} cannot create pods: {}", event.object, event.message),
-        Fix::command(facts.kubectl(&["describe", &event.object])),
-    ))
-}
-
-/// Variables and paths that the manifest writes out and the webhook leaves alone.
-fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
-    if facts.by_hand(template) && !Facts::labelled(template) {
-        return None;
-    }
-    let object = words(facts, template);
-    let client = facts.client.map(|client| client.to_string());
-    let tenant = facts.tenant().map(|tenant| tenant.to_string());
-    let literals = template.seen.literal_env.iter();
-    for (container, variable, value) in literals {
-        let wanted = match variable.as_str() {
-            "AZURE_CLIENT_ID" => client.as_deref(),
-            "AZURE_TENANT_ID" => tenant.as_deref(),
-            "AZURE_FEDERATED_TOKEN_FILE" => {
-                if let Some(found) = token_file(facts, template, value.as_deref(), &object) {
-                    return Some(found);
-                }
-                continue;
-            }
-            "AZURE_CLIENT_SECRET" | "AZURE_CLIENT_CERTIFICATE_PATH" => {
-                facts.note(
-                    "secret-beside-federation",
-                    format!(
-                        "container {container} of {object} sets {variable}: DefaultAzureCredential \
-                         tries it before the federated token"
-                    ),
-                    "take it out of the manifest when the federated path is proved",
-                );
-                continue;
-            }
-            _ => continue,
-        };
-        match (value, wanted) {
-            (Some(value), Some(wanted)) if !value.trim().eq_ignore_ascii_case(wanted) => {
-                let code = if variable == "AZURE_CLIENT_ID" {
-                    "literal-client-id"
-                } else {
-                    "literal-tenant-id"
-                };
-                return Some(State::broken(
-                    code,
-                    format!(
-                        "container {container} of {object} sets {variable} to {value:?}, wanted \
-                         {wanted}; the webhook never changes a variable that is set"
-                    ),
-                    unset(facts, template, variable),
-                ));
-            }
-            (None, _) => facts.note(
-                "variable-by-reference",
-                format!("container {container} of {object} takes {variable} from elsewhere"),
-                "",
-            ),
-            _ => {}
-        }
-    }
-    hard_coded(facts, template, &object)
-}
-
-fn unset(facts: &Facts<'_>, template: &Template, variable: &str) -> Fix {
-    let variable = format!("{variable}-");
-    match template.seen.kind {
-        TemplateKind::Rollout | TemplateKind::Job | TemplateKind::Pod => {
-            Fix::advice(format!("take {variable} out of the manifest").replace("- ", " "))
-        }
-        TemplateKind::Deployment
-        | TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::CronJob
-        | TemplateKind::ReplicaSet => {
-            Fix::command(facts.kubectl(&["set", "env", &template.seen.key(), &variable]))
-        }
-    }
-}
-
-/// The directories that the webhook mounts tokens at, by its versions.
-const MOUNTS: [&str; 2] = ["/var/run/secrets/azure/tokens", "/var/run/secrets/azure/wi"];
-
-fn token_file(
-    facts: &Facts<'_>,
-    template: &Template,
-    value: Option<&str>,
-    object: &str,
-) -> Option<State> {
-    let value = value?;
-    // Present pods show whether the path lies in a mount with a token in it.
-    let covered = made(facts, template).any(|pod| pod.injected.present);
-    if covered || !template.projected.is_empty() {
-        return None;
-    }
-    Some(State::broken(
-        "hard-coded-token-path",
-        format!(
-            "{object} sets AZURE_FEDERATED_TOKEN_FILE to {value}, where no token is mounted; the \
-             webhook never changes a variable that is set"
+        Fix::look(
+            "correct what admission refuses; it stands in the message",
+            facts.kubectl(&["describe", &event.object]),
         ),
-        unset(facts, template, "AZURE_FEDERATED_TOKEN_FILE"),
     ))
 }
 
-fn hard_coded(facts: &mut Facts<'_>, template: &Template, object: &str) -> Option<State> {
-    let path = template
-        .token_paths
-        .iter()
-        .find(|path| MOUNTS.iter().any(|mount| path.starts_with(mount)))?
-        .clone();
-    // Webhook 1.6 moved the mount; the image says which one it is.
-    let image = facts.evidence.webhook.present().and_then(|webhook| webhook.image.as_deref());
-    let moved = image.and_then(minor).map(|version| version >= (1, 6));
-    let old = path.starts_with(MOUNTS[0]);
-    if moved == Some(old) {
-        return Some(State::broken(
-            "hard-coded-token-path",
-            format!(
-                "{object} reads {path}; webhook {} mounts tokens elsewhere",
-                image.unwrap_or("?")
-            ),
-            Fix::advice("read the path from AZURE_FEDERATED_TOKEN_FILE"),
-        ));
-    }
-    facts.note(
-        "token-path-written-out",
-        format!("{object} writes the token path out: {path}"),
-        "read AZURE_FEDERATED_TOKEN_FILE: webhook 1.6 moved the path",
-    );
-    None
+/// Whether a controller waits for pods; of jobs nobody can say.
+fn wants(template: &Template) -> bool {
+    let progress = &template.seen.progress;
+    template.seen.strategy == Strategy::NextRun || progress.available < progress.desired
 }
 
-/// Major and minor version of an image's tag.
-fn minor(image: &str) -> Option<(u32, u32)> {
-    let tag = image.rsplit(':').next()?.trim_start_matches('v');
-    let mut parts = tag.split(['.', '-']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-fn made<'a>(facts: &Facts<'a>, template: &Template) -> impl Iterator<Item = &'a ObservedPod> {
-    let pods = facts.evidence.pods.present().map_or(&[][..], Vec::as_slice);
-    let of_template: Vec<&ObservedPod> =
-        pods.iter().filter(|pod| pod.live() && pod.is_made_by(&template.seen)).collect();
-    of_template.into_iter()
-}
-
-/// A Secrets Store volume that asks for the wrong identity, or for none.
-fn provider_class(facts: &Facts<'_>, template: &Template) -> Option<State> {
-    let client = facts.client?.to_string();
-    template.provider_classes.iter().find_map(|name| {
-        let class = facts.evidence.provider_classes.get(name)?;
-        let line = format!("{{\"spec\":{{\"parameters\":{{\"usePodIdentity\":\"false\",\"useVMManagedIdentity\":\"false\",\"clientID\":\"{client}\"}}}}}}");
-        let patch = Fix::command(facts.kubectl(&[
-            "patch",
-            "secretproviderclass",
-            name,
-            "--type=merge",
-            "-p",
-            &line,
-        ]));
-        if class.use_pod_identity {
-            return Some(State::broken(
-                "provider-class-pod-identity",
-                format!("SecretProviderClass {name} has usePodIdentity: its volume cannot mount without AAD Pod Identity"),
-                patch,
-            ));
-        }
-        match class.client_id.as_deref().map(str::trim) {
-            _ if class.use_vm_identity => None,
-            None | Some("") => Some(State::broken(
-                "provider-class-no-client-id",
-                format!(
-                    "SecretProviderClass {name} names no clientID: the annotation of the account is \
-                     not read there"
-                ),
-                patch,
-            )),
-            Some(have) if !have.eq_ignore_ascii_case(&client) => Some(State::broken(
-                "provider-class-other-client-id",
-                format!("SecretProviderClass {name} asks for client id {have}, wanted {client}"),
-                patch,
-            )),
-            Some(_) => None,
-        }
-    })
+/// Whether `object` (`kind/name`) is the controller, or what it makes its pods through.
+fn makes(template: &Template, object: &str) -> bool {
+    let Some((kind, name)) = object.split_once('/') else { return false };
+    let stem = name.rsplit_once('-').map_or(name, |(stem, _)| stem);
+    let through = match template.seen.kind {
+        TemplateKind::Deployment | TemplateKind::Rollout => "replicaset",
+        TemplateKind::CronJob => "job",
+        TemplateKind::StatefulSet
+        | TemplateKind::DaemonSet
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => return object == template.seen.key(),
+    };
+    kind == through && stem == template.seen.name
 }
 
 /// What one live pod lacks.
@@ -296,17 +144,34 @@ fn stale(facts: &Facts<'_>, pod: &ObservedPod) -> Option<State> {
             roll(facts),
         ))
     };
+    // A value that stands in another object does not show in the pod.
+    let elsewhere = |variable: &str| {
+        let mut makers = facts.templates.iter().filter(|template| pod.is_made_by(&template.seen));
+        makers.any(|template| template.references.iter().any(|r| r.variable == variable))
+    };
+    // What the manifest sets was judged with the manifest.
+    let literal = |value: &&String| {
+        let mut literals = facts.templates.iter().flat_map(|template| &template.seen.literal_env);
+        literals.any(|(_, name, set)| name == "AZURE_CLIENT_ID" && set.as_ref() == Some(*value))
+    };
+    let client_ids: BTreeSet<String> =
+        injected.client_ids.iter().filter(|value| !literal(value)).cloned().collect();
+    let by_manifest = client_ids.is_empty() && !injected.client_ids.is_empty();
     if let Some(client) = facts.client
-        && !matches(&injected.client_ids, &client.to_string())
+        && !by_manifest
+        && !matches(&client_ids, &client.to_string())
+        && !elsewhere("AZURE_CLIENT_ID")
     {
         return wrong("AZURE_CLIENT_ID", &injected.client_ids, &client.to_string());
     }
     let tenant = facts.annotation(names::TENANT_ID_ANNOTATION).map(str::to_owned);
     let tenant = tenant.or_else(|| facts.tenant().map(|tenant| tenant.to_string()));
-    if let Some(tenant) = tenant.filter(|tenant| !matches(&injected.tenant_ids, tenant)) {
+    if let Some(tenant) = tenant.filter(|tenant| !matches(&injected.tenant_ids, tenant))
+        && !elsewhere("AZURE_TENANT_ID")
+    {
         return wrong("AZURE_TENANT_ID", &injected.tenant_ids, &tenant);
     }
-    audience(facts, pod)
+    authority::of_pod(facts, pod).or_else(|| audience(facts, pod))
 }
 
 fn audience(facts: &Facts<'_>, pod: &ObservedPod) -> Option<State> {
@@ -340,16 +205,32 @@ fn audience(facts: &Facts<'_>, pod: &ObservedPod) -> Option<State> {
 }
 
 /// How the pods are replaced.
-fn roll(facts: &Facts<'_>) -> Fix {
+pub(super) fn roll(facts: &Facts<'_>) -> Fix {
     let by_owner = facts.templates.iter().all(|template| {
         !template.seen.kind.writable() || template.seen.kind == TemplateKind::CronJob
     });
     if by_owner {
         return Fix::advice("delete the pods; what creates them must create them anew");
     }
-    let on_delete = facts.templates.iter().any(|t| t.seen.strategy == Strategy::OnDelete);
-    if on_delete {
-        return Fix::advice("delete the pods: the update strategy is OnDelete");
+    for template in &facts.templates {
+        let (kind, name) = (template.seen.kind, template.seen.name.as_str());
+        match template.seen.strategy {
+            Strategy::OnDelete => {
+                return Fix::advice("delete the pods: the update strategy is OnDelete");
+            }
+            Strategy::Partition(from) => {
+                return Fix::advice(format!(
+                    "set the partition of {} to 0: pods below ordinal {from} are not updated",
+                    template.seen.key()
+                ));
+            }
+            // A restart of a paused rollout is refused; the change waits for it to go on.
+            Strategy::Paused if kind == TemplateKind::Deployment => {
+                return Fix::command(facts.kubectl(&["rollout", "resume", &template.seen.key()]));
+            }
+            Strategy::Paused => return Fix::advice(format!("promote or resume rollout {name}")),
+            Strategy::RollingUpdate | Strategy::Recreate | Strategy::NextRun => {}
+        }
     }
     facts.rolled(Fix::Command { commands: facts.restart() })
 }

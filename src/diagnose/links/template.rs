@@ -33,7 +33,10 @@ pub(in crate::diagnose) fn template(facts: &mut Facts<'_>) -> State {
             Some(object) if !object.starts_with("pod/") => State::broken(
                 "template-not-found",
                 format!("there is no {object} in namespace {}", asked.namespace),
-                Fix::command(facts.kubectl(&["get", "deploy,sts,ds,cronjob"])),
+                Fix::look(
+                    "correct the name; these exist",
+                    facts.kubectl(&["get", "deploy,sts,ds,cronjob"]),
+                ),
             ),
             Some(_) | None => loose_pods(facts),
         };
@@ -112,7 +115,10 @@ fn loose_pods(facts: &mut Facts<'_>) -> State {
             None => State::broken(
                 "pod-not-found",
                 format!("there is no pod {name} in namespace {}", evidence.asked.namespace),
-                Fix::command(facts.kubectl(&["get", "pods"])),
+                Fix::look(
+                    "ask about what makes the pod (deploy/NAME), or about a pod that is there",
+                    facts.kubectl(&["get", "pods"]),
+                ),
             ),
             Some(pod) if pod.labelled || pod.injected.present => {
                 State::holds(format!("pod {name}, made by nothing that was read"))
@@ -173,6 +179,14 @@ fn unlabelled(facts: &Facts<'_>, template: &Template, object: &str) -> State {
             "label-is-annotation",
             format!("{object} has {label} as an annotation of its pods; it must be a label"),
         )
+    } else if template.job_labels.contains_key(label) {
+        (
+            "label-on-controller",
+            format!(
+                "{label} is on the jobs of {object}, not on their pod template: the pods do not \
+                 carry it"
+            ),
+        )
     } else if seen.meta.labels.contains_key(label) {
         (
             "label-on-controller",
@@ -209,8 +223,13 @@ fn patch(facts: &Facts<'_>, template: &Template) -> Fix {
     } else {
         format!(r#"{{"spec":{{"template":{inner}}}}}"#)
     };
+    let key = template.seen.key();
+    if template.seen.kind == TemplateKind::Rollout {
+        // Custom kinds know no strategic merge.
+        return Fix::command(facts.kubectl(&["patch", &key, "--type=merge", "-p", &patch]));
+    }
     if template.seen.kind.writable() {
-        return Fix::command(facts.kubectl(&["patch", &template.seen.key(), "-p", &patch]));
+        return Fix::command(facts.kubectl(&["patch", &key, "-p", &patch]));
     }
     Fix::advice(format!(
         "create {} anew with the label {}: \"true\" on its pods; its template cannot be changed",
@@ -295,18 +314,49 @@ fn proxy(facts: &mut Facts<'_>, template: &Template, object: &str) -> Option<Sta
     None
 }
 
+fn has(template: &Template, name: &str) -> bool {
+    template.containers.iter().any(|container| container == name)
+}
+
+/// Whether a container is by its name a helper that asks Azure for nothing.
+fn sidecar(name: &str) -> bool {
+    const HELPERS: [&str; 10] = [
+        "proxy",
+        "istio",
+        "linkerd",
+        "envoy",
+        "fluent",
+        "otel",
+        "collector",
+        "exporter",
+        "daprd",
+        "consul",
+    ];
+    HELPERS.iter().any(|helper| name.contains(helper))
+}
+
 fn skipped(facts: &mut Facts<'_>, template: &Template, object: &str) -> Option<State> {
     let list = template.seen.annotations.get(SKIP)?;
     let listed: Vec<&str> =
         list.split(';').map(str::trim).filter(|name| !name.is_empty()).collect();
-    let all = !template.containers.is_empty()
-        && template.containers.iter().all(|name| listed.contains(&name.as_str()));
-    if all {
+    let skipped = |name: &&String| listed.contains(&name.as_str());
+    let left: Vec<&String> = template.containers.iter().filter(|name| !skipped(name)).collect();
+    let own: Vec<&str> =
+        listed.iter().copied().filter(|name| !sidecar(name) && has(template, name)).collect();
+    // Who is left with a token are helpers that ask none: the program was meant.
+    if !own.is_empty() && left.iter().all(|name| sidecar(name)) {
         return Some(State::broken(
             "container-skipped",
-            format!("{SKIP} of {object} lists every container: none is injected"),
-            Fix::advice(format!("take {list} out of {SKIP} in the pod template")),
+            format!("{SKIP} of {object} is {list}: no container that calls Azure is injected"),
+            Fix::advice(format!("take {} out of {SKIP} in the pod template", own.join(" and "))),
         ));
+    }
+    if !own.is_empty() {
+        facts.note(
+            "container-left-out",
+            format!("{SKIP} of {object} leaves {} without a token", own.join(" and ")),
+            "take it out of the list if it calls Azure",
+        );
     }
     if list.contains(',') {
         facts.note(

@@ -1,9 +1,11 @@
 //! The mutating webhook: installed once, healthy, not kept from the namespace, and proven by a
 //! dry run where one was possible.
 
+use std::collections::BTreeMap;
+
 use crate::{
     diagnose::{
-        evidence::{DryRun, Webhook, WebhookConfiguration},
+        evidence::{DryRun, Requirement, Selector, Webhook, WebhookConfiguration},
         facts::Facts,
         fix,
         link::{Fix, State},
@@ -23,6 +25,17 @@ const ADD_ON: &str = "kube-system";
 
 /// Judges the webhook.
 pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
+    let state = judge(facts);
+    match state {
+        State::Broken(mut found) => {
+            found.fix = facts.then_restart(found.fix);
+            State::Broken(found)
+        }
+        State::Holds { .. } | State::NotReached { .. } | State::CouldNotSee { .. } => state,
+    }
+}
+
+fn judge(facts: &mut Facts<'_>) -> State {
     let evidence = facts.evidence;
     if facts.all_by_hand() {
         facts.note(
@@ -46,6 +59,14 @@ pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
     };
     if let Some(found) = twice(facts, webhook) {
         return found;
+    }
+    if ignores(webhook) {
+        facts.note(
+            "webhook-failure-policy",
+            "failurePolicy of the webhook is Ignore: while it is away pods start without an \
+             identity",
+            "since 1.0 it is Fail",
+        );
     }
     // An answer of admission itself is worth more than any conclusion from its settings.
     match &evidence.dry_run {
@@ -220,10 +241,7 @@ fn kept_away(facts: &Facts<'_>, configuration: &WebhookConfiguration) -> Option<
                 "the namespace selector of {} leaves out {namespace}: {why}",
                 configuration.name
             ),
-            Fix::command(format!(
-                "kubectl edit mutatingwebhookconfiguration {}",
-                fix::quoted(&configuration.name)
-            )),
+            admit(facts, configuration, selector),
         ));
     }
     let labelled = [(names::USE_LABEL.to_owned(), "true".to_owned())].into();
@@ -239,10 +257,13 @@ fn kept_away(facts: &Facts<'_>, configuration: &WebhookConfiguration) -> Option<
     Some(State::broken(
         "webhook-selects-otherwise",
         format!("the object selector of {} passes labelled pods by: {why}", configuration.name),
-        Fix::command(format!(
-            "kubectl edit mutatingwebhookconfiguration {}",
-            fix::quoted(&configuration.name)
-        )),
+        Fix::look(
+            "let the webhook select by azure.workload.identity/use alone",
+            format!(
+                "kubectl edit mutatingwebhookconfiguration {}",
+                fix::quoted(&configuration.name)
+            ),
+        ),
     ))
 }
 
@@ -260,12 +281,42 @@ fn called_in_vain<'a>(facts: &Facts<'a>) -> Option<&'a str> {
 fn restart(webhook: &Webhook) -> Fix {
     let home = webhook.configurations.first().and_then(|c| c.service_namespace.as_deref());
     let home = fix::quoted(home.unwrap_or(ADD_ON));
-    Fix::Command {
-        commands: vec![
-            format!("kubectl get pods -n {home} -l azure-workload-identity.io/system=true"),
-            format!(
-                "kubectl rollout restart deployment/azure-wi-webhook-controller-manager -n {home}"
-            ),
-        ],
+    Fix::command(format!(
+        "kubectl rollout restart deployment/azure-wi-webhook-controller-manager -n {home}"
+    ))
+}
+
+/// What makes the namespace one that the webhook sees: a label, where one decides that nobody
+/// uses for anything else.
+fn admit(facts: &Facts<'_>, configuration: &WebhookConfiguration, selector: &Selector) -> Fix {
+    let namespace = fix::quoted(facts.evidence.asked.namespace.as_str());
+    let none = BTreeMap::new();
+    let labels = facts.evidence.namespace.present().map_or(&none, |facts| &facts.labels);
+    let label = |change: &str| {
+        Fix::command(format!("kubectl label namespace {namespace} {}", fix::quoted(change)))
+    };
+    let unmet = |(key, value): &(&String, &String)| labels.get(*key) != Some(*value);
+    let mut exact = selector.match_labels.iter().filter(unmet);
+    match (exact.next(), exact.next(), selector.match_expressions.as_slice()) {
+        (Some((key, value)), None, []) if !labels.contains_key(key) => {
+            return label(&format!("{key}={value}"));
+        }
+        (None, None, [Requirement { key, operator, values }]) => {
+            let opts_in = matches!(operator.as_str(), "In" | "Exists") && !labels.contains_key(key);
+            let opts_out = matches!(operator.as_str(), "NotIn" | "DoesNotExist");
+            let own = key.contains("kubernetes.io/");
+            if opts_in && !own {
+                let value = values.first().map_or("true", String::as_str);
+                return label(&format!("{key}={value}"));
+            }
+            if opts_out && !own {
+                return label(&format!("{key}-"));
+            }
+        }
+        _ => {}
     }
+    Fix::look(
+        "let the webhook's selector take the namespace in",
+        format!("kubectl edit mutatingwebhookconfiguration {}", fix::quoted(&configuration.name)),
+    )
 }

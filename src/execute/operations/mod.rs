@@ -83,8 +83,8 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Good, Halt> {
         Operation::Prove { namespace, account, claim, probe } => {
             proofs::prove(context, namespace, account, claim, probe.as_ref()).await
         }
-        Operation::CheckInjection { namespace, account, audience } => {
-            proofs::check_injection(context, namespace, account, audience).await
+        Operation::CheckInjection { namespace, account, audience, proxy } => {
+            proofs::check_injection(context, namespace, account, audience, *proxy).await
         }
         Operation::RollTemplate {
             target,
@@ -98,6 +98,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Good, Halt> {
             wait,
             expect,
             remove_labels,
+            sidecar,
         } => {
             let roll = templates::Roll {
                 target,
@@ -111,6 +112,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Good, Halt> {
                 wait: *wait,
                 expect,
                 remove_labels,
+                sidecar,
             };
             templates::roll(context, roll).await
         }

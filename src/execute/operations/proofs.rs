@@ -10,13 +10,14 @@ use crate::{
         context::{Context, Good, Halt},
         event::Evidence,
         exit,
-        remote::{AccountRef, Proving},
+        remote::{AccountRef, PodRun, Proving},
     },
     model::{
         AccountName, Address, ArmId, Audience, FailureKind, Issuer, Namespace, PrincipalId,
         RemoteFailure, RoleId, desired::Probe,
     },
     plan::{Operation, Value, step::Claim},
+    prove::{How, Probed, retry::Age},
 };
 
 /// Role assignments that were written are visible within this time.
@@ -63,21 +64,57 @@ pub(super) async fn prove(
         tenant: claim.tenant,
         issuer: context.resolve(&claim.issuer)?,
         audience: &claim.audience,
+        grants: &claim.grants,
         probe,
+        age: age(context),
+        window: context.run.options.window,
         deadline: context.run.options.proof_deadline,
     };
-    let proved =
-        context.read(context.remote().prove(context.cluster()?, &proving, context.notes())).await?;
+    let (remote, cluster) = (context.remote(), context.cluster()?);
+    let (proved, detail) = match &context.run.options.how {
+        How::Token => (context.read(remote.prove(cluster, &proving, context.notes())).await?, None),
+        How::Pod { image } => {
+            let pod = PodRun { image, now: context.now() };
+            let left_out = "the probe is left out: the pod exchanges its token and no more";
+            let detail = probe.map(|_| left_out.to_owned());
+            let notes = context.notes();
+            let call = |stop| remote.prove_by_pod(cluster, &proving, pod, stop, notes);
+            (context.tidying(call).await?, detail)
+        }
+    };
+    let (probed, probe_unseen) = match proved.probe {
+        Some(Probed::Passed) => (true, None),
+        Some(Probed::Unseen { why }) => (false, Some(why)),
+        None => (false, None),
+    };
+    context.outputs(|outputs| outputs.probed(context.step.id, probed));
     let evidence = Evidence::Token {
         issuer: proved.issuer,
         subject: proved.subject,
         audience: proved.audience,
         principal: proved.principal,
         attempts: proved.attempts,
+        answers: proved.answers,
         method: proved.method,
-        probed: probe.is_some(),
+        probed,
+        probe_unseen,
     };
-    Ok(Good::Done { detail: None, evidence: Some(evidence) })
+    Ok(Good::Done { detail, evidence: Some(evidence) })
+}
+
+/// Whether this run writes what the proof rests on: identity or credential, or turns the issuer on.
+fn age(context: &Context<'_>) -> Age {
+    let plan = context.run.plan;
+    let needed = context.step.needs.iter().filter_map(|need| plan.steps.get(need.0));
+    let written = needed.into_iter().any(|step| {
+        matches!(
+            step.operation,
+            Operation::PutCredential { .. }
+                | Operation::CreateIdentity { .. }
+                | Operation::EnableFeatures { .. }
+        )
+    });
+    if written { Age::Written } else { Age::AtLeast(context.run.options.seen_for) }
 }
 
 /// Reads the assignments back until all are seen, then waits until the youngest is old enough.
@@ -149,11 +186,9 @@ async fn look(
     Ok((seen, youngest))
 }
 
-/// Whether this step comes after a proof that included a data-plane request.
+/// Whether this step comes after a proof that included a data-plane request which was answered.
 fn probe_has_passed(context: &Context<'_>) -> bool {
-    let plan = context.run.plan;
-    let needed = context.step.needs.iter().filter_map(|need| plan.steps.get(need.0));
-    needed.into_iter().any(|step| matches!(step.operation, Operation::Prove { probe: Some(_), .. }))
+    context.outputs(|outputs| context.step.needs.iter().any(|need| outputs.has_probed(*need)))
 }
 
 pub(super) async fn check_injection(
@@ -161,6 +196,7 @@ pub(super) async fn check_injection(
     namespace: &Namespace,
     account: &AccountName,
     audience: &Audience,
+    proxy: bool,
 ) -> Result<Good, Halt> {
     let cluster = context.cluster()?;
     let at = AccountRef { cluster, namespace, account };
@@ -170,12 +206,19 @@ pub(super) async fn check_injection(
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match context.read(context.remote().dry_run_pod(at)).await {
-            Ok(injected) if injected.present && injected.audience.as_ref() == Some(audience) => {
+        let failure = match context.read(context.remote().dry_run_pod(at, proxy)).await {
+            Ok(injected)
+                if injected.present
+                    && injected.audience.as_ref() == Some(audience)
+                    && injected.proxied >= proxy =>
+            {
                 return Ok(Good::done());
             }
             Ok(injected) => {
                 let have = match (&injected.present, &injected.audience) {
+                    (true, Some(have)) if have == audience => {
+                        "without the migration sidecar".to_owned()
+                    }
                     (true, Some(audience)) => format!("with audience {audience}"),
                     (true, None) => "without an audience".to_owned(),
                     (false, _) => "without the environment of workload identity".to_owned(),

@@ -15,7 +15,10 @@ use crate::{
         AccountName, Audience, ClientId, FailureKind, Namespace, RemoteFailure, TenantId, names,
         snapshot::{ObservedPod, ObservedTemplate, Strategy, TemplateKind},
     },
-    plan::{Value, pods, step::TemplateRef},
+    plan::{
+        Value, pods,
+        step::{Sidecar, TemplateRef},
+    },
 };
 
 /// A template as the plan wants it.
@@ -33,6 +36,8 @@ pub(super) struct Roll<'a> {
     pub(super) expect: &'a (Option<String>, Option<String>),
     /// Labels that go in the same roll, with their values when planned.
     pub(super) remove_labels: &'a BTreeMap<String, String>,
+    /// The migration sidecar's annotation.
+    pub(super) sidecar: &'a Sidecar,
 }
 
 pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, Halt> {
@@ -67,9 +72,22 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
         let have = &seen.labels[key];
         return Err(Halt::Stale(format!("label {key} of {target} is {have}")));
     }
+    let proxy = seen.annotations.get(names::PROXY_ANNOTATION);
+    let remove_annotations = match (roll.sidecar, proxy) {
+        (Sidecar::Dropped { value }, Some(have)) if have != value => {
+            let name = names::PROXY_ANNOTATION;
+            return Err(Halt::Stale(format!("annotation {name} of {target} is {have}")));
+        }
+        (Sidecar::Dropped { value }, Some(_)) => {
+            BTreeMap::from([(names::PROXY_ANNOTATION.to_owned(), value.clone())])
+        }
+        (Sidecar::Dropped { .. }, None) | (Sidecar::Set | Sidecar::NotOurs, _) => BTreeMap::new(),
+    };
     let as_wanted = label.as_deref() == Some("true")
         && before.as_deref() == Some(chain.as_str())
-        && remove_labels.is_empty();
+        && remove_labels.is_empty()
+        && remove_annotations.is_empty()
+        && (*roll.sidecar != Sidecar::Set || proxy.is_some());
     if !as_wanted {
         if label.as_deref() != Some("true") && label != expect.0 {
             let label = label.as_deref().unwrap_or("not set");
@@ -83,11 +101,18 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             )));
         }
         let owner = (names::PROJECT_ANNOTATION.to_owned(), remote.project().to_string());
+        let mut template_annotations =
+            BTreeMap::from([(names::CHAIN_ANNOTATION.to_owned(), chain)]);
+        if *roll.sidecar == Sidecar::Set {
+            let value = proxy.map_or("true", String::as_str);
+            template_annotations.insert(names::PROXY_ANNOTATION.to_owned(), value.to_owned());
+        }
         let fields = TemplateFields {
             annotations: &BTreeMap::from([owner]),
             template_labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
-            template_annotations: &BTreeMap::from([(names::CHAIN_ANNOTATION.to_owned(), chain)]),
+            template_annotations: &template_annotations,
             remove_labels: &remove_labels,
+            remove_annotations: &remove_annotations,
             force: roll.force,
         };
         let patched = context.write(remote.apply_template(cluster, target, &fields)).await?;
@@ -117,6 +142,7 @@ pub(super) async fn prove_pods(
         tenant,
         audience: audience.clone(),
         expiration,
+        proxy: false,
     };
     let deadline = Instant::now() + context.run.options.pods_deadline;
     loop {
@@ -178,7 +204,8 @@ fn judge(
         // An annotation on the template beats the account's.
         let own = template.annotations.get(names::EXPIRATION_ANNOTATION);
         let expiration = own.and_then(|text| text.parse().ok()).unwrap_or(wanted.expiration);
-        let wanted = pods::Wanted { expiration, ..wanted.clone() };
+        let proxy = template.annotations.contains_key(names::PROXY_ANNOTATION);
+        let wanted = pods::Wanted { expiration, proxy, ..wanted.clone() };
         let own: Vec<&ObservedPod> = live
             .iter()
             .filter(|pod| pod.account == *account && pod.live() && pod.is_made_by(template))
@@ -222,6 +249,7 @@ mod tests {
             tenant: TENANT.parse().unwrap(),
             audience: Audience::default(),
             expiration: 3600,
+            proxy: false,
         }
     }
 
@@ -237,6 +265,8 @@ mod tests {
             labels: BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
             annotations: BTreeMap::new(),
             literal_env: Vec::new(),
+            host_network: false,
+            windows: false,
             strategy,
             progress: Progress::default(),
         }
@@ -259,8 +289,10 @@ mod tests {
                 client_ids: BTreeSet::from([client.to_owned()]),
                 tenant_ids: BTreeSet::from([TENANT.to_owned()]),
                 authority_hosts: BTreeSet::new(),
+                by_reference: BTreeSet::new(),
                 audience: Some(Audience::default()),
                 expiration: Some(expiration),
+                proxied: false,
             },
         }
     }
@@ -295,6 +327,17 @@ mod tests {
         let mut own = template(Strategy::RollingUpdate);
         own.annotations.insert(names::EXPIRATION_ANNOTATION.to_owned(), "7200".to_owned());
         assert_eq!(judged(own, &[pod(1, "new", CLIENT, 7200)]), (1, 0, None));
+    }
+
+    #[test]
+    fn pods_of_a_template_that_asks_for_the_sidecar_have_it() {
+        let mut asking = template(Strategy::RollingUpdate);
+        asking.annotations.insert(names::PROXY_ANNOTATION.to_owned(), "true".to_owned());
+        let mut live = [pod(1, "new", CLIENT, 3600)];
+        let (proved, _, stale) = judged(asking.clone(), &live);
+        assert_eq!((proved, stale.as_deref()), (0, Some("pod cart-1 has no migration sidecar")));
+        live[0].injected.proxied = true;
+        assert_eq!(judged(asking, &live), (1, 0, None));
     }
 
     #[test]

@@ -2,29 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::SEARCHED;
 use crate::{
     azure::{Arm, ArmError},
-    diagnose::{Evidence, evidence::Target, resolve},
+    diagnose::{Evidence, resolve},
     model::{
-        ArmId, Issuer, RemoteFailure, SubscriptionId,
+        ArmId, FailureKind, Issuer, RemoteFailure, SubscriptionId,
         snapshot::{
             Assignments, Observation, ObservedCluster, ObservedCredential, ObservedIdentity,
+            ObservedTarget,
         },
     },
 };
 
 type Credentials = Observation<Vec<ObservedCredential>>;
+type Identities = Observation<Vec<ObservedIdentity>>;
+
+/// A client id that is of no identity near the cluster is looked for in at most so many other
+/// subscriptions.
+const ELSEWHERE: usize = 20;
+/// From so many vaults of one subscription on they are listed.
+const LISTED: usize = 4;
 
 /// Azure's side of every question.
 pub(super) struct AzureRead {
     arm: Result<Arm, RemoteFailure>,
-    identities: BTreeMap<SubscriptionId, Observation<Vec<ObservedIdentity>>>,
-    clusters: Vec<ObservedCluster>,
+    identities: BTreeMap<SubscriptionId, Identities>,
     assignments: Assignments,
-    targets: BTreeMap<ArmId, Observation<Target>>,
+    targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
+    /// The subscriptions of all questions.
+    near: BTreeSet<SubscriptionId>,
+    clusters: OnceCell<Vec<ObservedCluster>>,
+    elsewhere: OnceCell<Vec<ObservedIdentity>>,
     credentials: Mutex<BTreeMap<ArmId, Credentials>>,
 }
 
@@ -59,6 +70,37 @@ fn vault(scope: &ArmId) -> Option<ArmId> {
     })
 }
 
+/// Vaults of one subscription: one by one, or by its list where there are many.
+async fn targets(
+    arm: &Arm,
+    subscription: Option<SubscriptionId>,
+    mut ids: BTreeSet<ArmId>,
+) -> Vec<(ArmId, Observation<ObservedTarget>)> {
+    let mut found = Vec::new();
+    if let Some(subscription) = subscription.filter(|_| ids.len() >= LISTED)
+        && let Ok(mut listed) = arm.targets_in(subscription).await
+    {
+        ids.retain(|id| match listed.remove(id) {
+            Some(target) => {
+                found.push((id.clone(), Observation::Present(target)));
+                false
+            }
+            // Only the vault's own 404 proves that it is not there.
+            None => true,
+        });
+    }
+    let each = ids.into_iter().map(|id| async move {
+        let seen = match arm.target(&id).await {
+            Ok(Some(target)) => Observation::Present(target),
+            Ok(None) => Observation::Absent,
+            Err(error) => Observation::Unknown(error.failure(format!("read {}", id.name()))),
+        };
+        (id, seen)
+    });
+    found.extend(futures::future::join_all(each).await);
+    found
+}
+
 fn answer<T>(result: Result<T, ArmError>, tried: impl Into<String>) -> Observation<T> {
     match result {
         Ok(value) => Observation::Present(value),
@@ -72,19 +114,18 @@ impl AzureRead {
         let mut read = Self {
             arm: arm.clone(),
             identities: BTreeMap::new(),
-            clusters: Vec::new(),
             assignments: Assignments::default(),
             targets: BTreeMap::new(),
+            near: all.iter().flat_map(|e| subscriptions(e)).collect(),
+            clusters: OnceCell::new(),
+            elsewhere: OnceCell::new(),
             credentials: Mutex::new(BTreeMap::new()),
         };
         let Ok(arm) = arm else { return read };
-        let of: BTreeSet<SubscriptionId> = all.iter().flat_map(|e| subscriptions(e)).collect();
-        let identities = of.iter().map(|subscription| async move {
+        let identities = read.near.iter().map(|subscription| async move {
             let tried = format!("list identities in subscription {subscription}");
             (*subscription, answer(arm.identities_in(*subscription).await, tried))
         });
-        // Other clusters only help to say whose issuer a credential names.
-        let clusters = of.iter().map(|subscription| arm.clusters_in(*subscription));
         let scopes: BTreeSet<SubscriptionId> = all.iter().flat_map(|e| of_grants(e)).collect();
         let roles = scopes.iter().map(|subscription| async move {
             let scope = ArmId::of_subscription(*subscription);
@@ -93,25 +134,17 @@ impl AzureRead {
             (scope, found)
         });
         let grants = all.iter().flat_map(|e| e.wanted.grants.iter().flatten());
-        let vaults: BTreeSet<ArmId> = grants.filter_map(|grant| vault(&grant.scope)).collect();
-        let targets = vaults.into_iter().map(|id| async move {
-            let found = match arm.target(&id).await {
-                Ok(Some(target)) => {
-                    Observation::Present(Target { rbac: target.rbac, policies: Vec::new() })
-                }
-                Ok(None) => Observation::Absent,
-                Err(error) => Observation::Unknown(error.failure(format!("read {}", id.name()))),
-            };
-            (id, found)
-        });
-        let (identities, clusters, roles, targets) = futures::join!(
+        let mut vaults: BTreeMap<Option<SubscriptionId>, BTreeSet<ArmId>> = BTreeMap::new();
+        for id in grants.filter_map(|grant| vault(&grant.scope)) {
+            vaults.entry(id.subscription()).or_default().insert(id);
+        }
+        let targets = vaults.into_iter().map(|(subscription, ids)| targets(arm, subscription, ids));
+        let (identities, roles, targets) = futures::join!(
             futures::future::join_all(identities),
-            futures::future::join_all(clusters),
             futures::future::join_all(roles),
             futures::future::join_all(targets),
         );
         read.identities = identities.into_iter().collect();
-        read.clusters = clusters.into_iter().flatten().flatten().collect();
         for (scope, found) in roles {
             let how = match found {
                 Observation::Present(list) => {
@@ -123,7 +156,7 @@ impl AzureRead {
             };
             read.assignments.looked.push((scope, how));
         }
-        read.targets = targets.into_iter().collect();
+        read.targets = targets.into_iter().flatten().collect();
         read
     }
 
@@ -148,20 +181,74 @@ impl AzureRead {
             Some(failure) if found.is_empty() => Observation::Unknown(failure),
             _ => Observation::Present(found),
         };
+        evidence.assignments = self.assignments.clone();
+        evidence.targets = self.targets.clone();
+    }
+
+    /// Looks in every other subscription for an identity whose client id the account names and
+    /// that none near the cluster has: platform teams keep identities apart.
+    pub(super) async fn find_identity(&self, evidence: &mut Evidence) {
+        let (Ok(arm), resolved) = (&self.arm, resolve(evidence)) else { return };
+        let Some(client) = resolved.client.filter(|_| resolved.identity.is_none()) else { return };
+        let search = async || {
+            // Nobody says where to look: what may not be read is not missed.
+            let all = arm.subscriptions().await.unwrap_or_default();
+            let others = all.into_iter().filter(|id| !self.near.contains(id)).take(ELSEWHERE);
+            let lists = others.map(|id| async move { arm.identities_in(id).await });
+            let found = futures::future::join_all(lists).await;
+            found.into_iter().flatten().flatten().collect()
+        };
+        let found = self.elsewhere.get_or_init(search).await;
+        let Some(identity) = found.iter().find(|identity| identity.client_id == client) else {
+            return;
+        };
+        match &mut evidence.identities {
+            Observation::Present(list) => list.push(identity.clone()),
+            unseen @ (Observation::Absent | Observation::Unknown(_)) => {
+                *unseen = Observation::Present(vec![identity.clone()]);
+            }
+        }
+    }
+
+    /// Reads the assignments of the principal alone at each scope of a grant where the list of the
+    /// subscription is denied.
+    pub(super) async fn assignments(&self, evidence: &mut Evidence) {
+        let (Ok(arm), Some(identity)) = (&self.arm, resolve(evidence).identity) else { return };
+        let denied = |scope: &ArmId| {
+            let mut above =
+                evidence.assignments.looked.iter().filter(|(at, _)| scope.is_within(at));
+            above.all(|(_, how)| how.failure().is_some_and(|f| f.kind == FailureKind::Denied))
+        };
+        let grants = evidence.wanted.grants.iter().flatten();
+        let scopes: BTreeSet<ArmId> =
+            grants.map(|grant| grant.scope.clone()).filter(denied).collect();
+        for scope in scopes {
+            let tried = format!("list role assignments at {scope}");
+            let list = arm.assignments_at(&scope, Some(identity.principal_id)).await;
+            let how = answer(list, tried).map(|list| evidence.assignments.seen.extend(list));
+            evidence.assignments.looked.push((scope, how));
+        }
+    }
+
+    /// Reads whose issuers other clusters have, which only helps to say whose a credential names.
+    pub(super) async fn other_clusters(&self, evidence: &mut Evidence) {
+        let Ok(arm) = &self.arm else { return };
+        let read = async || {
+            let lists = self.near.iter().map(|subscription| arm.clusters_in(*subscription));
+            futures::future::join_all(lists).await.into_iter().flatten().flatten().collect()
+        };
         let own = evidence.asked.cluster_id.as_ref();
         let named = |cluster: &ObservedCluster| -> Option<(String, Issuer)> {
             (Some(&cluster.id) != own).then_some(())?;
             Some((cluster.id.name().to_owned(), cluster.issuer.clone()?))
         };
-        evidence.other_issuers = self.clusters.iter().filter_map(named).collect();
-        evidence.assignments = self.assignments.clone();
-        evidence.targets = self.targets.clone();
+        let clusters = self.clusters.get_or_init(read).await;
+        evidence.other_issuers = clusters.iter().filter_map(named).collect();
     }
 
-    /// Reads credentials of the identity in question, or of `all` that were listed. Whether
-    /// anything was added.
-    pub(super) async fn credentials(&self, evidence: &mut Evidence, all: bool) -> bool {
-        let Ok(arm) = &self.arm else { return false };
+    /// Reads credentials of the identity in question, or of `all` that were listed.
+    pub(super) async fn credentials(&self, evidence: &mut Evidence, all: bool) {
+        let Ok(arm) = &self.arm else { return };
         let mut ids: BTreeSet<ArmId> = BTreeSet::new();
         ids.extend(resolve(evidence).identity.map(|identity| identity.id));
         if let Some(wanted) = &evidence.wanted.identity
@@ -173,7 +260,6 @@ impl AzureRead {
             let listed = evidence.identities.present().map_or(&[][..], Vec::as_slice);
             ids.extend(listed.iter().take(SEARCHED).map(|identity| identity.id.clone()));
         }
-        let mut added = false;
         for id in ids {
             if evidence.credentials.contains_key(&id) {
                 continue;
@@ -192,8 +278,6 @@ impl AzureRead {
                 found
             };
             evidence.credentials.insert(id, found);
-            added = true;
         }
-        added
     }
 }

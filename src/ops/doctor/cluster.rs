@@ -1,34 +1,29 @@
 //! What is read of a cluster and of a namespace, once for all workloads in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
-use super::parse;
+use super::parse::{self, Details, NodePlace};
 use crate::{
     azure::Issuers,
     diagnose::evidence::{
-        Discovery, Event, NamespaceFacts, ProviderClass, Server, Template, Webhook,
+        Discovery, DryRun, Event, NamespaceFacts, ProviderClass, Server, Template, Webhook,
+        not_asked,
     },
-    kubernetes::{Client, KubeError},
+    kubernetes::{Client, KubeError, Within},
     model::{
-        AccountName, Issuer, Namespace, RemoteFailure,
-        snapshot::{Observation, ObservedAccount, ObservedPod, TemplateKind},
+        AccountName, ClusterName, Issuer, Namespace, RemoteFailure,
+        snapshot::{Observation, ObservedAccount, ObservedPod, ObservedTemplate, TemplateKind},
     },
+    observe::{NAMESPACES_ONE_BY_ONE, Reading},
 };
 
 /// An answer as an observation; not found is absence only where the caller knows it is.
 pub(super) fn seen<T>(result: Result<T, KubeError>, tried: impl Into<String>) -> Observation<T> {
     match result {
         Ok(value) => Observation::Present(value),
-        Err(error) => Observation::Unknown(error.failure(tried)),
-    }
-}
-
-fn maybe<T>(result: Result<Option<T>, KubeError>, tried: impl Into<String>) -> Observation<T> {
-    match result {
-        Ok(Some(value)) => Observation::Present(value),
-        Ok(None) => Observation::Absent,
         Err(error) => Observation::Unknown(error.failure(tried)),
     }
 }
@@ -40,28 +35,103 @@ pub(super) struct ClusterRead {
     pub(super) webhook: Observation<Webhook>,
 }
 
-/// One namespace.
+/// A dry run that stands for a namespace.
 #[derive(Debug, Clone)]
+pub(super) struct FirstDryRun {
+    pub(super) answer: Observation<DryRun>,
+    /// Whether the tenant in it is the webhook's own: the account named none.
+    pub(super) own_tenant: bool,
+}
+
+/// One namespace.
+#[derive(Debug)]
 pub(super) struct NamespaceRead {
     pub(super) namespace: Observation<NamespaceFacts>,
     pub(super) accounts: Observation<BTreeMap<AccountName, ObservedAccount>>,
     pub(super) templates: Observation<Vec<Template>>,
     pub(super) pods: Observation<Vec<ObservedPod>>,
-    pub(super) events: Vec<Event>,
-    pub(super) provider_classes: BTreeMap<String, ProviderClass>,
+    /// Warnings; read only for a workload that is not plainly well.
+    events: OnceCell<Vec<Event>>,
+    /// Read only where a template mounts one.
+    classes: OnceCell<BTreeMap<String, ProviderClass>>,
+    /// A dry run, of the account that came first.
+    pub(super) dry_run: OnceCell<FirstDryRun>,
 }
 
 impl NamespaceRead {
     /// A namespace of a cluster that cannot be reached.
     pub(super) fn unreachable(failure: &RemoteFailure) -> Self {
+        Self::new(
+            Observation::Unknown(failure.clone()),
+            Observation::Unknown(failure.clone()),
+            Observation::Unknown(failure.clone()),
+            Observation::Unknown(failure.clone()),
+        )
+    }
+
+    fn new(
+        namespace: Observation<NamespaceFacts>,
+        accounts: Observation<BTreeMap<AccountName, ObservedAccount>>,
+        templates: Observation<Vec<Template>>,
+        pods: Observation<Vec<ObservedPod>>,
+    ) -> Self {
         Self {
-            namespace: Observation::Unknown(failure.clone()),
-            accounts: Observation::Unknown(failure.clone()),
-            templates: Observation::Unknown(failure.clone()),
-            pods: Observation::Unknown(failure.clone()),
-            events: Vec::new(),
-            provider_classes: BTreeMap::new(),
+            namespace,
+            accounts,
+            templates,
+            pods,
+            events: OnceCell::new(),
+            classes: OnceCell::new(),
+            dry_run: OnceCell::new(),
         }
+    }
+
+    /// Warnings about what is in the namespace. Worth a look and no failure.
+    pub(super) async fn events(&self, client: &Client, namespace: &Namespace) -> &[Event] {
+        let read = async || {
+            let list = client.objects("v1", Some(namespace.as_str()), "events").await;
+            list.ok().flatten().iter().flatten().filter_map(parse::event).collect()
+        };
+        self.events.get_or_init(read).await
+    }
+
+    /// Reads what variables of Azure's libraries are taken from, where that is a `ConfigMap`.
+    pub(super) async fn resolve_references(
+        &self,
+        client: &Client,
+        namespace: &Namespace,
+        templates: &mut Observation<Vec<Template>>,
+    ) {
+        let Observation::Present(templates) = templates else { return };
+        for reference in templates.iter_mut().flat_map(|template| &mut template.references) {
+            if reference.kind != "ConfigMap" {
+                continue;
+            }
+            let place = Some(namespace.as_str());
+            let object = client.object("v1", place, "configmaps", &reference.name).await;
+            if let Ok(Some(object)) = object {
+                reference.value = object["data"][&reference.key].as_str().map(str::to_owned);
+            }
+        }
+    }
+
+    /// `SecretProviderClass` objects, where a template mounts one.
+    pub(super) async fn classes(
+        &self,
+        client: &Client,
+        namespace: &Namespace,
+    ) -> BTreeMap<String, ProviderClass> {
+        let templates = self.templates.present().map_or(&[][..], Vec::as_slice);
+        if templates.iter().all(|template| template.provider_classes.is_empty()) {
+            return BTreeMap::new();
+        }
+        let read = async || {
+            let version = "secrets-store.csi.x-k8s.io/v1";
+            let place = Some(namespace.as_str());
+            let list = client.objects(version, place, "secretproviderclasses").await;
+            list.ok().flatten().iter().flatten().filter_map(parse::provider_class).collect()
+        };
+        self.classes.get_or_init(read).await.clone()
     }
 }
 
@@ -123,94 +193,99 @@ pub(super) async fn discovery(issuers: &Issuers, issuer: &Issuer) -> Observation
     }
 }
 
-/// Reads a namespace. `also`: a Job or `ReplicaSet` that was asked about.
-pub(super) async fn namespace(
+/// Reads namespaces: each kind of object with one list where there are several.
+pub(super) async fn namespaces(
     client: &Client,
-    namespace: &Namespace,
-    also: Option<(TemplateKind, &str)>,
-) -> NamespaceRead {
-    let place = Some(namespace.as_str());
-    let (object, accounts, pods, templates, events, classes) = futures::join!(
-        client.object("v1", None, "namespaces", namespace.as_str()),
-        client.accounts(Some(namespace)),
-        client.pods(Some(namespace)),
-        templates(client, namespace, also),
-        client.objects("v1", place, "events"),
-        client.objects("secrets-store.csi.x-k8s.io/v1", place, "secretproviderclasses"),
+    cluster: &ClusterName,
+    namespaces: &BTreeSet<Namespace>,
+) -> BTreeMap<Namespace, NamespaceRead> {
+    let reading = Reading { client, cluster, namespaces };
+    let one = namespaces.len() == 1;
+    let (objects, accounts, templates, pods) = futures::join!(
+        reading.parts("namespaces", async |within| objects(client, within).await, one),
+        reading.parts("service accounts", async |within| client.accounts(within).await, one),
+        reading.parts(
+            "pod templates",
+            async |within| client.templates_with(within, parse::details).await,
+            one,
+        ),
+        reading.parts(
+            "pods",
+            async |within| client.pods(within).await,
+            namespaces.len() <= NAMESPACES_ONE_BY_ONE,
+        ),
     );
-    let object = maybe(object, format!("read namespace {namespace}"));
-    let accounts = seen(accounts, format!("list service accounts in {namespace}"));
-    let pods = seen(pods, format!("list pods in {namespace}"));
-    NamespaceRead {
-        namespace: object.map(|object| parse::namespace(&object)),
-        accounts: accounts.map(|mut all| all.remove(namespace).unwrap_or_default()),
-        templates,
-        pods: pods.map(|mut all| all.remove(namespace).unwrap_or_default()),
-        events: events.ok().flatten().iter().flatten().filter_map(parse::event).collect(),
-        provider_classes: classes
-            .ok()
-            .flatten()
-            .iter()
-            .flatten()
-            .filter_map(parse::provider_class)
-            .collect(),
-    }
+    let (mut objects, mut accounts, mut templates, mut pods) = (objects, accounts, templates, pods);
+    let read = |name: &Namespace| {
+        let object = match objects.remove(name).unwrap_or_else(not_asked) {
+            Observation::Present(Some(facts)) => Observation::Present(facts),
+            Observation::Present(None) | Observation::Absent => Observation::Absent,
+            Observation::Unknown(failure) => Observation::Unknown(failure),
+        };
+        let whole = |list: Vec<(ObservedTemplate, Details)>| {
+            list.into_iter().map(|(seen, details)| details.of(seen)).collect()
+        };
+        let read = NamespaceRead::new(
+            object,
+            accounts.remove(name).unwrap_or_else(not_asked),
+            templates.remove(name).unwrap_or_else(not_asked).map(whole),
+            pods.remove(name).unwrap_or_else(not_asked),
+        );
+        (name.clone(), read)
+    };
+    namespaces.iter().map(read).collect()
 }
 
-async fn templates(
+/// Namespaces with their labels; none where one is not there.
+async fn objects(
+    client: &Client,
+    within: Within<'_>,
+) -> Result<BTreeMap<Namespace, Option<NamespaceFacts>>, KubeError> {
+    if let Within::Namespace(name) = within {
+        let object = client.object("v1", None, "namespaces", name.as_str()).await?;
+        return Ok(BTreeMap::from([(name.clone(), object.as_ref().map(parse::namespace))]));
+    }
+    let list = client.objects("v1", None, "namespaces").await?.unwrap_or_default();
+    let named = |object: &Value| {
+        let name = object["metadata"]["name"].as_str()?;
+        Some((Namespace::from(name), Some(parse::namespace(object))))
+    };
+    Ok(list.iter().filter_map(named).collect())
+}
+
+/// Adds a Job or `ReplicaSet` that was asked about, which no list of templates holds.
+pub(super) async fn also(
     client: &Client,
     namespace: &Namespace,
-    also: Option<(TemplateKind, &str)>,
-) -> Observation<Vec<Template>> {
-    let tried = format!("list pod templates in {namespace}");
-    let read = match client.templates(Some(namespace)).await {
-        Ok(mut read) => read.remove(namespace).unwrap_or_default(),
-        Err(error) => return Observation::Unknown(error.failure(tried)),
+    (kind, name): (TemplateKind, &str),
+    templates: &mut Observation<Vec<Template>>,
+) {
+    let (version, plural) = match kind {
+        TemplateKind::Job => ("batch/v1", "jobs"),
+        TemplateKind::ReplicaSet => ("apps/v1", "replicasets"),
+        TemplateKind::Deployment
+        | TemplateKind::StatefulSet
+        | TemplateKind::DaemonSet
+        | TemplateKind::CronJob
+        | TemplateKind::Rollout
+        | TemplateKind::Pod => return,
     };
-    // Fields that only diagnosis looks at, in one list a kind that is there.
-    let mut objects: BTreeMap<(TemplateKind, String), Value> = BTreeMap::new();
-    let mut kinds: Vec<(TemplateKind, String)> =
-        read.iter().map(|t| (t.kind, t.api_version.clone())).collect();
-    kinds.sort();
-    kinds.dedup();
-    let place = Some(namespace.as_str());
-    for (kind, version) in kinds {
-        let plural = format!("{}s", kind.as_str());
-        let Ok(Some(list)) = client.objects(&version, place, &plural).await else { continue };
-        for object in list {
-            let Some(name) = object["metadata"]["name"].as_str() else { continue };
-            objects.insert((kind, name.to_owned()), object);
+    match client.object(version, Some(namespace.as_str()), plural, name).await {
+        Ok(object) => {
+            let read = object.and_then(|object| parse::template(kind, &object));
+            if let Observation::Present(all) = templates {
+                all.extend(read);
+            }
+        }
+        Err(error) => {
+            let tried = format!("read {} {namespace}/{name}", kind.as_str());
+            *templates = Observation::Unknown(error.failure(tried));
         }
     }
-    let mut found: Vec<Template> = read
-        .into_iter()
-        .map(|seen| {
-            let object = objects.get(&(seen.kind, seen.name.clone()));
-            parse::with_details(seen, object)
-        })
-        .collect();
-    if let Some((kind, name)) = also {
-        let (version, plural) = match kind {
-            TemplateKind::Job => ("batch/v1", "jobs"),
-            TemplateKind::ReplicaSet => ("apps/v1", "replicasets"),
-            TemplateKind::Deployment
-            | TemplateKind::StatefulSet
-            | TemplateKind::DaemonSet
-            | TemplateKind::CronJob
-            | TemplateKind::Rollout
-            | TemplateKind::Pod => return Observation::Present(found),
-        };
-        match client.object(version, place, plural, name).await {
-            Ok(object) => found.extend(object.and_then(|object| parse::template(kind, &object))),
-            Err(error) => return Observation::Unknown(error.failure(tried)),
-        }
-    }
-    Observation::Present(found)
 }
 
-/// The cluster's possible ARM ids, from a node; empty where no node may be read.
-pub(super) async fn arm_ids(client: &Client) -> Vec<String> {
+/// Where the cluster's nodes say that it is; none where no node may be read or none is of Azure.
+pub(super) async fn node_place(client: &Client) -> Option<NodePlace> {
     let nodes = client.objects("v1", None, "nodes").await.ok().flatten().unwrap_or_default();
-    let provider = |node: &Value| node["spec"]["providerID"].as_str().map(parse::cluster_ids);
-    nodes.iter().find_map(provider).unwrap_or_default()
+    nodes.iter().find_map(|node| parse::node_place(node["spec"]["providerID"].as_str()?))
 }

@@ -11,7 +11,7 @@ mod trial;
 pub(super) mod cluster_facts {
     pub(in crate::ops) use super::{
         cluster::webhook,
-        parse::{provider_class, with_details},
+        parse::{details, provider_class},
     };
 }
 
@@ -20,21 +20,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
-pub use self::question::{Object, Question, Questions, bare, object, of_file};
+pub use self::question::{Bare, Object, Question, Questions, bare, object, of_file};
 use self::{
     azure::AzureRead,
     cluster::{ClusterRead, NamespaceRead},
+    parse::NodePlace,
 };
 use crate::{
     azure::{Arm, Endpoints, Entra, Issuers, Prober, TransportError},
     diagnose::{
-        self, Diagnosis, Evidence, State, Verdict,
+        self, Diagnosis, Evidence, Verdict,
         evidence::{Wanted, not_asked},
     },
     execute::exit::ExitCode,
-    kubernetes::Client,
+    kubernetes::{Client, Connection},
     model::{
-        ArmId, Issuer, Namespace, RemoteFailure,
+        ArmId, ClusterName, FailureKind, Issuer, Namespace, RemoteFailure,
         desired::{DesiredState, Probe},
         snapshot::{Assignments, Observation, ObservedCluster},
     },
@@ -96,40 +97,28 @@ pub async fn doctor(
         endpoints: reach.endpoints,
     };
     let Questions { list, connections } = questions;
-    let connected = connections.into_iter().map(|(name, connection)| async move {
-        let client = connection.client().await;
-        let read = match &client {
-            Ok(client) => Some(cluster::cluster(client).await),
-            Err(_) => None,
-        };
-        (name, (client, read))
+    let connected = connections.into_iter().map(|(name, connection)| {
+        let here = list.iter().filter(|question| question.cluster() == name);
+        let namespaces = here.map(|question| question.asked.namespace.clone()).collect();
+        async move {
+            let place = Place::read(name.as_deref(), &connection, &namespaces).await;
+            (name, place)
+        }
     });
     let connected: BTreeMap<_, _> =
         futures::future::join_all(connected).await.into_iter().collect();
 
-    let mut namespaces: BTreeMap<(Option<String>, Namespace, Option<String>), NamespaceRead> =
-        BTreeMap::new();
     let mut records: BTreeMap<ArmId, Observation<ObservedCluster>> = BTreeMap::new();
-    let mut evidences = Vec::new();
+    let mut cases = Vec::new();
     for question in list {
-        let key = question.asked.cluster.as_ref().map(ToString::to_string);
-        let (client, read) = match connected.get(&key) {
-            Some((client, read)) => (client, read.as_ref()),
-            None => continue,
-        };
-        let also = question.also();
-        let place = (key, question.asked.namespace.clone(), also.map(|(_, name)| name.to_owned()));
-        if !namespaces.contains_key(&place) {
-            let found = match client {
-                Ok(client) => {
-                    Box::pin(cluster::namespace(client, &question.asked.namespace, also)).await
-                }
-                Err(failure) => NamespaceRead::unreachable(failure),
-            };
-            namespaces.insert(place.clone(), found);
+        let Some(place) = connected.get(&question.cluster()) else { continue };
+        let Some(namespace) = place.namespaces.get(&question.asked.namespace) else { continue };
+        let mut evidence = assemble(&question, place, namespace, options.now);
+        let client = place.client.as_ref().ok();
+        if let (Some(client), Some(also)) = (client, question.also()) {
+            let asked = &question.asked.namespace;
+            cluster::also(client, asked, also, &mut evidence.templates).await;
         }
-        let Some(in_namespace) = namespaces.get(&place) else { continue };
-        let mut evidence = assemble(&question, read, client, in_namespace, options.now);
         find_cluster(&clients, client, &mut evidence, &mut records).await;
         let mut probe = None;
         if let Some(desired) = desired {
@@ -138,33 +127,74 @@ pub async fn doctor(
         if let Some(named) = question.wanted {
             evidence.wanted.grants = named.grants.or(evidence.wanted.grants.take());
         }
-        evidences.push((evidence, client.as_ref().ok().cloned(), probe));
+        cases.push(Case { evidence, namespace, client, probe });
     }
-    let all: Vec<&Evidence> = evidences.iter().map(|(evidence, _, _)| evidence).collect();
+    let all: Vec<&Evidence> = cases.iter().map(|case| &case.evidence).collect();
     let shared = AzureRead::read(&clients.arm, &all).await;
     let documents = documents(&clients, &all).await;
-    let tried = evidences.into_iter().map(|(mut evidence, client, probe)| {
+    let examined = cases.into_iter().map(|mut case| {
         let (clients, shared, documents) = (&clients, &shared, &documents);
         async move {
-            shared.fill(&mut evidence);
-            if let Some(issuer) = issuer_of(&evidence) {
-                evidence.discovery = documents.get(&issuer).cloned().unwrap_or_else(not_asked);
+            shared.fill(&mut case.evidence);
+            if let Some(issuer) = issuer_of(&case.evidence) {
+                case.evidence.discovery = documents.get(&issuer).cloned().unwrap_or_else(not_asked);
             }
-            examine(clients, shared, evidence, client, probe, options).await
+            case.examine(clients, shared, options).await
         }
     });
-    Ok(stream::iter(tried).buffered(AT_ONCE).collect().await)
+    Ok(where_it_is(stream::iter(examined).buffered(AT_ONCE).collect().await))
+}
+
+/// One object asked about in several clusters is not missing from those where it never was.
+fn where_it_is(examined: Vec<Examined>) -> Vec<Examined> {
+    let (there, missing): (Vec<Examined>, Vec<Examined>) = examined.into_iter().partition(|one| {
+        let by_file = one.evidence.wanted.origin.is_some();
+        let first = one.diagnosis.headline().map(|(_, found)| found.code);
+        let gone = ["namespace-missing", "template-not-found", "pod-not-found", "account-missing"];
+        by_file || !first.is_some_and(|code| gone.contains(&code))
+    });
+    if there.is_empty() { missing } else { there }
+}
+
+/// One cluster as far as it could be reached.
+struct Place {
+    client: Result<Client, RemoteFailure>,
+    read: Option<ClusterRead>,
+    namespaces: BTreeMap<Namespace, NamespaceRead>,
+}
+
+impl Place {
+    async fn read(
+        name: Option<&str>,
+        connection: &Connection,
+        namespaces: &BTreeSet<Namespace>,
+    ) -> Self {
+        let client = match connection.client().await {
+            Ok(client) => client,
+            Err(failure) => {
+                let unreachable =
+                    |name: &Namespace| (name.clone(), NamespaceRead::unreachable(&failure));
+                let namespaces = namespaces.iter().map(unreachable).collect();
+                return Self { client: Err(failure), read: None, namespaces };
+            }
+        };
+        let name = ClusterName::from(name.unwrap_or_else(|| client.host()));
+        let (read, namespaces) = futures::join!(
+            cluster::cluster(&client),
+            cluster::namespaces(&client, &name, namespaces),
+        );
+        Self { client: Ok(client), read: Some(read), namespaces }
+    }
 }
 
 fn assemble(
     question: &Question,
-    read: Option<&ClusterRead>,
-    client: &Result<Client, RemoteFailure>,
+    place: &Place,
     namespace: &NamespaceRead,
     now: Timestamp,
 ) -> Evidence {
-    let unreachable = client.as_ref().err();
-    let failed = || unreachable.cloned();
+    let read = place.read.as_ref();
+    let failed = || place.client.as_ref().err().cloned();
     Evidence {
         now,
         asked: question.asked.clone(),
@@ -185,12 +215,11 @@ fn assemble(
         accounts: namespace.accounts.clone(),
         templates: namespace.templates.clone(),
         pods: namespace.pods.clone(),
-        events: namespace.events.clone(),
-        provider_classes: namespace.provider_classes.clone(),
+        events: Vec::new(),
+        provider_classes: BTreeMap::new(),
         identities: not_asked(),
         credentials: BTreeMap::new(),
         assignments: Assignments::default(),
-        gone_principals: Vec::new(),
         targets: BTreeMap::new(),
         token: not_asked(),
         exchange: not_asked(),
@@ -202,7 +231,7 @@ fn assemble(
 /// and whose issuer or host is the API server's.
 async fn find_cluster(
     clients: &Clients,
-    client: &Result<Client, RemoteFailure>,
+    client: Option<&Client>,
     evidence: &mut Evidence,
     records: &mut BTreeMap<ArmId, Observation<ObservedCluster>>,
 ) {
@@ -220,27 +249,44 @@ async fn find_cluster(
         evidence.cluster = records.get(&id).cloned().unwrap_or_else(not_asked);
         return;
     }
-    let Ok(client) = client else { return };
-    let candidates = cluster::arm_ids(client).await;
-    let server = evidence.server.present();
-    let host = server.map(|server| server.host.split(':').next().unwrap_or_default().to_owned());
-    let issuer = server.and_then(|server| server.issuer.present().cloned());
-    for candidate in candidates.into_iter().map(ArmId::new) {
-        let record = azure::cluster(arm, &candidate).await;
-        let ours = record.present().is_some_and(|record| {
-            let names = [record.fqdn.as_deref(), record.private_fqdn.as_deref()];
-            (issuer.is_some() && record.issuer == issuer)
-                || names.into_iter().flatten().any(|name| Some(name) == host.as_deref())
-        });
-        if ours {
-            evidence.asked.cluster_id = Some(candidate);
-            evidence.cluster = record;
-            return;
-        }
-        if record.failure().is_some() {
-            evidence.cluster = record;
+    let Some(client) = client else { return };
+    let found = match cluster::node_place(client).await {
+        Some(place) => named_by_nodes(arm, &place, evidence).await,
+        None => None,
+    };
+    if let Some(record) = found {
+        evidence.asked.cluster_id = Some(record.id.clone());
+        evidence.cluster = Observation::Present(record);
+        return;
+    }
+    let why = "no node that may be read leads to its resource in Azure";
+    let failure = RemoteFailure::new(FailureKind::NotReached, "find the cluster in Azure", why);
+    evidence.cluster = Observation::Unknown(failure.with_hint("name it with --cluster-id"));
+}
+
+/// The cluster that a node's place allows and that is the one that was talked to: by its name, or
+/// among all of the subscription.
+async fn named_by_nodes(
+    arm: &Arm,
+    place: &NodePlace,
+    evidence: &Evidence,
+) -> Option<ObservedCluster> {
+    let server = evidence.server.present()?;
+    let host = server.host.split(':').next().unwrap_or_default();
+    let ours = |record: &ObservedCluster| {
+        let names = [record.fqdn.as_deref(), record.private_fqdn.as_deref()];
+        let same_issuer =
+            record.issuer.as_ref().is_some_and(|issuer| server.issuer.present() == Some(issuer));
+        same_issuer || names.into_iter().flatten().any(|name| name.eq_ignore_ascii_case(host))
+    };
+    for candidate in &place.candidates {
+        if let Observation::Present(record) = azure::cluster(arm, candidate).await
+            && (ours(&record) || place.candidates.len() == 1)
+        {
+            return Some(record);
         }
     }
+    arm.clusters_in(place.subscription).await.ok()?.into_iter().find(ours)
 }
 
 /// The issuer whose documents are looked at: ARM's, else the API server's own.
@@ -254,9 +300,12 @@ async fn documents(
     clients: &Clients,
     all: &[&Evidence],
 ) -> BTreeMap<Issuer, Observation<diagnose::evidence::Discovery>> {
-    // Issuers of the sandbox are names that only its own Entra resolves.
-    let reachable = all.iter().filter(|_| !clients.endpoints.loopback_only);
-    let issuers: BTreeSet<Issuer> = reachable.filter_map(|evidence| issuer_of(evidence)).collect();
+    // The sandbox asks nobody but itself.
+    let reachable = |issuer: &Issuer| {
+        issuer.as_str().parse().is_ok_and(|url| clients.endpoints.may_reach(&url))
+    };
+    let issuers: BTreeSet<Issuer> =
+        all.iter().filter_map(|evidence| issuer_of(evidence)).filter(reachable).collect();
     let fetched = issuers.into_iter().map(|issuer| async {
         let found = cluster::discovery(&clients.issuers, &issuer).await;
         (issuer, found)
@@ -264,35 +313,50 @@ async fn documents(
     futures::future::join_all(fetched).await.into_iter().collect()
 }
 
-async fn examine(
-    clients: &Clients,
-    shared: &AzureRead,
-    mut evidence: Evidence,
-    client: Option<Client>,
+/// One question on its way to a diagnosis.
+struct Case<'a> {
+    evidence: Evidence,
+    namespace: &'a NamespaceRead,
+    client: Option<&'a Client>,
     probe: Option<Probe>,
-    options: Options,
-) -> Examined {
-    if let Some(client) = &client {
-        trial::dry_run(client, &mut evidence).await;
+}
+
+impl Case<'_> {
+    async fn examine(
+        mut self,
+        clients: &Clients,
+        shared: &AzureRead,
+        options: Options,
+    ) -> Examined {
+        if let Some(client) = self.client {
+            trial::dry_run(client, self.namespace, &mut self.evidence).await;
+            let asked = &self.evidence.asked.namespace;
+            let templates = &mut self.evidence.templates;
+            self.namespace.resolve_references(client, asked, templates).await;
+            self.evidence.provider_classes = self.namespace.classes(client, asked).await;
+        }
+        shared.find_identity(&mut self.evidence).await;
+        shared.credentials(&mut self.evidence, false).await;
+        if options.token
+            && let Some(client) = self.client
+        {
+            trial::token(clients, client, self.probe.as_ref(), &mut self.evidence).await;
+        }
+        shared.assignments(&mut self.evidence).await;
+        let diagnosis = diagnose::chain(&self.evidence);
+        if diagnosis.plainly_well() {
+            return Examined { evidence: self.evidence, diagnosis };
+        }
+        // Only what is not well is worth looking for what would explain it.
+        if let Some(client) = self.client {
+            let asked = &self.evidence.asked.namespace;
+            self.evidence.events = self.namespace.events(client, asked).await.to_vec();
+        }
+        shared.other_clusters(&mut self.evidence).await;
+        shared.credentials(&mut self.evidence, true).await;
+        let diagnosis = diagnose::chain(&self.evidence);
+        Examined { evidence: self.evidence, diagnosis }
     }
-    shared.credentials(&mut evidence, false).await;
-    if options.token
-        && let Some(client) = &client
-    {
-        trial::token(clients, client, probe.as_ref(), &mut evidence).await;
-    }
-    let diagnosis = diagnose::chain(&evidence);
-    // Only a broken chain is worth the search for an identity that would fit.
-    let search = diagnosis.links.iter().any(|checked| {
-        matches!(&checked.state, State::Broken(found)
-            if found.code.starts_with("credential-") || found.code.starts_with("client-id-")
-                || found.code.starts_with("annotation-"))
-    });
-    if search && shared.credentials(&mut evidence, true).await {
-        let diagnosis = diagnose::chain(&evidence);
-        return Examined { evidence, diagnosis };
-    }
-    Examined { evidence, diagnosis }
 }
 
 /// How `doctor` ends: 7 if a chain is broken, 6 if a link that matters could not be seen.

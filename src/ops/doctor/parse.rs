@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use crate::{
     diagnose::evidence::{
-        Event, NamespaceFacts, ProviderClass, Selector, Template, TokenClaims, WebhookConfiguration,
+        Event, NamespaceFacts, ProviderClass, Reference, Selector, Template, TokenClaims,
+        WebhookConfiguration,
     },
     kubernetes::IssuedToken,
     model::{
-        AccountName, Audience, names,
+        AccountName, ArmId, Audience, SubscriptionId, names,
         snapshot::{ObjectMeta, ObservedTemplate, Progress, Strategy, TemplateKind},
     },
 };
@@ -89,6 +90,9 @@ pub(super) fn event(object: &Value) -> Option<Event> {
         object: format!("{kind}/{}", text(&involved["name"])?),
         reason: text(&object["reason"]).unwrap_or_default(),
         message: text(&object["message"]).unwrap_or_default(),
+        last: ["lastTimestamp", "eventTime", "firstTimestamp"]
+            .iter()
+            .find_map(|time| object[*time].as_str()?.parse().ok()),
     })
 }
 
@@ -124,10 +128,52 @@ fn pod_part(kind: TemplateKind, object: &Value) -> &Value {
     }
 }
 
-/// What only diagnosis looks at, added to a template that was read.
-pub(in crate::ops) fn with_details(seen: ObservedTemplate, object: Option<&Value>) -> Template {
-    let none = Value::Null;
-    let spec = object.map_or(&none, |object| &pod_part(seen.kind, object)["spec"]);
+/// What only diagnosis looks at in a controller.
+#[derive(Debug, Default)]
+pub(in crate::ops) struct Details {
+    containers: Vec<String>,
+    host_network: bool,
+    os: Option<String>,
+    node_selector: BTreeMap<String, String>,
+    token_paths: Vec<String>,
+    projected: Vec<Audience>,
+    provider_classes: Vec<String>,
+    references: Vec<Reference>,
+    job_labels: BTreeMap<String, String>,
+}
+
+impl Details {
+    /// With the template that they belong to.
+    pub(in crate::ops) fn of(self, seen: ObservedTemplate) -> Template {
+        let Self {
+            containers,
+            host_network,
+            os,
+            node_selector,
+            token_paths,
+            projected,
+            provider_classes,
+            references,
+            job_labels,
+        } = self;
+        Template {
+            seen,
+            containers,
+            host_network,
+            os,
+            node_selector,
+            token_paths,
+            projected,
+            provider_classes,
+            references,
+            job_labels,
+        }
+    }
+}
+
+/// Reads them from a controller as the server sent it.
+pub(in crate::ops) fn details(kind: TemplateKind, object: &Value) -> Details {
+    let spec = &pod_part(kind, object)["spec"];
     let mut containers: Vec<&Value> = items(&spec["initContainers"]).iter().collect();
     containers.extend(items(&spec["containers"]));
     let volumes = items(&spec["volumes"]);
@@ -142,7 +188,7 @@ pub(in crate::ops) fn with_details(seen: ObservedTemplate, object: Option<&Value
     }
     token_paths.sort();
     token_paths.dedup();
-    Template {
+    Details {
         containers: containers.iter().filter_map(|container| text(&container["name"])).collect(),
         host_network: spec["hostNetwork"].as_bool().unwrap_or(false),
         os: text(&spec["os"]["name"]),
@@ -152,8 +198,44 @@ pub(in crate::ops) fn with_details(seen: ObservedTemplate, object: Option<&Value
         provider_classes: csi
             .filter_map(|v| text(&v["csi"]["volumeAttributes"]["secretProviderClass"]))
             .collect(),
-        seen,
+        references: containers.iter().flat_map(|container| references(container)).collect(),
+        job_labels: match kind {
+            TemplateKind::CronJob => part(&object["spec"]["jobTemplate"]["metadata"]["labels"]),
+            TemplateKind::Deployment
+            | TemplateKind::StatefulSet
+            | TemplateKind::DaemonSet
+            | TemplateKind::Rollout
+            | TemplateKind::ReplicaSet
+            | TemplateKind::Job
+            | TemplateKind::Pod => BTreeMap::new(),
+        },
     }
+}
+
+/// Azure's variables of a container whose values stand elsewhere.
+fn references(container: &Value) -> Vec<Reference> {
+    let of_azure = items(&container["env"]).iter().filter(|variable| {
+        variable["name"].as_str().is_some_and(|name| name.starts_with("AZURE_"))
+            && variable["valueFrom"].is_object()
+    });
+    let read = |variable: &Value| {
+        let from = &variable["valueFrom"];
+        let word = |value: &Value| text(value).unwrap_or_default();
+        let (kind, source) = match (&from["configMapKeyRef"], &from["secretKeyRef"]) {
+            (Value::Null, Value::Null) => ("field", &Value::Null),
+            (Value::Null, secret) => ("Secret", secret),
+            (map, _) => ("ConfigMap", map),
+        };
+        Reference {
+            container: word(&container["name"]),
+            variable: word(&variable["name"]),
+            kind: kind.to_owned(),
+            name: word(&source["name"]),
+            key: word(&source["key"]),
+            value: None,
+        }
+    };
+    of_azure.map(read).collect()
 }
 
 /// Paths below `/var/run/secrets/azure` in any text of a value.
@@ -208,10 +290,12 @@ pub(super) fn template(kind: TemplateKind, object: &Value) -> Option<Template> {
         labels: part(&pod["metadata"]["labels"]),
         annotations: part(&pod["metadata"]["annotations"]),
         literal_env,
+        host_network: false,
+        windows: false,
         strategy: Strategy::NextRun,
         progress: Progress::default(),
     };
-    Some(with_details(seen, Some(object)))
+    Some(details(kind, object).of(seen))
 }
 
 /// The claims of an issued token with the key that signed it. The token is not kept.
@@ -231,33 +315,35 @@ pub(super) fn claims(issued: &IssuedToken) -> TokenClaims {
     }
 }
 
-/// The ARM id of an AKS cluster from a node's provider id:
-/// `azure:///subscriptions/<s>/resourceGroups/MC_<group>_<cluster>_<region>/providers/…`. Only the
-/// default name of the node resource group tells; it is cut where the region begins, which leaves
-/// group and cluster undecided where both contain `_`.
-pub(super) fn cluster_ids(provider_id: &str) -> Vec<String> {
-    let Some(path) = provider_id.strip_prefix("azure://") else { return Vec::new() };
-    let mut words = path.split('/').filter(|word| !word.is_empty());
-    let subscription = words.by_ref().skip_while(|w| !w.eq_ignore_ascii_case("subscriptions"));
-    let Some(subscription) = subscription.map(str::to_owned).nth(1) else { return Vec::new() };
-    let group = words.by_ref().skip_while(|w| !w.eq_ignore_ascii_case("resourceGroups"));
-    let Some(group) = group.map(str::to_owned).nth(1) else { return Vec::new() };
-    let lower = group.to_lowercase();
-    if !lower.starts_with("mc_") {
-        return Vec::new();
-    }
-    let Some((middle, _region)) = group["MC_".len()..].rsplit_once('_') else { return Vec::new() };
-    middle
-        .match_indices('_')
-        .map(|(at, _)| {
-            format!(
-                "/subscriptions/{subscription}/resourceGroups/{}/providers/\
-                 Microsoft.ContainerService/managedClusters/{}",
-                &middle[..at],
-                &middle[at + 1..]
-            )
-        })
-        .collect()
+/// Where a node says that its cluster is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodePlace {
+    /// The subscription.
+    pub(super) subscription: SubscriptionId,
+    /// Ids that the name of the node resource group allows: `MC_<group>_<cluster>_<region>` leaves
+    /// open where the group ends if there is a `_` in it, and says nothing where it was chosen.
+    pub(super) candidates: Vec<ArmId>,
+}
+
+/// Reads a node's provider id:
+/// `azure:///subscriptions/<s>/resourceGroups/<node resource group>/providers/…`.
+pub(super) fn node_place(provider_id: &str) -> Option<NodePlace> {
+    let mut words = provider_id.strip_prefix("azure://")?.split('/').filter(|w| !w.is_empty());
+    let mut after = |key: &str| words.by_ref().skip_while(|w| !w.eq_ignore_ascii_case(key)).nth(1);
+    let subscription: SubscriptionId = after("subscriptions")?.parse().ok()?;
+    let group = after("resourceGroups")?;
+    let usual = group.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("mc_"));
+    let middle = usual.then(|| group[3..].rsplit_once('_')).flatten().map_or("", |(m, _)| m);
+    let candidate = |(at, _)| {
+        ArmId::new(format!(
+            "/subscriptions/{subscription}/resourceGroups/{}/providers/\
+             Microsoft.ContainerService/managedClusters/{}",
+            &middle[..at],
+            &middle[at + 1..]
+        ))
+    };
+    let candidates = middle.match_indices('_').map(candidate).collect();
+    Some(NodePlace { subscription, candidates })
 }
 
 #[cfg(test)]
@@ -268,16 +354,18 @@ mod tests {
 
     #[test]
     fn the_cluster_is_found_from_a_node() {
-        let id = "azure:///subscriptions/s1/resourceGroups/mc_rg-a_aks-b_westeurope/providers/Microsoft.Compute/virtualMachineScaleSets/x/virtualMachines/0";
-        assert_eq!(
-            cluster_ids(id),
-            [
-                "/subscriptions/s1/resourceGroups/rg-a/providers/Microsoft.ContainerService/managedClusters/aks-b"
-            ]
+        let subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813";
+        let id = format!(
+            "azure:///subscriptions/{subscription}/resourceGroups/mc_rg-a_aks-b_westeurope/providers/Microsoft.Compute/virtualMachineScaleSets/x/virtualMachines/0"
         );
-        let id = id.replace("rg-a_", "rg_x_");
-        assert_eq!(cluster_ids(&id).len(), 2);
-        assert!(cluster_ids("gce://p/z/n").is_empty() && cluster_ids("azure:///x").is_empty());
+        let place = node_place(&id).unwrap();
+        assert_eq!(place.subscription.to_string(), subscription);
+        assert_eq!(place.candidates.len(), 1);
+        assert!(place.candidates[0].as_str().ends_with("managedClusters/aks-b"));
+        assert_eq!(place.candidates[0].resource_group(), Some("rg-a"));
+        assert_eq!(node_place(&id.replace("rg-a_", "rg_x_")).unwrap().candidates.len(), 2);
+        assert!(node_place(&id.replace("mc_rg-a_", "own-")).unwrap().candidates.is_empty());
+        assert!(node_place("gce://p/z/n").is_none() && node_place("azure:///x").is_none());
     }
 
     #[test]

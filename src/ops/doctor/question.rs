@@ -12,6 +12,7 @@ use crate::{
     model::{
         AccountName, ArmId, ClusterName, Namespace,
         desired::{Access, DesiredState, Feature, ManagedBy, Probe, Role, RolloutMode},
+        roles::{self, BuiltIn},
         snapshot::TemplateKind,
     },
 };
@@ -66,6 +67,11 @@ pub fn object(text: &str) -> Option<Object> {
 }
 
 impl Question {
+    /// The connection it is asked through.
+    pub(super) fn cluster(&self) -> Option<String> {
+        self.asked.cluster.as_ref().map(ToString::to_string)
+    }
+
     /// A Job or `ReplicaSet` that only this question asks about.
     pub(super) fn also(&self) -> Option<(TemplateKind, &str)> {
         let (kind, name) = self.asked.object.as_deref()?.split_once('/')?;
@@ -132,21 +138,50 @@ pub fn of_file(
     Questions { list, connections }
 }
 
-/// One object of the cluster of a kubeconfig context, without a file. `target` and `role` say what
-/// the workload needs, where that is known.
-pub fn bare(
-    namespace: Namespace,
-    object: &Object,
-    kubeconfig: Option<PathBuf>,
-    context: Option<String>,
-    target: Option<ArmId>,
-) -> Questions {
+/// What the command line says is needed.
+fn needed(scope: ArmId, role: Option<&str>) -> Wanted {
+    let name = role.unwrap_or_default().to_owned();
+    let role = roles::by_name(&name).map(BuiltIn::id);
+    Wanted { grants: Some(vec![Grant { role, name, scope }]), ..Wanted::default() }
+}
+
+impl Questions {
+    /// The same questions about workloads that need this target; any role that opens its data if
+    /// none is named.
+    #[must_use]
+    pub fn needing(mut self, target: ArmId, role: Option<&str>) -> Self {
+        for question in &mut self.list {
+            question.wanted = Some(needed(target.clone(), role));
+        }
+        self
+    }
+}
+
+/// What the command line says where there is no file.
+#[derive(Debug, Clone, Default)]
+pub struct Bare {
+    /// The kubeconfig; the user's own if absent.
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context; the current one if absent.
+    pub context: Option<String>,
+    /// The cluster's ARM id; found by its nodes if absent.
+    pub cluster_id: Option<ArmId>,
+    /// The resource that the workload needs.
+    pub target: Option<ArmId>,
+    /// The role that it needs there; any that opens data if absent.
+    pub role: Option<String>,
+    /// Options that our own commands need again.
+    pub options: Vec<String>,
+}
+
+/// One object of the cluster of a kubeconfig context, without a file.
+pub fn bare(namespace: Namespace, object: &Object, said: Bare) -> Questions {
+    let Bare { kubeconfig, context, cluster_id, target, role, options } = said;
     let mut asked = asked(namespace, Some(object));
     asked.context.clone_from(&context);
-    let wanted = target.map(|scope| Wanted {
-        grants: Some(vec![Grant { role: None, name: String::new(), scope }]),
-        ..Wanted::default()
-    });
+    asked.cluster_id = cluster_id;
+    asked.options = options;
+    let wanted = target.map(|scope| needed(scope, role.as_deref()));
     let tried = "connect to the cluster";
     let connection = Connection::to(Connect::Kubeconfig { path: kubeconfig, context }, tried);
     Questions {

@@ -1,7 +1,11 @@
 //! What is tried: a dry run, a token, its exchange, a probe. Nothing is kept but claims and
 //! answers.
 
-use super::{Clients, parse};
+use super::{
+    Clients,
+    cluster::{FirstDryRun, NamespaceRead},
+    parse,
+};
 use crate::{
     azure::{ExchangeError, ProbeOutcome},
     diagnose::{
@@ -10,7 +14,10 @@ use crate::{
         resolve,
     },
     kubernetes::{Client, KubeError},
-    model::{FailureKind, RemoteFailure, Token, desired::Probe, snapshot::Observation},
+    model::{
+        AccountName, FailureKind, Namespace, RemoteFailure, Token, desired::Probe, names,
+        snapshot::Observation,
+    },
 };
 
 /// The lifetime that is asked for: the shortest that Kubernetes gives.
@@ -26,21 +33,54 @@ fn about_us(error: &KubeError) -> bool {
     }
 }
 
-/// Asks admission about a labelled pod of the account.
-pub(super) async fn dry_run(client: &Client, evidence: &mut Evidence) {
+/// Asks admission about a labelled pod of the account. What comes back injected proves the webhook
+/// for the whole namespace; any other answer may be about this account, so each asks for itself.
+pub(super) async fn dry_run(client: &Client, namespace: &NamespaceRead, evidence: &mut Evidence) {
     let resolved = resolve(evidence);
     if !resolved.exists {
         return;
     }
-    let namespace = evidence.asked.namespace.clone();
-    let answer = client.dry_run_pod(&namespace, &resolved.account, "widentity").await;
-    evidence.dry_run = match answer {
+    let annotations = evidence.accounts.present().and_then(|all| all.get(&resolved.account));
+    let own_tenant = annotations
+        .is_none_or(|account| !account.meta.annotations.contains_key(names::TENANT_ID_ANNOTATION));
+    let place = &evidence.asked.namespace;
+    let mut asked = false;
+    let first = namespace.dry_run.get_or_init(|| {
+        asked = true;
+        async {
+            let answer = ask_admission(client, place, &resolved.account).await;
+            FirstDryRun { answer, own_tenant }
+        }
+    });
+    let first = first.await;
+    evidence.dry_run = match &first.answer {
+        answer if asked => answer.clone(),
+        Observation::Present(DryRun::Admitted(injected)) if injected.present => {
+            let mut injected = injected.clone();
+            injected.client_ids.clear();
+            if !first.own_tenant {
+                injected.tenant_ids.clear();
+            }
+            Observation::Present(DryRun::Admitted(injected))
+        }
+        Observation::Present(_) | Observation::Absent | Observation::Unknown(_) => {
+            ask_admission(client, place, &resolved.account).await
+        }
+    };
+}
+
+async fn ask_admission(
+    client: &Client,
+    namespace: &Namespace,
+    account: &AccountName,
+) -> Observation<DryRun> {
+    match client.dry_run_pod(namespace, account, false, "widentity").await {
         Ok(injected) => Observation::Present(DryRun::Admitted(injected)),
         Err(error) if about_us(&error) => {
             Observation::Unknown(error.failure(format!("dry-run a pod in {namespace}")))
         }
         Err(error) => Observation::Present(DryRun::Denied(error.to_string())),
-    };
+    }
 }
 
 /// Asks for a token of the account, exchanges it, and probes with what comes back.

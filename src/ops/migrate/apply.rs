@@ -5,12 +5,21 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Overview, PutBack, Surveyed, rollback::put_back};
+use super::{
+    Objects, Overview, PutBack, Request, Surveyed,
+    rollback::{put_back, shelved},
+};
 use crate::{
-    execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions},
+    execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions, remote::Remote},
     kubernetes::Client,
-    migrate::{Phase, Workload, transition},
-    model::{Address, RemoteFailure, desired::DesiredState, names, pod_identity::Backup},
+    migrate::{
+        Phase, Survey, Workload,
+        transition::{self, OldLabel},
+    },
+    model::{
+        Address, Project, RemoteFailure, desired::DesiredState, names, pod_identity::Backup,
+        snapshot::Snapshot,
+    },
     observe::observe,
     ops::{Connected, Planned, Scope},
     plan::{self, Operation, PlanOptions},
@@ -60,24 +69,48 @@ pub async fn moves(
     connected: &Connected,
     config: &str,
     now: Timestamp,
+    old: OldLabel,
 ) -> Vec<Move> {
     let mut moves = Vec::new();
-    for (at, Surveyed { estate, survey }) in overview.clusters.iter().enumerate() {
-        let due: Vec<&Workload> =
-            survey.workloads.iter().filter(|w| transition::is_due(w)).collect();
-        if due.is_empty() || !survey.unseen.is_empty() {
+    for (at, read) in overview.clusters.iter().enumerate() {
+        let due = due(&read.survey, old);
+        if due.is_empty() {
             continue;
         }
-        let desired = transition::desired(base, &survey.cluster, &due);
+        let desired = transition::desired(base, &read.survey.cluster, &due);
         let snapshot = observe(&desired, &connected.arm, &connected.clusters, now).await;
-        let (mut plan, report) = plan::plan(&desired, &snapshot, PlanOptions::default());
-        transition::drop_old_labels(&mut plan, estate, &survey.cluster, &desired);
-        let backups =
-            due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
         let scope = Scope::of(&desired, config, overview.sandbox, now);
-        moves.push(Move { desired, planned: Planned { scope, plan, report }, backups, at });
+        let (planned, backups) = planned(read, &desired, &snapshot, scope, old);
+        moves.push(Move { desired, planned, backups, at });
     }
     moves
+}
+
+/// The workloads that a run takes on; none where anything could not be seen.
+pub fn due(survey: &Survey, old: OldLabel) -> Vec<&Workload> {
+    let all = survey.workloads.iter().filter(|_| survey.unseen.is_empty());
+    all.filter(|workload| transition::is_due(workload, old)).collect()
+}
+
+/// The plan that moves what is due in one cluster, and what is written down before. Pure.
+pub fn planned(
+    read: &Surveyed,
+    desired: &DesiredState,
+    snapshot: &Snapshot,
+    scope: Scope,
+    old: OldLabel,
+) -> (Planned, Vec<Backup>) {
+    let Surveyed { estate, survey } = read;
+    let (mut plan, mut report) = plan::plan(desired, snapshot, PlanOptions::default());
+    // Only what is due was asked for: what else bears our marks is no leftover.
+    report.left_over.clear();
+    if old == OldLabel::Drop {
+        transition::drop_old_labels(&mut plan, estate, &survey.cluster, desired);
+    }
+    let due = due(survey, old);
+    let backups =
+        due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
+    (Planned { scope, plan, report }, backups)
 }
 
 async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveError> {
@@ -97,31 +130,60 @@ async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveEr
 pub async fn apply(
     one: &Move,
     overview: &Overview,
+    request: Request<'_>,
     connected: &Connected,
     options: RunOptions,
     sink: &mut (dyn FnMut(&Event) + Send),
 ) -> Result<Moved, MoveError> {
     let read = &overview.clusters[one.at];
     let client = client(read, connected).await?;
+    let remotes = connected.remotes(&one.desired);
+    let Move { planned, backups, .. } = one;
+    let shelf = request.shelf;
+    for backup in backups {
+        shelf.put(&read.survey.cluster, backup).map_err(MoveError::Backup)?;
+    }
     let project = &overview.project;
+    let mut moved =
+        carry_out(planned, backups, read, project, (&client, &remotes), options, sink).await?;
+    for (name, how) in &mut moved.put_back {
+        if let Some(backup) = backup_of(name, backups, read) {
+            let was = std::mem::replace(how, PutBack::Done);
+            *how = shelved(was, read, backup, shelf);
+        }
+    }
+    Ok(moved)
+}
+
+/// What was written down of a workload, in this run or an earlier one.
+fn backup_of<'a>(name: &str, backups: &'a [Backup], read: &'a Surveyed) -> Option<&'a Backup> {
+    let mut all = backups.iter().chain(&read.estate.backups);
+    all.find(|b| format!("{}/{}", b.namespace, b.account) == name)
+}
+
+/// The same over connections that are there.
+pub async fn carry_out(
+    planned: &Planned,
+    backups: &[Backup],
+    read: &Surveyed,
+    project: &Project,
+    (client, remotes): (&dyn Objects, &dyn Remote),
+    options: RunOptions,
+    sink: &mut (dyn FnMut(&Event) + Send),
+) -> Result<Moved, MoveError> {
     let manager = names::field_manager(project);
-    for backup in &one.backups {
+    for backup in backups {
         client.write_backup(backup, &manager).await.map_err(|error| {
             let tried = format!("write the backup of {}/{}", backup.namespace, backup.account);
             MoveError::Backup(error.failure(tried))
         })?;
     }
-    let remotes = connected.remotes(&one.desired);
-    let report = execute::run(&one.planned.plan, &remotes, options, sink).await?;
+    let report = execute::run(&planned.plan, remotes, options, sink).await?;
     let mut back = Vec::new();
-    for name in failed(one, &report, read) {
-        let backup = one.backups.iter().find(|b| format!("{}/{}", b.namespace, b.account) == name);
-        let earlier = || {
-            let all = read.estate.backups.iter();
-            all.into_iter().find(|b| format!("{}/{}", b.namespace, b.account) == name)
-        };
-        if let Some(backup) = backup.or_else(earlier).filter(|backup| !backup.rolled_back) {
-            back.push((name, put_back(&client, read, backup, project).await));
+    for name in failed(planned, &report, read) {
+        let backup = backup_of(&name, backups, read);
+        if let Some(backup) = backup.filter(|backup| !backup.rolled_back) {
+            back.push((name, put_back(client, read, backup, project).await));
         }
     }
     Ok(Moved { report, put_back: back })
@@ -129,14 +191,14 @@ pub async fn apply(
 
 /// The workloads whose roll or whose pods failed, and those that an earlier run left with a failed
 /// rollout.
-fn failed(one: &Move, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
+fn failed(planned: &Planned, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
     let name = |address: &Address| match address {
         Address::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
         Address::Cluster(_) | Address::Identity(_) => None,
     };
     let mut found = BTreeSet::new();
     for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
-        let operation = one.planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
+        let operation = planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
         let pods = matches!(
             operation,
             Some(
@@ -153,7 +215,7 @@ fn failed(one: &Move, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
         let workload = read.survey.workloads.iter().find(|w| w.name() == name);
         workload.is_some_and(|w| w.phase == Phase::Switched)
     };
-    for finding in &one.planned.report.not_proved {
+    for finding in &planned.report.not_proved {
         if finding.code == "rollout-failed"
             && let Some(name) = name(&finding.address).filter(|name| switched(name))
         {

@@ -1,10 +1,20 @@
 //! `migrate`: off AAD Pod Identity, one workload at a time.
 
+mod add_on;
 pub mod apply;
 pub mod finish;
+pub mod objects;
 pub mod read;
+pub mod render;
 pub mod rollback;
+pub mod shelf;
+pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
+pub use objects::Objects;
 pub use read::{Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;
+pub use shelf::Shelf;
+
+// What the terminal hands in and gets back.
+pub use crate::migrate::{Workload, removal::Removal, transition::OldLabel};

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::Connected;
+use super::{super::Connected, Shelf};
 use crate::{
     azure::Arm,
     migrate::{self, Survey, Verdict, matching, survey::Given},
     model::{
         ArmId, FailureKind, Project, RemoteFailure,
         desired::{Access, DesiredCluster, DesiredState, Feature},
-        pod_identity::{AzureIdentityState, Estate},
+        pod_identity::{AzureIdentityState, Backup, Estate},
     },
 };
 
@@ -31,6 +31,8 @@ pub struct Request<'a> {
     pub now: Timestamp,
     /// How long proved pods must have run.
     pub soak: SignedDuration,
+    /// Backups beside those in the clusters.
+    pub shelf: &'a dyn Shelf,
 }
 
 /// One cluster, read and judged.
@@ -88,12 +90,24 @@ impl Overview {
 pub async fn overview(request: Request<'_>, connected: &Connected) -> Overview {
     let desired = request.desired;
     let reachable = desired.clusters.values().filter(|c| c.access != Access::None);
-    let clusters = join_all(reachable.map(|cluster| one(request, cluster, connected))).await;
+    let clusters = join_all(reachable.map(|cluster| surveyed(request, cluster, connected))).await;
     Overview { project: desired.project.clone(), sandbox: request.sandbox, clusters }
 }
 
-async fn one(request: Request<'_>, cluster: &DesiredCluster, connected: &Connected) -> Surveyed {
-    let estate = read(cluster, connected).await;
+/// Reads and judges one cluster.
+pub(super) async fn surveyed(
+    request: Request<'_>,
+    cluster: &DesiredCluster,
+    connected: &Connected,
+) -> Surveyed {
+    let mut estate = read(cluster, connected).await;
+    for backup in request.shelf.of(&cluster.name) {
+        let same = |b: &Backup| (&b.namespace, &b.account) == (&backup.namespace, &backup.account);
+        if !estate.backups.iter().any(same) {
+            estate.backups.push(backup);
+        }
+    }
+    estate.azure = identities(&connected.arm, &estate).await;
     let desired = request.desired;
     let here: Vec<_> = desired
         .workloads
@@ -147,7 +161,6 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
         )),
         Err(error) => estate.unseen.push(error.failure(format!("read cluster {name}"))),
     }
-    estate.azure = identities(&connected.arm, &estate).await;
     estate
 }
 

@@ -1,10 +1,14 @@
 //! `migrate rollback W`, and the same after a failed proof: exactly the fields that widentity
 //! changed get back what they were, where they still hold our values.
 
-use super::{super::Connected, Surveyed};
+use serde_json::Value;
+
+use super::{super::Connected, Objects, Request, Shelf, Surveyed};
+pub use crate::migrate::rollback::{doubts, left};
 use crate::{
-    kubernetes::{Client, KubeError, Place},
-    model::{FailureKind, Project, RemoteFailure, names, pod_identity::Backup},
+    kubernetes::{KubeError, Place},
+    migrate::rollback,
+    model::{FailureKind, Namespace, Project, RemoteFailure, names, pod_identity::Backup},
 };
 
 /// How putting one workload back went.
@@ -20,7 +24,7 @@ pub enum PutBack {
 
 /// Puts one workload back as its backup says: templates first, for they decide what answers.
 pub async fn put_back(
-    client: &Client,
+    client: &dyn Objects,
     read: &Surveyed,
     backup: &Backup,
     project: &Project,
@@ -36,16 +40,23 @@ pub async fn put_back(
 }
 
 async fn attempt(
-    client: &Client,
+    client: &dyn Objects,
     read: &Surveyed,
     backup: &Backup,
     project: &Project,
 ) -> Result<Vec<String>, KubeError> {
     let manager = names::field_manager(project);
-    let mut hindrances = Vec::new();
+    let mut hindrances = rollback::obstacles(&read.estate, backup);
+    if !hindrances.is_empty() {
+        return Ok(hindrances);
+    }
     // What answers for the old label comes back before the label does.
     for object in backup.removed.iter().rev() {
         client.make_again(object, &manager).await?;
+        hindrances.extend(other_spec(client, object).await?);
+    }
+    if !hindrances.is_empty() {
+        return Ok(hindrances);
     }
     for kept in &backup.templates {
         let found =
@@ -67,19 +78,12 @@ async fn attempt(
             name: &template.name,
             uid: &template.uid,
         };
-        let found = client.restore_template(at, &kept.labels, &kept.annotations, &manager).await?;
+        let found = client.restore_template(at, kept, &manager).await?;
         hindrances.extend(found.into_iter().map(|what| format!("{}: {what}", kept.key)));
     }
     // An account that pods still use by the new path keeps its annotations.
     if hindrances.is_empty() {
-        let found = client
-            .restore_account(
-                &backup.namespace,
-                backup.account.as_str(),
-                &backup.annotations,
-                &manager,
-            )
-            .await?;
+        let found = client.restore_account(backup, &manager).await?;
         hindrances.extend(found.into_iter().map(|what| format!("service account: {what}")));
     }
     if hindrances.is_empty() {
@@ -89,11 +93,26 @@ async fn attempt(
     Ok(hindrances)
 }
 
+/// Says so where another object has the place of one that was removed.
+async fn other_spec(client: &dyn Objects, object: &Value) -> Result<Option<String>, KubeError> {
+    let meta = &object["metadata"];
+    let text = |key: &str| meta[key].as_str().unwrap_or_default();
+    let (namespace, name) = (Namespace::from(text("namespace")), text("name"));
+    let now = if object["kind"] == "AzureIdentity" {
+        client.pod_identity(&namespace, name).await?
+    } else {
+        client.pod_identity_binding(&namespace, name).await?
+    };
+    let same = now.is_some_and(|now| now["spec"] == object["spec"]);
+    let kind = object["kind"].as_str().unwrap_or_default();
+    Ok((!same).then(|| format!("{kind} {namespace}/{name} was made again with another spec")))
+}
+
 /// The same for one workload that somebody named.
 pub async fn undo(
     read: &Surveyed,
     backup: &Backup,
-    project: &Project,
+    request: Request<'_>,
     connected: &Connected,
 ) -> PutBack {
     let Some(connection) = connected.clusters.get(&read.survey.cluster) else {
@@ -104,7 +123,27 @@ pub async fn undo(
         ));
     };
     match connection.client().await {
-        Ok(client) => put_back(&client, read, backup, project).await,
+        Ok(client) => {
+            let how = put_back(&client, read, backup, &request.desired.project).await;
+            shelved(how, read, backup, request.shelf)
+        }
+        Err(failure) => PutBack::Failed(failure),
+    }
+}
+
+/// Notes beside the cluster, too, that a workload was put back.
+pub(super) fn shelved(
+    how: PutBack,
+    read: &Surveyed,
+    backup: &Backup,
+    shelf: &dyn Shelf,
+) -> PutBack {
+    if how != PutBack::Done {
+        return how;
+    }
+    let done = Backup { rolled_back: true, ..backup.clone() };
+    match shelf.put(&read.survey.cluster, &done) {
+        Ok(()) => PutBack::Done,
         Err(failure) => PutBack::Failed(failure),
     }
 }

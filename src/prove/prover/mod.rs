@@ -1,24 +1,29 @@
 //! The proof itself: ask, wait for what may be on its way, name the cause of what is not.
 
+mod probe;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     IssuedToken, Method, Proof, ResolvedClaim, TokenSource,
-    cause::{Match, compare},
-    retry::{LIMIT, Outlook, outlook, pause},
+    cause::{Match, compare, of_code},
+    job::{Circumstances, PodHost, prove_by_pod},
+    pod::Order,
+    retry::{After, Age, LIMIT, Outlook, Steady, Window, outlook, pause},
 };
 use crate::{
     azure::{
         Arm, Entra, ExchangeError, Exchanged, Jitter, ProbeOutcome, Prober, Sleep, TransportError,
     },
     model::{
-        FailureKind, PrincipalId, RemoteFailure, Token, desired::Probe,
+        FailureKind, PrincipalId, Project, RemoteFailure, Token, desired::Probe,
         snapshot::ObservedCredential,
     },
 };
@@ -30,6 +35,36 @@ const BELIEVE_AFTER: u32 = 2;
 
 /// The code of a proof that met the API server of another cluster.
 pub const CONTEXT_MISMATCH: &str = "cluster-context-mismatch";
+/// The code of a proof to which Entra gave no answer.
+pub const ENTRA_UNREACHABLE: &str = "entra-unreachable";
+
+/// On what terms a proof is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// A data-plane request with the identity's token.
+    pub probe: Option<&'a Probe>,
+    /// How old the credential is.
+    pub age: Age,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
+    /// Until when may be asked; never later than [`LIMIT`] from now.
+    pub deadline: Instant,
+}
+
+/// What a pod that proves is made of, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct PodTerms<'a> {
+    /// The owner mark.
+    pub project: &'a Project,
+    /// What the pod runs.
+    pub image: &'a str,
+    /// Over how long Entra's answers must lie.
+    pub window: Window,
+    /// The wall time.
+    pub now: Timestamp,
+    /// Until when the pod is waited for.
+    pub deadline: Instant,
+}
 
 /// Makes proofs. Clones share connections.
 #[derive(Clone)]
@@ -141,9 +176,9 @@ impl Prover {
         Self { sleep, ..self.clone() }
     }
 
-    /// Proves a claim, asking Entra again until it is proved, until it cannot be, or for five
-    /// minutes, or until `deadline`. `progress` hears what every wait is for, as a fragment after
-    /// "waiting for".
+    /// Proves a claim, asking Entra again until it is proved, until it cannot be, for five minutes,
+    /// or until the deadline. `progress` hears what every wait is for, as a fragment after "waiting
+    /// for".
     ///
     /// A failure names the first cause: another issuer than ARM's record (code
     /// [`CONTEXT_MISMATCH`]), a credential that differs or is missing, an identity that answers as
@@ -152,14 +187,33 @@ impl Prover {
         &self,
         source: &K,
         claim: &ResolvedClaim,
-        probe: Option<&Probe>,
+        terms: Terms<'_>,
         progress: &mut (dyn FnMut(String) + Send + Sync),
-        deadline: Instant,
     ) -> Result<Proof, RemoteFailure> {
+        let Terms { probe, age, window, deadline } = terms;
         let began = Instant::now();
         let world = Real { prover: self, source, claim, began, slept: Mutex::default() };
         let deadline = deadline.saturating_duration_since(began).min(LIMIT);
-        Attempt { world: &world, claim, jitter: &self.jitter, deadline, progress }.run(probe).await
+        let steady = Steady::new(age, window);
+        let jitter = &self.jitter;
+        Attempt { world: &world, claim, jitter, deadline, steady, progress }.run(probe).await
+    }
+
+    /// Proves a claim by a pod that runs as the account, and removes the pod whatever happens, also
+    /// when `stop` comes first.
+    pub async fn prove_by_pod<H: PodHost>(
+        &self,
+        host: &H,
+        claim: &ResolvedClaim,
+        terms: PodTerms<'_>,
+        progress: &mut (dyn FnMut(String) + Send + Sync),
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Proof, RemoteFailure> {
+        let PodTerms { project, image, window, now, deadline } = terms;
+        let scope = &self.arm.endpoints().arm_scope;
+        let order = Order { claim, project, image, scope, window };
+        let number = self.jitter.number();
+        prove_by_pod(host, &order, Circumstances { now, number, deadline, progress }, stop).await
     }
 }
 
@@ -169,6 +223,7 @@ struct Attempt<'a, W> {
     jitter: &'a Jitter,
     /// On the world's clock.
     deadline: Duration,
+    steady: Steady,
     progress: &'a mut (dyn FnMut(String) + Send + Sync),
 }
 
@@ -191,12 +246,19 @@ impl<W: World> Attempt<'_, W> {
         match error {
             ExchangeError::Refused(refusal) => {
                 failure.status = Some(refusal.status);
+                failure.kind = kind_of(refusal.status);
                 failure.code = refusal.codes.first().map(|code| format!("AADSTS{code}"));
                 failure.correlation_id =
                     refusal.correlation_id.clone().or_else(|| refusal.trace_id.clone());
             }
-            ExchangeError::Unreachable { .. } => failure.kind = FailureKind::Unreachable,
-            ExchangeError::Body { status } => failure.status = Some(*status),
+            ExchangeError::Unreachable { .. } => {
+                failure.kind = FailureKind::Unreachable;
+                failure.code = Some(ENTRA_UNREACHABLE.to_owned());
+            }
+            ExchangeError::Body { status } => {
+                failure.status = Some(*status);
+                failure.kind = kind_of(*status);
+            }
         }
         let client = self.claim.client;
         failure.with_hint(match failure_code(error) {
@@ -211,7 +273,7 @@ impl<W: World> Attempt<'_, W> {
         let scope = self.world.arm_scope();
         let mut attempts = 0;
         let mut clock_tried = false;
-        let exchanged = loop {
+        let oid = loop {
             attempts += 1;
             // Entra refuses a token in its last moments; a new one costs little.
             if attempts > 1 && self.since(began) > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2)
@@ -219,12 +281,23 @@ impl<W: World> Attempt<'_, W> {
                 issued = self.issue().await?;
             }
             let error = match self.world.exchange(&issued.token, &scope).await {
-                Ok(exchanged) => break exchanged,
+                Ok(exchanged) => {
+                    let oid = self
+                        .check(&exchanged)
+                        .map_err(|message| self.not_proved(message).with_hint("widentity plan"))?;
+                    let After::Again(pause) = self.steady.answered(self.world.now()) else {
+                        break oid;
+                    };
+                    self.again(pause, attempts).await?;
+                    // Entra may remember its answer to the token before.
+                    issued = self.issue().await?;
+                    continue;
+                }
                 Err(error) => error,
             };
             let what = match outlook(&error) {
                 Outlook::Final => {
-                    let cause = self.cause(&issued).await;
+                    let cause = self.cause(&issued, &error).await;
                     return Err(self.refused(&error, cause.as_deref()));
                 }
                 Outlook::Clock if clock_tried => {
@@ -237,18 +310,10 @@ impl<W: World> Attempt<'_, W> {
                     "a token that is valid by Entra's clock".to_owned()
                 }
                 Outlook::Transient => "Entra to answer".to_owned(),
-                Outlook::MayPropagate => match self.compared(&issued).await {
-                    Ok(Some(Match::Fits { name })) => {
-                        format!("Entra to know federated credential {name}")
-                    }
-                    Ok(Some(Match::Misses(miss))) if attempts >= BELIEVE_AFTER => {
-                        return Err(self.refused(&error, Some(&miss.to_string())));
-                    }
-                    Ok(None) if attempts >= BELIEVE_AFTER => {
-                        return Err(self.refused(&error, Some("the identity does not exist")));
-                    }
-                    Ok(_) | Err(_) => "Entra to know the federated credential".to_owned(),
-                },
+                Outlook::MayPropagate => {
+                    self.steady.refused(self.world.now());
+                    self.still_on_its_way(&issued, &error, attempts).await?
+                }
             };
             let pause = pause(attempts, retry_after(&error), self.jitter);
             if !self.wait(pause, what).await {
@@ -262,25 +327,64 @@ impl<W: World> Attempt<'_, W> {
                         format!("still refused after {attempts} tries in {seconds} s")
                     }
                 };
+                let code = failure_code(&error).unwrap_or_default();
+                let cause = of_code(code, self.claim.tenant, &scope).unwrap_or(cause);
                 return Err(self.refused(&error, Some(&cause)));
             }
         };
-        let oid = self
-            .check(&exchanged)
-            .map_err(|message| self.not_proved(message).with_hint("widentity plan"))?;
-        if let Some(probe) = probe {
-            self.probe(probe, &issued).await?;
-        }
+        let probe = match probe {
+            Some(probe) => Some(self.probe(probe, &issued).await?),
+            None => None,
+        };
         Ok(Proof {
             iss: issued.iss,
             sub: issued.sub,
             aud: self.claim.audience.clone(),
             oid,
             attempts,
+            answers: self.steady.answers(),
             elapsed: self.since(began),
             method: Method::Token,
-            probed: probe.is_some(),
+            probe,
         })
+    }
+
+    /// What is waited for after a refusal that a credential just written explains; an error where
+    /// the list of credentials says that nothing is on its way.
+    async fn still_on_its_way(
+        &self,
+        issued: &IssuedToken,
+        error: &ExchangeError,
+        attempts: u32,
+    ) -> Result<String, RemoteFailure> {
+        match self.compared(issued).await {
+            Ok(Some(Match::Fits { name })) => {
+                Ok(format!("Entra to know federated credential {name}"))
+            }
+            Ok(Some(Match::Misses(miss))) if attempts >= BELIEVE_AFTER => {
+                Err(self.refused(error, Some(&miss.to_string())))
+            }
+            Ok(None) if attempts >= BELIEVE_AFTER => {
+                Err(self.refused(error, Some("the identity does not exist")))
+            }
+            Ok(_) | Err(_) => Ok("Entra to know the federated credential".to_owned()),
+        }
+    }
+
+    /// Waits until Entra is to be asked for another answer of the row.
+    async fn again(&mut self, pause: Duration, attempts: u32) -> Result<(), RemoteFailure> {
+        if pause.is_zero() {
+            return Ok(());
+        }
+        let answers = self.steady.answers();
+        if self.wait(pause, "Entra to answer the same again".to_owned()).await {
+            return Ok(());
+        }
+        let message = format!(
+            "Entra answered {answers} of {attempts} tries, and the time is over before it could be \
+             seen to do so steadily"
+        );
+        Err(self.not_proved(message).with_hint("widentity verify"))
     }
 
     /// Requests the account's token and checks what it says before anybody else sees it.
@@ -313,8 +417,13 @@ impl<W: World> Attempt<'_, W> {
         Ok(list.map(|list| compare(&issued.iss, &issued.sub, audience, &list)))
     }
 
-    /// The first link that does not fit, where the list can be read and says so.
-    async fn cause(&self, issued: &IssuedToken) -> Option<String> {
+    /// The first link that does not fit: as the code says, or the list where it can be read.
+    async fn cause(&self, issued: &IssuedToken, error: &ExchangeError) -> Option<String> {
+        let code = failure_code(error).unwrap_or_default();
+        let said = of_code(code, self.claim.tenant, &self.world.arm_scope());
+        if said.is_some() {
+            return said;
+        }
         match self.compared(issued).await {
             Ok(Some(Match::Misses(miss))) => Some(miss.to_string()),
             Ok(None) => Some("the identity does not exist".to_owned()),
@@ -351,51 +460,11 @@ impl<W: World> Attempt<'_, W> {
             None => Err("Entra's token does not say which principal it is for".to_owned()),
         }
     }
+}
 
-    async fn probe(&mut self, probe: &Probe, issued: &IssuedToken) -> Result<(), RemoteFailure> {
-        let scope = self.world.probe_scope(probe);
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            // Each time with a new token: some services read memberships out of it.
-            let outcome = match self.world.exchange(&issued.token, &scope).await {
-                Ok(exchanged) => self.world.probe(probe, &exchanged.token).await,
-                Err(error) if outlook(&error) == Outlook::Transient => {
-                    ProbeOutcome::Unreachable { message: error.to_string() }
-                }
-                Err(error) => return Err(self.refused(&error, None)),
-            };
-            let (what, failure) = match outcome {
-                ProbeOutcome::Passed => return Ok(()),
-                ProbeOutcome::Denied { status, message } => {
-                    let text = format!("{} refuses the identity: {message}", probe.url);
-                    let mut failure = self
-                        .not_proved(text)
-                        .with_hint("check the role and its scope; changes take up to 10 minutes");
-                    failure.status = Some(status);
-                    ("the role to take effect".to_owned(), failure)
-                }
-                ProbeOutcome::Unreachable { message } => {
-                    let text = format!("{} is unreachable from here: {message}", probe.url);
-                    let mut failure = self
-                        .not_proved(text)
-                        .with_hint("run where the private endpoint is reachable, or drop `probe`");
-                    failure.kind = FailureKind::Unreachable;
-                    if attempt >= 3 {
-                        return Err(failure);
-                    }
-                    (format!("{} to answer", probe.url), failure)
-                }
-                ProbeOutcome::Unusable { message } => {
-                    return Err(self.not_proved(format!("probe of {}: {message}", probe.url)));
-                }
-            };
-            let pause = pause(attempt, None, self.jitter);
-            if !self.wait(pause, what).await {
-                return Err(failure);
-            }
-        }
-    }
+/// A server that has no time or is broken has refused nothing.
+fn kind_of(status: u16) -> FailureKind {
+    if status == 429 || status >= 500 { FailureKind::Unavailable } else { FailureKind::NotProved }
 }
 
 fn failure_code(error: &ExchangeError) -> Option<u32> {

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, fmt::Debug, str::FromStr};
 
 use super::*;
+use crate::prove::Probed;
 use crate::{
     azure::Refusal,
     model::{ArmId, Audience, Issuer, Origin, TenantId, desired::ProbeKind},
@@ -24,6 +25,7 @@ fn claim() -> ResolvedClaim {
         tenant: guid(1),
         issuer: ISSUER.into(),
         audience: Audience::default(),
+        grants: vec!["Key Vault Secrets User on /subscriptions/s/vault".into()],
     }
 }
 
@@ -138,6 +140,10 @@ struct Ran {
 }
 
 async fn run_with(script: &Script, probe: Option<&Probe>) -> Ran {
+    run_at(script, probe, Age::AtLeast(Duration::ZERO)).await
+}
+
+async fn run_at(script: &Script, probe: Option<&Probe>, age: Age) -> Ran {
     let claim = claim();
     let mut waits = Vec::new();
     let mut progress = |what: String| waits.push(what);
@@ -146,6 +152,7 @@ async fn run_with(script: &Script, probe: Option<&Probe>) -> Ran {
         claim: &claim,
         jitter: &Jitter::seeded(1),
         deadline: LIMIT,
+        steady: Steady::new(age, Window::Observed),
         progress: &mut progress,
     };
     let result = attempt.run(probe).await;
@@ -168,16 +175,50 @@ fn probe() -> Probe {
 async fn a_good_chain_is_proved_at_once() {
     let ran = run(&Script::new([answered(2)])).await;
     let proof = ran.result.unwrap();
-    assert_eq!((proof.attempts, proof.oid, proof.probed), (1, guid(2), false));
+    assert_eq!((proof.attempts, proof.oid, proof.probe), (1, guid(2), None));
     assert_eq!((ran.seconds, ran.waits.len()), (0, 0));
 }
 
 #[tokio::test]
 async fn propagation_is_waited_for_by_asking_again() {
     let ran = run(&Script::new([refused(70_025), refused(700_211), answered(2)])).await;
-    assert_eq!(ran.result.unwrap().attempts, 3);
-    assert_eq!(ran.waits, vec!["Entra to know federated credential wi-x"; 2]);
-    assert!((4..=10).contains(&ran.seconds), "{}", ran.seconds);
+    let proof = ran.result.unwrap();
+    assert_eq!((proof.attempts, proof.answers), (5, 3));
+    assert_eq!(ran.waits[..2], ["Entra to know federated credential wi-x"; 2]);
+    assert_eq!(ran.waits[2..], ["Entra to answer the same again"; 2]);
+    // As long again as it was refused: 2 and 3 s with their spread, twice.
+    assert!((10..=20).contains(&ran.seconds), "{}", ran.seconds);
+}
+
+#[tokio::test]
+async fn one_answer_of_many_servers_does_not_count() {
+    let answers = [refused(700_213), answered(2), refused(700_213), answered(2)];
+    let ran = run(&Script::new(answers)).await;
+    let proof = ran.result.unwrap();
+    assert_eq!((proof.attempts, proof.answers), (6, 3));
+}
+
+#[tokio::test]
+async fn what_was_just_written_is_asked_three_times_and_not_waited_for() {
+    let ran = run_at(&Script::new([answered(2)]), None, Age::Written).await;
+    let proof = ran.result.unwrap();
+    assert_eq!((proof.attempts, proof.answers, ran.seconds), (3, 3, 0));
+}
+
+#[tokio::test]
+async fn an_answer_too_late_to_be_repeated_is_not_enough() {
+    let mut late = 0;
+    // Which number of refusals ends just before the deadline depends on the spread of pauses.
+    for refusals in 15..30 {
+        let refused = std::iter::repeat_with(|| refused(700_213)).take(refusals);
+        let ran = run(&Script::new(refused.chain([answered(2)]))).await;
+        assert!(ran.seconds <= LIMIT.as_secs(), "{}", ran.seconds);
+        if let Err(failure) = ran.result {
+            assert_eq!(failure.kind, FailureKind::NotProved);
+            late += usize::from(failure.message.contains("steadily"));
+        }
+    }
+    assert!(late > 0);
 }
 
 #[tokio::test]
@@ -210,7 +251,7 @@ async fn an_unreadable_list_does_not_end_the_waiting() {
     let mut script =
         Script::new([refused(700_213), refused(700_213), refused(700_213), answered(2)]);
     script.credentials = Err(RemoteFailure::new(FailureKind::Denied, "list", "403"));
-    assert_eq!(run(&script).await.result.unwrap().attempts, 4);
+    assert_eq!(run(&script).await.result.unwrap().attempts, 6);
 }
 
 #[tokio::test]
@@ -228,6 +269,22 @@ async fn an_identity_that_answers_as_another_is_not_proved() {
     let failure = run(&Script::new([answered(9)])).await.result.unwrap_err();
     assert_eq!(failure.kind, FailureKind::NotProved);
     assert!(failure.message.contains("was it made anew"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_tenant_is_not_proved() {
+    let mut elsewhere = answered(2).unwrap();
+    elsewhere.tenant = Some(guid::<TenantId>(7));
+    let failure = run(&Script::new([Ok(elsewhere)])).await.result.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotProved);
+    assert!(failure.message.contains("answered in tenant"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_cloud_that_the_tenant_does_not_know_is_named() {
+    let failure = run(&Script::new([refused(500_011)])).await.result.unwrap_err();
+    assert!(failure.message.contains("`cloud`"), "{}", failure.message);
+    assert_eq!(failure.code.as_deref(), Some("AADSTS500011"));
 }
 
 #[tokio::test]
@@ -252,7 +309,7 @@ async fn a_probe_waits_for_the_role_and_then_passes() {
     let denied = ProbeOutcome::Denied { status: 403, message: "ForbiddenByRbac".into() };
     script.probes.lock().unwrap().extend([denied.clone(), denied, ProbeOutcome::Passed]);
     let ran = run_with(&script, Some(&probe())).await;
-    assert!(ran.result.unwrap().probed);
+    assert_eq!(ran.result.unwrap().probe, Some(Probed::Passed));
     assert_eq!(ran.waits, vec!["the role to take effect"; 2]);
 }
 
@@ -261,9 +318,27 @@ async fn a_probe_that_cannot_be_reached_is_told_from_one_that_is_denied() {
     let script = Script::new([answered(2)]);
     let far = ProbeOutcome::Unreachable { message: "ForbiddenByFirewall".into() };
     script.probes.lock().unwrap().push_back(far);
+    let proof = run_with(&script, Some(&probe())).await.result.unwrap();
+    let Some(Probed::Unseen { why }) = proof.probe else { panic!("{proof:?}") };
+    assert!(why.contains("unreachable from here: ForbiddenByFirewall"), "{why}");
+}
+
+#[tokio::test]
+async fn a_probe_that_is_denied_names_role_and_scope() {
+    let script = Script::new([answered(2)]);
+    let denied = ProbeOutcome::Denied { status: 403, message: "ForbiddenByRbac".into() };
+    script.probes.lock().unwrap().push_back(denied);
     let failure = run_with(&script, Some(&probe())).await.result.unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Unreachable);
-    assert!(failure.message.contains("unreachable from here"), "{}", failure.message);
+    assert_eq!((failure.kind, failure.status), (FailureKind::NotProved, Some(403)));
+    let wanted = "should hold Key Vault Secrets User on /subscriptions/s/vault";
+    assert!(failure.message.contains(wanted), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn an_entra_that_has_no_time_has_refused_nothing() {
+    let busy = ExchangeError::Body { status: 503 };
+    let failure = run(&Script::new([Err(busy)])).await.result.unwrap_err();
+    assert_eq!((failure.kind, failure.status), (FailureKind::Unavailable, Some(503)));
 }
 
 #[tokio::test]

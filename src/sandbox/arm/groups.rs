@@ -417,6 +417,9 @@ fn render_resource(call: &Call, doc: &Value) -> Value {
             shown["properties"]["primaryEndpoints"] =
                 json!({ "blob": format!("{data}/blob/{name}/") });
         }
+        "microsoft.appconfiguration/configurationstores" => {
+            shown["properties"]["endpoint"] = format!("{data}/appconfig/{name}").into();
+        }
         _ => {}
     }
     shown

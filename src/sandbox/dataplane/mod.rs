@@ -1,9 +1,11 @@
-//! The data plane: listing secrets of a Key Vault and containers of a storage account.
+//! The data plane: listing secrets of a Key Vault, containers of a storage account, keys of an App
+//! Configuration store.
 //!
-//! Names such as `kv.vault.azure.net` do not resolve to loopback, so each vault and account has a
-//! path, `/keyvault/<vault>/…` and `/blob/<account>/…`, and ARM shows these as its `vaultUri` and
-//! blob endpoint. A request whose `Host` is the real name is served without the path.
+//! Names such as `kv.vault.azure.net` do not resolve to loopback, so each of them has a path,
+//! `/keyvault/<vault>/…`, `/blob/<account>/…` and `/appconfig/<store>/…`, and ARM shows these as its
+//! `vaultUri` and endpoints. A request whose `Host` is the real name is served without the path.
 
+mod appconfig;
 mod blob;
 mod keyvault;
 
@@ -40,8 +42,11 @@ async fn handle(State(ctx): State<Arc<Context>>, request: Request<Body>) -> Resp
         .collect();
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
     let host = host.split(':').next().unwrap_or_default().to_lowercase();
-    for (suffix, service) in [(".vault.azure.net", "keyvault"), (".blob.core.windows.net", "blob")]
-    {
+    for (suffix, service) in [
+        (".vault.azure.net", "keyvault"),
+        (".blob.core.windows.net", "blob"),
+        (".azconfig.io", "appconfig"),
+    ] {
         if let Some(name) = host.strip_suffix(suffix) {
             path.splice(0..0, [service.to_owned(), name.to_owned()]);
         }
@@ -55,6 +60,7 @@ async fn handle(State(ctx): State<Arc<Context>>, request: Request<Body>) -> Resp
     match path.as_slice() {
         ["keyvault", vault, rest @ ..] => keyvault::answer(&call, vault, rest),
         ["blob", account, rest @ ..] => blob::answer(&call, account, rest),
+        ["appconfig", store, rest @ ..] => appconfig::answer(&call, store, rest),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }

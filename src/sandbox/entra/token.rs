@@ -149,6 +149,7 @@ fn known_resource(ctx: &Context, resource: &str) -> bool {
         "https://eventhubs.azure.net",
         "https://cognitiveservices.azure.com",
         "https://search.azure.com",
+        "https://appconfig.azure.com",
         "https://azconfig.io",
         "https://cosmos.azure.com",
         "https://containerregistry.azure.net",

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
+    controllers::CONFIGURATION,
     defaults,
     error::{Outcome, Status},
     kinds::Kind,
     objects::{meta, suffix},
+    selectors::LabelSelector,
     storage::{Key, Tx},
     webhook::{WEBHOOK_NAME, WebhookConfig, mutate_pod},
 };
@@ -173,7 +175,21 @@ fn quality(pod: &Value) -> &'static str {
     if guaranteed { "Guaranteed" } else { "Burstable" }
 }
 
-/// The webhook of the add-on: labelled pods only, failure policy Fail.
+/// The webhook as it is configured, if its selectors take this pod in.
+fn called(tx: &Tx<'_>, namespace: &str, pod: &Value) -> Option<Value> {
+    let stem = "admissionregistration.k8s.io/mutatingwebhookconfigurations/";
+    let configuration = tx.get_key(&Key::of(stem, "", CONFIGURATION))?;
+    let hook = configuration["webhooks"].get(0)?;
+    let takes = |selector: &Value, labels: &Value| {
+        selector.is_null() || LabelSelector::from_object(selector).matches(labels)
+    };
+    let place = tx.get_key(&Key::of("core/namespaces/", "", namespace))?;
+    (takes(&hook["namespaceSelector"], &place["metadata"]["labels"])
+        && takes(&hook["objectSelector"], &pod["metadata"]["labels"]))
+    .then(|| hook.clone())
+}
+
+/// The webhook of the add-on, as its configuration says.
 fn workload_identity(tx: &Tx<'_>, namespace: &str, pod: &mut Value) -> Outcome<()> {
     // Dry runs are mutated too: the webhook has no side effects.
     if !tx.facts.workload_identity
@@ -181,18 +197,24 @@ fn workload_identity(tx: &Tx<'_>, namespace: &str, pod: &mut Value) -> Outcome<(
     {
         return Ok(());
     }
+    let Some(hook) = called(tx, namespace, pod) else { return Ok(()) };
     let options: super::Options = tx
         .note("~options")
         .and_then(|doc| serde_json::from_value((*doc).clone()).ok())
         .unwrap_or_default();
+    if options.webhook_down && hook["failurePolicy"] == "Ignore" {
+        return Ok(());
+    }
     if options.webhook_down {
         return Err(Status::internal(format!(
             "failed calling webhook \"{WEBHOOK_NAME}\": failed to call webhook: Post \"https://azure-wi-webhook-webhook-service.kube-system.svc:443/mutate-v1-pod?timeout=10s\": no endpoints available for service \"azure-wi-webhook-webhook-service\""
         )));
     }
     let settings = &tx.kube.ctx.settings;
+    let own = tx.get_key(&Key::of("core/configmaps/", "kube-system", "azure-wi-webhook-config"));
+    let tenant = own.as_ref().and_then(|own| own["data"]["AZURE_TENANT_ID"].as_str());
     let config = WebhookConfig {
-        tenant: settings.tenant.to_string(),
+        tenant: tenant.map_or_else(|| settings.tenant.to_string(), str::to_owned),
         authority_host: "https://login.microsoftonline.com/".to_owned(),
         audience: "api://AzureADTokenExchange".to_owned(),
         layout: settings.webhook_layout,

@@ -102,7 +102,8 @@ impl Kubernetes {
         }
         for node in 0..options.nodes {
             let name = format!("aks-nodepool1-{:08}-vmss{node:06}", 12_345_678);
-            self.ensure(&node_object(&name, &self.facts().version, self.now()), &system);
+            let provider = self.provider_id(node);
+            self.ensure(&node_object(&name, &provider, &self.facts().version, self.now()), &system);
         }
         self.ensure(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": {"name": "cluster-admin", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
@@ -118,6 +119,20 @@ impl Kubernetes {
             "metadata": {"name": "kubernetes", "namespace": "default",
                 "labels": {"component": "apiserver", "provider": "kubernetes"}},
             "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 443}]}}), &system);
+    }
+
+    /// What the cloud provider writes into a node: the virtual machine in the cluster's node
+    /// resource group.
+    fn provider_id(&self, node: u32) -> String {
+        let record = self.ctx.store.get(&format!("arm/{}", self.cluster.key()));
+        let record = record.as_deref().unwrap_or(&Value::Null);
+        let group = record["properties"]["nodeResourceGroup"].as_str().unwrap_or_default();
+        let subscription = self.cluster.id.split('/').nth(2).unwrap_or_default();
+        format!(
+            "azure:///subscriptions/{subscription}/resourceGroups/{}/providers/Microsoft.Compute/\
+             virtualMachineScaleSets/aks-nodepool1-12345678-vmss/virtualMachines/{node}",
+            group.to_lowercase()
+        )
     }
 
     /// Creates `object` if it is absent; a refusal other than "exists" would be a wrong table here
@@ -140,7 +155,7 @@ impl Kubernetes {
     }
 }
 
-fn node_object(name: &str, version: &str, now: Timestamp) -> Value {
+fn node_object(name: &str, provider: &str, version: &str, now: Timestamp) -> Value {
     let now = super::objects::stamp(now);
     let resources = json!({"cpu": "4", "memory": "16393244Ki", "pods": "250",
         "ephemeral-storage": "129886128Ki"});
@@ -148,7 +163,7 @@ fn node_object(name: &str, version: &str, now: Timestamp) -> Value {
         "metadata": {"name": name, "labels": {
             "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
             "kubernetes.azure.com/mode": "system", "agentpool": "nodepool1", "kubernetes.io/role": "agent"}},
-        "spec": {},
+        "spec": {"providerID": provider},
         "status": {"capacity": resources, "allocatable": resources,
             "addresses": [{"type": "InternalIP", "address": "10.224.0.4"}, {"type": "Hostname", "address": name}],
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",

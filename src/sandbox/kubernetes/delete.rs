@@ -12,6 +12,9 @@ use super::{
     storage::{Key, Tx},
 };
 
+/// Holds a definition until its objects are gone, as the API server's finalizer does.
+pub(super) const CLEAN_UP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
 /// How to delete.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Deletion {
@@ -51,6 +54,9 @@ impl Tx<'_> {
                 && (wanted == "foregroundDeletion" || !self.owned_by(uid).is_empty())
             {
                 finalizers.push(wanted.into());
+            }
+            if self.holds_instances(key, &old) {
+                finalizers.push(CLEAN_UP.into());
             }
         }
         let namespace = kind.plural == "namespaces" && kind.group.is_empty();

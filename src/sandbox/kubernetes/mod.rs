@@ -24,6 +24,7 @@ mod fields;
 mod http;
 mod impersonation;
 mod kinds;
+mod kubelet;
 mod list;
 mod objects;
 mod openapi;
@@ -53,6 +54,7 @@ use super::context::{ClusterRef, Context};
 
 pub use auth::{Rule, TokenRules};
 pub use cluster::Options;
+pub(super) use kubelet::Kubelet;
 
 /// The API server and controllers of one emulated cluster.
 pub struct Kubernetes {

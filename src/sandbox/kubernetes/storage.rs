@@ -47,6 +47,10 @@ pub(super) struct State {
     pub waiting: BTreeMap<Key, (String, Timestamp)>,
     /// Whether the objects of the workload identity add-on were made or removed last.
     pub add_on: Option<bool>,
+    /// The Pod Identity add-on's profile that its objects were made from last.
+    pub pod_identity: Option<Value>,
+    /// Pods that have started and whose program is run.
+    pub proofs: Vec<Key>,
 }
 
 /// Where an object is stored.

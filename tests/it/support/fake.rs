@@ -9,18 +9,21 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use uuid::Uuid;
 use widentity::{
     execute::remote::{
-        AccountFields, AccountRef, Assigned, Assignment, Notes, Proved, Proving, Remote,
+        AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
         TemplateFields,
     },
     model::{
         AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
         PrincipalId, Project, RemoteFailure, Subject, desired::Feature, names, snapshot::*,
     },
-    plan::step::TemplateRef,
+    plan::step::{Sidecar, TemplateRef},
+    prove::Probed,
 };
 
 use super::worlds;
@@ -36,6 +39,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// It never answers.
     Hangs,
+    /// The program ends here: before the call took effect, or after.
+    Kill { after: bool },
 }
 
 /// How controllers take a changed template.
@@ -47,6 +52,8 @@ pub(crate) enum Rollouts {
 }
 
 type Faults = Box<dyn Fn(usize, &str) -> Option<Fault> + Send + Sync>;
+/// What is wrong with a world.
+type Check = Box<dyn Fn(&Snapshot) -> Vec<String> + Send + Sync>;
 
 pub(crate) struct Fake {
     world: Mutex<Snapshot>,
@@ -56,6 +63,14 @@ pub(crate) struct Fake {
     /// Issuers that API servers put into tokens, where it is not ARM's.
     pub(crate) other_issuers: BTreeMap<ClusterName, Issuer>,
     pub(crate) webhook_works: bool,
+    /// Templates whose new pods never become ready.
+    pub(crate) failing: Mutex<BTreeSet<String>>,
+    /// Asked of every world that a call leaves.
+    pub(crate) check: Option<Check>,
+    /// What it found: the call, and what is wrong.
+    pub(crate) wrong: Mutex<Vec<String>>,
+    /// Told when the program is to end.
+    pub(crate) killed: Notify,
     /// Every call as `name object`, in order.
     calls: Mutex<Vec<String>>,
     /// Who was proved: cluster, namespace, account, client.
@@ -73,7 +88,22 @@ const WRITES: [&str; 8] = [
     "apply_template",
 ];
 
-fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Calls that leave the world as it is.
+const READS: [&str; 11] = [
+    "cluster",
+    "identity",
+    "credentials",
+    "assignments",
+    "prove",
+    "token_issuer",
+    "account",
+    "dry_run_pod",
+    "template",
+    "templates",
+    "pods",
+];
+
+pub(crate) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap()
 }
 
@@ -86,6 +116,10 @@ impl Fake {
             rollouts: Rollouts::Instant,
             other_issuers: BTreeMap::new(),
             webhook_works: true,
+            failing: Mutex::default(),
+            check: None,
+            wrong: Mutex::default(),
+            killed: Notify::new(),
             calls: Mutex::default(),
             proved: Mutex::default(),
         }
@@ -113,7 +147,27 @@ impl Fake {
         self.calls().into_iter().filter(is_write).collect()
     }
 
-    async fn call<T>(
+    /// Who was proved since [`Self::forget_proofs`].
+    pub(crate) fn proved(&self, namespace: &Namespace, account: &AccountName) -> bool {
+        locked(&self.proved).iter().any(|(_, n, a, _)| n == namespace && a == account)
+    }
+
+    /// A new run knows no proofs.
+    pub(crate) fn forget_proofs(&self) {
+        locked(&self.proved).clear();
+    }
+
+    fn look(&self, call: &str) {
+        if READS.contains(&call.split(' ').next().unwrap()) {
+            return;
+        }
+        if let Some(check) = &self.check {
+            let found = check(&self.world());
+            locked(&self.wrong).extend(found.iter().map(|what| format!("after {call}: {what}")));
+        }
+    }
+
+    pub(crate) async fn call<T>(
         &self,
         name: &str,
         object: &str,
@@ -129,18 +183,30 @@ impl Fake {
         tokio::task::yield_now().await;
         let failure =
             |kind| Err(RemoteFailure::new(kind, call.clone(), format!("fault at call {number}")));
+        let acted = || {
+            let done = act(&mut self.world());
+            self.look(&call);
+            done
+        };
         match (self.faults)(number, &call) {
-            None => act(&mut self.world()),
+            None => acted(),
             Some(Fault::Before(kind)) => failure(kind),
             Some(Fault::After(kind)) => {
-                act(&mut self.world())?;
+                acted()?;
                 failure(kind)
             }
             Some(Fault::Slow(time)) => {
                 tokio::time::sleep(time).await;
-                act(&mut self.world())
+                acted()
             }
             Some(Fault::Hangs) => future::pending().await,
+            Some(Fault::Kill { after }) => {
+                if after {
+                    drop(acted());
+                }
+                self.killed.notify_one();
+                future::pending().await
+            }
         }
     }
 }
@@ -149,21 +215,24 @@ fn conflict(what: &str) -> RemoteFailure {
     RemoteFailure::new(FailureKind::Conflict, "write", what)
 }
 
-fn kubernetes<'a>(world: &'a mut Snapshot, cluster: &ClusterName) -> &'a mut KubernetesSnapshot {
+pub(crate) fn kubernetes<'a>(
+    world: &'a mut Snapshot,
+    cluster: &ClusterName,
+) -> &'a mut KubernetesSnapshot {
     match &mut world.clusters.get_mut(cluster).unwrap().kubernetes {
         Observation::Present(kubernetes) => kubernetes,
         Observation::Absent | Observation::Unknown(_) => panic!("cluster {cluster} is not read"),
     }
 }
 
-fn present<T>(seen: &mut Observation<T>) -> &mut T {
+pub(crate) fn present<T>(seen: &mut Observation<T>) -> &mut T {
     match seen {
         Observation::Present(value) => value,
         Observation::Absent | Observation::Unknown(_) => panic!("not present"),
     }
 }
 
-fn templates<'a>(
+pub(crate) fn templates<'a>(
     world: &'a mut Snapshot,
     cluster: &ClusterName,
     namespace: &Namespace,
@@ -171,14 +240,14 @@ fn templates<'a>(
     present(kubernetes(world, cluster).templates.get_mut(namespace).unwrap())
 }
 
-fn accounts<'a>(
+pub(crate) fn accounts<'a>(
     world: &'a mut Snapshot,
     at: AccountRef<'_>,
 ) -> &'a mut BTreeMap<AccountName, ObservedAccount> {
     present(kubernetes(world, at.cluster).accounts.get_mut(at.namespace).unwrap())
 }
 
-fn guid(of: &str) -> Uuid {
+pub(crate) fn guid(of: &str) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, of.as_bytes())
 }
 
@@ -223,6 +292,24 @@ fn own_annotations(meta: &mut ObjectMeta, project: &Project, wanted: &BTreeMap<S
         let field = OwnedField::Annotation(key.clone());
         meta.owners.insert(field, BTreeSet::from([manager]));
     }
+}
+
+/// What a controller does whose template changed: all its pods are new, and ready.
+pub(crate) fn replace_pods(
+    world: &mut Snapshot,
+    cluster: &ClusterName,
+    namespace: &Namespace,
+    template: &ObservedTemplate,
+) {
+    let at = AccountRef { cluster, namespace, account: &template.account };
+    let account = accounts(world, at).get(&template.account).cloned();
+    let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
+    let proxied = template.annotations.contains_key(names::PROXY_ANNOTATION);
+    let injected = Injected { proxied, ..worlds::inject(&annotations, &Audience::default()) };
+    let pods = present(kubernetes(world, cluster).pods.get_mut(namespace).unwrap());
+    let count = pods.iter().filter(|pod| pod.is_made_by(template)).count();
+    pods.retain(|pod| !pod.is_made_by(template));
+    pods.extend((0..count).map(|n| worlds::pod(template, n, &injected)));
 }
 
 /// A template as calls name it.
@@ -426,8 +513,22 @@ impl Remote for Fake {
             audience: proving.audience.clone(),
             principal: proving.principal,
             attempts: 1,
+            answers: 1,
             method: "token".to_owned(),
+            probe: proving.probe.map(|_| Probed::Passed),
         })
+    }
+
+    async fn prove_by_pod(
+        &self,
+        cluster: &ClusterName,
+        proving: &Proving<'_>,
+        _: PodRun<'_>,
+        _: BoxFuture<'_, ()>,
+        notes: Notes,
+    ) -> Result<Proved, RemoteFailure> {
+        let proved = self.prove(cluster, proving, notes).await?;
+        Ok(Proved { method: "job".to_owned(), probe: None, ..proved })
     }
 
     async fn token_issuer(
@@ -483,12 +584,16 @@ impl Remote for Fake {
         .await
     }
 
-    async fn dry_run_pod(&self, at: AccountRef<'_>) -> Result<Injected, RemoteFailure> {
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        proxy: bool,
+    ) -> Result<Injected, RemoteFailure> {
         self.call("dry_run_pod", &at.to_string(), |world| {
             let account = accounts(world, at).get(at.account).cloned();
             let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
             Ok(if self.webhook_works {
-                worlds::inject(&annotations, &Audience::default())
+                Injected { proxied: proxy, ..worlds::inject(&annotations, &Audience::default()) }
             } else {
                 Injected::default()
             })
@@ -520,22 +625,35 @@ impl Remote for Fake {
                 return Err(conflict("it was recreated"));
             };
             own_annotations(&mut template.meta, &self.project, fields.annotations);
-            let rolls =
-                fields.template_labels.iter().any(|(k, v)| template.labels.get(k) != Some(v))
-                    || fields
-                        .template_annotations
-                        .iter()
-                        .any(|(k, v)| template.annotations.get(k) != Some(v));
+            let rolls = fields
+                .template_labels
+                .iter()
+                .any(|(k, v)| template.labels.get(k) != Some(v))
+                || fields
+                    .template_annotations
+                    .iter()
+                    .any(|(k, v)| template.annotations.get(k) != Some(v))
+                || fields.remove_annotations.keys().any(|k| template.annotations.contains_key(k))
+                || fields.remove_labels.keys().any(|k| template.labels.contains_key(k));
             template.labels.extend(fields.template_labels.clone());
             template.labels.retain(|key, _| !fields.remove_labels.contains_key(key));
             template.annotations.extend(fields.template_annotations.clone());
+            if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
+                worlds::sidecar(template, &Sidecar::Set, &self.project);
+            }
+            if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
+                let dropped = Sidecar::Dropped { value: value.clone() };
+                worlds::sidecar(template, &dropped, &self.project);
+            }
             if !rolls {
                 return Ok(template.clone());
             }
+            let fails = locked(&self.failing).contains(&template.name);
+            let rollouts = if fails { Rollouts::Fail } else { self.rollouts };
             let progress = &mut template.progress;
             progress.generation += 1;
             progress.observed_generation = progress.generation;
-            match self.rollouts {
+            match rollouts {
                 Rollouts::Instant => {}
                 Rollouts::Never => {
                     progress.updated = 1;
@@ -547,20 +665,8 @@ impl Remote for Fake {
                 }
             }
             let template = template.clone();
-            if self.rollouts == Rollouts::Instant {
-                let at = AccountRef {
-                    cluster,
-                    namespace: &target.namespace,
-                    account: &template.account,
-                };
-                let account = accounts(world, at).get(&template.account).cloned();
-                let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
-                let injected = worlds::inject(&annotations, &Audience::default());
-                let kubernetes = kubernetes(world, cluster);
-                let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
-                let count = pods.iter().filter(|pod| pod.is_made_by(&template)).count();
-                pods.retain(|pod| !pod.is_made_by(&template));
-                pods.extend((0..count).map(|n| worlds::pod(&template, n, &injected)));
+            if rollouts == Rollouts::Instant {
+                replace_pods(world, cluster, &target.namespace, &template);
             }
             Ok(template)
         })

@@ -309,6 +309,11 @@ impl Admin {
         serde_json::from_str(&self.text(path).await.unwrap()).unwrap()
     }
 
+    /// Whether there is something at a path.
+    pub(crate) async fn exists(&self, path: &str) -> bool {
+        self.text(path).await.is_ok()
+    }
+
     /// Makes an object in a collection.
     pub(crate) async fn create(&self, collection: &str, object: &Value) -> Value {
         self.send(Method::POST, collection, "application/json", object).await

@@ -2,8 +2,13 @@
 
 pub(crate) mod arm;
 pub(crate) mod cli;
+pub(crate) mod emulated;
 pub(crate) mod fake;
 pub(crate) mod kube_apiserver;
+pub(crate) mod kubelet;
 pub(crate) mod plans;
+pub(crate) mod pod_identity;
 pub(crate) mod scripted;
+pub(crate) mod town;
+pub(crate) mod typed;
 pub(crate) mod worlds;

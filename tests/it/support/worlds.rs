@@ -11,7 +11,7 @@ use widentity::{
         PrincipalId, Project, RoleId, SubscriptionId, TenantId, address::Part, desired::*, names,
         snapshot::*,
     },
-    plan::{Operation, Plan, Step, StepId, Value},
+    plan::{Operation, Plan, Step, StepId, Value, step::Sidecar},
 };
 
 pub(crate) const PROJECT: &str = "shop";
@@ -121,6 +121,7 @@ pub(crate) fn add_workload(
         managed_by: ManagedBy::Auto,
         adopt: false,
         probe: None,
+        proxy: false,
         origin: origin(line),
     });
     for name in vaults {
@@ -176,6 +177,7 @@ pub(crate) fn bare_world(desired: &DesiredState) -> Snapshot {
                 configurations: vec!["azure-wi-webhook-mutating-webhook-configuration".to_owned()],
                 service_namespace: Some("kube-system".to_owned()),
             }),
+            pod_security: BTreeMap::new(),
         };
         for workload in desired.workloads.iter().filter(|w| w.clusters.contains(name)) {
             let namespace = workload.namespace.clone();
@@ -231,6 +233,8 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
         labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
         annotations: BTreeMap::new(),
         literal_env: Vec::new(),
+        host_network: false,
+        windows: false,
         strategy: Strategy::RollingUpdate,
         progress: Progress {
             generation: 1,
@@ -244,16 +248,24 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
     }
 }
 
+/// The hash of a template, which its pods carry.
+pub(crate) fn revision(template: &ObservedTemplate) -> String {
+    names::sha256_hex(&format!("{:?}{:?}", template.labels, template.annotations), 10)
+}
+
 /// A running pod of a template.
 pub(crate) fn pod(template: &ObservedTemplate, n: usize, injected: &Injected) -> ObservedPod {
-    let revision =
-        names::sha256_hex(&format!("{:?}{:?}", template.labels, template.annotations), 10);
+    let revision = revision(template);
     let name = format!("{}-{revision}-{n}", template.name);
     ObservedPod {
         uid: guid(&name).to_string(),
         name,
         account: template.account.clone(),
-        controller: Some(("ReplicaSet".to_owned(), format!("{}-{revision}", template.name))),
+        controller: Some(match template.kind {
+            TemplateKind::StatefulSet => ("StatefulSet".to_owned(), template.name.clone()),
+            TemplateKind::DaemonSet => ("DaemonSet".to_owned(), template.name.clone()),
+            _ => ("ReplicaSet".to_owned(), format!("{}-{revision}", template.name)),
+        }),
         revision: Some(revision),
         labelled: template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true"),
         phase: "Running".to_owned(),
@@ -455,6 +467,7 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
             expiration,
             round,
             wait,
+            sidecar: proxy,
             ..
         } => {
             let client = client(world, id);
@@ -470,12 +483,14 @@ fn do_step(desired: &DesiredState, world: &mut Snapshot, step: &Step) {
             let template = templates.iter_mut().find(|t| t.uid == target.uid).unwrap();
             template.labels.insert(names::USE_LABEL.to_owned(), "true".to_owned());
             template.annotations.insert(names::CHAIN_ANNOTATION.to_owned(), chain);
+            sidecar(template, proxy, &desired.project);
             if *wait {
                 let template = template.clone();
                 let pods = present(kubernetes.pods.get_mut(&target.namespace).unwrap());
                 let count = pods.iter().filter(|p| p.is_made_by(&template)).count();
                 pods.retain(|p| !p.is_made_by(&template));
-                let injected = inject(&annotations, audience);
+                let proxied = template.annotations.contains_key(names::PROXY_ANNOTATION);
+                let injected = Injected { proxied, ..inject(&annotations, audience) };
                 pods.extend((0..count).map(|n| pod(&template, n, &injected)));
             }
         }
@@ -497,7 +512,28 @@ pub(crate) fn inject(account: &BTreeMap<String, String>, audience: &Audience) ->
         client_ids: values(names::CLIENT_ID_ANNOTATION),
         tenant_ids: values(names::TENANT_ID_ANNOTATION),
         authority_hosts: BTreeSet::from(["https://login.microsoftonline.com/".to_owned()]),
+        by_reference: BTreeSet::new(),
         audience: Some(audience.clone()),
         expiration: Some(expiration.unwrap_or(names::DEFAULT_EXPIRATION)),
+        proxied: false,
+    }
+}
+
+/// Does to a template what a roll says of the migration sidecar.
+pub(crate) fn sidecar(template: &mut ObservedTemplate, sidecar: &Sidecar, project: &Project) {
+    let key = names::PROXY_ANNOTATION.to_owned();
+    let field = OwnedField::TemplateAnnotation(key.clone());
+    match sidecar {
+        Sidecar::NotOurs => {}
+        Sidecar::Dropped { .. } => {
+            template.annotations.remove(&key);
+            template.meta.owners.remove(&field);
+        }
+        Sidecar::Set => {
+            template.annotations.entry(key).or_insert_with(|| "true".to_owned());
+            let name = names::field_manager(project);
+            let manager = Manager { name, operation: "Apply".to_owned() };
+            template.meta.owners.entry(field).or_default().insert(manager);
+        }
     }
 }

@@ -7,7 +7,11 @@ use super::super::{
 };
 
 const NAMESPACE: &str = "kube-system";
-const CONFIGURATION: &str = "azure-wi-webhook-mutating-webhook-configuration";
+/// The configuration by which the API server calls the webhook.
+pub(in crate::sandbox::kubernetes) const CONFIGURATION: &str =
+    "azure-wi-webhook-mutating-webhook-configuration";
+/// What the add-on's certificate controller writes; nothing here is called through it.
+const CA_BUNDLE: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCi0tLS0tRU5EIENFUlRJRklDQVRFLS0tLS0K";
 const DEPLOYMENT: &str = "azure-wi-webhook-controller-manager";
 
 impl Kubernetes {
@@ -76,7 +80,7 @@ fn objects(tenant: &str) -> Vec<Value> {
         json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
             "metadata": {"name": CONFIGURATION, "labels": labels},
             "webhooks": [{"name": WEBHOOK_NAME, "admissionReviewVersions": ["v1", "v1beta1"],
-                "clientConfig": {"service": {"name": "azure-wi-webhook-webhook-service",
+                "clientConfig": {"caBundle": CA_BUNDLE, "service": {"name": "azure-wi-webhook-webhook-service",
                     "namespace": NAMESPACE, "path": "/mutate-v1-pod"}},
                 "failurePolicy": "Fail", "matchPolicy": "Equivalent", "reinvocationPolicy": "IfNeeded",
                 "objectSelector": {"matchLabels": {"azure.workload.identity/use": "true"}},

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
     super::{
-        delete::Deletion,
+        delete::{CLEAN_UP, Deletion},
         error::Outcome,
         objects::meta,
         storage::{Key, Tx},
@@ -107,6 +108,9 @@ fn drop_finalizer(tx: &mut Tx<'_>, key: &Key, object: &Arc<Value>, name: &str) -
 pub(super) fn definition(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     let (Some(object), Some(kind)) = (tx.get_key(key), tx.kind_of(key)) else { return Ok(()) };
     let now = tx.now;
+    if object["metadata"]["deletionTimestamp"].is_string() {
+        return clean_up(tx, key, &object);
+    }
     let stored: Vec<Value> = object["spec"]["versions"]
         .as_array()
         .into_iter()
@@ -132,4 +136,38 @@ pub(super) fn definition(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
     })
     .map(drop)
+}
+
+/// Deletes the objects of a definition that is being deleted, and lets it go when the last one is
+/// gone: one with finalizers of its own holds it.
+fn clean_up(tx: &mut Tx<'_>, key: &Key, object: &Arc<Value>) -> Outcome<()> {
+    let has = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+    if !has.into_iter().any(|name| name == CLEAN_UP) {
+        return Ok(());
+    }
+    for instance in tx.instances(object) {
+        tx.delete(&instance, &Deletion::default())?;
+    }
+    if tx.instances(object).is_empty() {
+        return drop_finalizer(tx, key, object, CLEAN_UP).map(drop);
+    }
+    let again = tx.now.checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX);
+    tx.enqueue_at(again, key.clone());
+    Ok(())
+}
+
+impl Tx<'_> {
+    /// Keys of the objects of a definition.
+    fn instances(&self, definition: &Value) -> Vec<Key> {
+        let spec = &definition["spec"];
+        let (group, plural) = (spec["group"].as_str(), spec["names"]["plural"].as_str());
+        let (Some(group), Some(plural)) = (group, plural) else { return Vec::new() };
+        self.list(&format!("{group}/{plural}/"), None).into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// Whether the object is a definition that has objects.
+    pub(in super::super) fn holds_instances(&self, key: &Key, object: &Value) -> bool {
+        key.stem == "apiextensions.k8s.io/customresourcedefinitions/"
+            && !self.instances(object).is_empty()
+    }
 }

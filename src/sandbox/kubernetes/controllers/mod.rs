@@ -11,13 +11,17 @@ mod disruption;
 mod events;
 mod garbage;
 mod job;
+mod mic;
 mod namespace;
+mod pod_identity;
 mod pods;
 mod replica_set;
 mod revisions;
 mod rolling;
 mod rollout;
 mod stateful_set;
+
+pub(super) use add_on::CONFIGURATION;
 
 use super::{
     Kubernetes,
@@ -34,6 +38,7 @@ impl Kubernetes {
         let now = self.now();
         let mut at = now;
         self.install_add_on();
+        self.install_pod_identity();
         for _ in 0..MOST_STEPS {
             let key = {
                 let mut state = self.lock_state();
@@ -59,6 +64,8 @@ impl Kubernetes {
 }
 
 fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
+    // A refused write of MIC is no reason for others to wait.
+    drop(mic::sync(tx, key));
     if garbage::collect(tx, key)? {
         return Ok(());
     }
@@ -70,6 +77,7 @@ fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
         "core/nodes/" => {
             daemon_set::node_changed(tx);
+            pods::node_changed(tx);
             Ok(())
         }
         "apps/deployments/" => deployment::sync(tx, key),

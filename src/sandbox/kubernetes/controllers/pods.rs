@@ -13,12 +13,22 @@ use super::{
     super::{
         cluster::Options,
         error::Outcome,
+        kubelet,
         list::digest,
         objects::{Writer, meta, stamp},
         storage::{Key, Tx},
     },
     rolling::meta_annotation,
 };
+
+/// Looks again at pods that found no node.
+pub(super) fn node_changed(tx: &mut Tx<'_>) {
+    for (key, pod) in tx.list("core/pods/", None) {
+        if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+            tx.enqueue(key);
+        }
+    }
+}
 
 /// Moves a pod on.
 pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
@@ -48,6 +58,9 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
         if waited(tx, key, &format!("start {}", meta(&pod, "uid")), options.pod_start_ms) {
             let started = started(&pod, tx);
+            if kubelet::is_proof(&pod) {
+                tx.state.proofs.push(key.clone());
+            }
             set_status(tx, pod, started)?;
         }
         return Ok(());

@@ -1,0 +1,219 @@
+//! `migrate uninstall`: show, ask, take the installation of Pod Identity away.
+
+use jiff::SignedDuration;
+
+use super::{
+    apply::{Answer, ask},
+    args::{Format, MigrateUninstall, Select},
+    error::CliError,
+    interrupt::Interrupt,
+    main::Context,
+    world::World,
+};
+use crate::{
+    execute::exit::ExitCode,
+    model::FailureKind,
+    ops::migrate::{
+        self as ops, Overview, Request,
+        uninstall::{self, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
+    },
+    render::{
+        findings::counted,
+        uninstall::{self as render, Shown},
+    },
+};
+
+pub(super) async fn run(
+    context: &Context,
+    args: MigrateUninstall,
+    interrupt: Interrupt,
+) -> Result<ExitCode, CliError> {
+    if context.global.output == Format::Toml {
+        return Err(CliError::usage("migrate uninstall writes text, json or markdown"));
+    }
+    if !args.yes && !args.plan && !context.env.can_ask() {
+        return Err(CliError::usage("there is no terminal to ask on").hint(
+            "review with `widentity migrate uninstall --plan`, then `widentity migrate uninstall \
+             --yes`",
+        ));
+    }
+    let select = Select { context: args.context.clone(), auth: args.auth, ..Select::default() };
+    let world = World::open(context, &select).await?;
+    let result = in_world(context, &args, &world, &interrupt).await;
+    world.close_after(result).await
+}
+
+/// Everything that was read, or nothing where somebody interrupted.
+async fn overview(
+    context: &Context,
+    args: &MigrateUninstall,
+    world: &World,
+    interrupt: &Interrupt,
+) -> Result<Option<Overview>, CliError> {
+    for name in &args.cluster {
+        if !world.desired.clusters.keys().any(|known| known.as_str() == name) {
+            return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
+        }
+    }
+    context.output.note("reading Azure and the clusters ...");
+    let request = Request {
+        desired: &world.desired,
+        sandbox: world.is_sandbox(),
+        now: context.env.now(),
+        // What soaks is not clean yet, however long it has soaked.
+        soak: SignedDuration::from_hours(24),
+        shelf: &world.shelf,
+    };
+    let mut overview = tokio::select! {
+        overview = ops::overview(request, &world.connected) => overview,
+        () = interrupt.asked() => {
+            context.output.message("interrupted while reading: nothing was written");
+            return Ok(None);
+        }
+    };
+    let chosen = |name: &str| args.cluster.is_empty() || args.cluster.iter().any(|c| c == name);
+    overview.clusters.retain(|read| chosen(read.survey.cluster.as_str()));
+    Ok(Some(overview))
+}
+
+async fn in_world(
+    context: &Context,
+    args: &MigrateUninstall,
+    world: &World,
+    interrupt: &Interrupt,
+) -> Result<ExitCode, CliError> {
+    let Some(overview) = overview(context, args, world, interrupt).await? else {
+        return Ok(ExitCode::Interrupted);
+    };
+    let wishes =
+        Wishes { open_metadata: args.allow_open_metadata, disable_add_on: args.disable_add_on };
+    let sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let decided: Vec<(Site<'_>, Uninstall)> = sites
+        .into_iter()
+        .map(|site| {
+            let what = site.decide(wishes);
+            (site, what)
+        })
+        .collect();
+    let none: Vec<Option<Ran>> = vec![None; decided.len()];
+    let due = |what: &Uninstall| what.obstacles.is_empty() && !what.steps.is_empty();
+    let any = decided.iter().any(|(_, what)| due(what));
+    if args.plan || !any {
+        report(context, &overview, &shown(&decided, &none));
+        return Ok(exit(&decided, &none));
+    }
+    let output = context.output;
+    let preview = |palette| render::preview(&shown(&decided, &none), overview.sandbox, palette);
+    match context.global.output {
+        Format::Text => output.data(&preview(output.out)),
+        // Standard output is the report alone; who is asked sees the plan elsewhere.
+        Format::Json | Format::Markdown | Format::Toml if !args.yes => {
+            output.message(&preview(output.err));
+        }
+        Format::Json | Format::Markdown | Format::Toml => {}
+    }
+    if !args.yes {
+        let here = decided.iter().filter(|(_, what)| due(what));
+        let steps: usize = here.clone().map(|(_, what)| what.steps.len()).sum();
+        let names: Vec<&str> = here.map(|(site, _)| site.read.survey.cluster.as_str()).collect();
+        let question = format!(
+            "Do {} in {}? It cannot be undone by widentity. Only `yes` is accepted: ",
+            counted(steps, "step"),
+            names.join(", ")
+        );
+        match ask(context, &question, interrupt).await? {
+            Answer::Yes => {}
+            Answer::No => {
+                output.message("nothing was done: only `yes` is taken for an answer");
+                return Ok(ExitCode::Failed);
+            }
+            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        }
+    }
+    let mut ran = Vec::new();
+    for (site, what) in &decided {
+        if !due(what) {
+            ran.push(None);
+            continue;
+        }
+        let text = context.global.output == Format::Text;
+        let mut sink = |event: Event<'_>| match event {
+            Event::Waiting(step) => output.note(&format!("{} ...", render::step(step))),
+            Event::Done(step) if text => output.data(&format!("{}\n", render::done(step))),
+            Event::Done(step) => output.note(&render::done(step)),
+        };
+        let (pace, asked) = (Pace::default(), interrupt.receiver());
+        let connected = &world.connected;
+        let one = uninstall::run(site, what, connected, pace, &asked, &mut sink).await;
+        ran.push(Some(one));
+    }
+    let shown = shown(&decided, &ran);
+    if context.global.output == Format::Text {
+        for stopped in shown.iter().filter_map(|shown| render::stopped(*shown)) {
+            output.data(&format!("{stopped}\n"));
+        }
+        output.data(&render::ending(&shown, overview.sandbox));
+    } else {
+        report(context, &overview, &shown);
+    }
+    Ok(exit(&decided, &ran))
+}
+
+fn shown<'a>(decided: &'a [(Site<'_>, Uninstall)], ran: &'a [Option<Ran>]) -> Vec<Shown<'a>> {
+    let each = decided.iter().zip(ran).map(|((site, what), ran)| Shown {
+        cluster: site.read.survey.cluster.as_str(),
+        what,
+        ran: ran.as_ref(),
+    });
+    each.collect()
+}
+
+fn report(context: &Context, overview: &Overview, shown: &[Shown<'_>]) {
+    let (project, sandbox) = (overview.project.as_str(), overview.sandbox);
+    let text = match context.global.output {
+        Format::Json => render::json(project, sandbox, shown),
+        Format::Markdown => render::markdown(project, sandbox, shown),
+        Format::Text | Format::Toml => {
+            let preview = render::preview(shown, sandbox, context.output.out);
+            preview + &render::ending(shown, sandbox)
+        }
+    };
+    context.output.data(&text);
+}
+
+/// Something written and not all done is *in part*; nothing written: what stood in the way, worst
+/// first.
+fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
+    let mut found = Vec::new();
+    for obstacle in decided.iter().flat_map(|(_, what)| &what.obstacles) {
+        found.push(match obstacle.class {
+            Class::Refused => ExitCode::Refused,
+            Class::Denied => ExitCode::Denied,
+            Class::Unseen | Class::Blocked => ExitCode::Failed,
+        });
+    }
+    for one in ran.iter().flatten() {
+        found.push(match &one.end {
+            End::Complete => continue,
+            End::Interrupted => return ExitCode::Interrupted,
+            End::HandedOver => ExitCode::Failed,
+            End::Failed(failure) => match failure.kind {
+                FailureKind::Conflict => ExitCode::Stale,
+                FailureKind::Denied | FailureKind::Unauthenticated => ExitCode::Denied,
+                FailureKind::Unreachable
+                | FailureKind::Unavailable
+                | FailureKind::TimedOut
+                | FailureKind::Refused
+                | FailureKind::NotProved
+                | FailureKind::NotReached => ExitCode::Failed,
+            },
+        });
+    }
+    let written = ran.iter().flatten().any(|one| one.written > 0);
+    let order = [ExitCode::Refused, ExitCode::Stale, ExitCode::Denied, ExitCode::Failed];
+    match order.into_iter().find(|exit| found.contains(exit)) {
+        Some(_) if written => ExitCode::Partial,
+        Some(exit) => exit,
+        None => ExitCode::Done,
+    }
+}

@@ -1,0 +1,356 @@
+//! What Git holds: the manifests of workloads that move, changed in place with comments and order
+//! kept. Pure: files in, files out.
+//!
+//! A workload is written whole or not at all: a pod template that is labelled without its account
+//! being annotated would start pods that cannot sign in. What cannot be changed without touching
+//! anything else is refused, with the lines to write by hand.
+
+mod edit;
+mod find;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub use edit::Fields;
+use edit::Spot;
+use find::{Found, Object, Wanted};
+
+use super::{Survey, Workload, phase};
+use crate::model::{
+    Audience, Subject,
+    desired::DesiredWorkload,
+    names,
+    pod_identity::{AzureIdentityState, BINDING_LABEL, Estate, EstateTemplate},
+};
+
+/// A file under the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// The path, as it is shown.
+    pub path: String,
+    /// What it holds.
+    pub text: String,
+}
+
+/// One cluster, read and judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Cluster<'a> {
+    /// What was read.
+    pub estate: &'a Estate,
+    /// What it means.
+    pub survey: &'a Survey,
+    /// The audience of the cluster's webhook.
+    pub audience: &'a Audience,
+}
+
+/// A file that changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The path.
+    pub path: String,
+    /// What it held.
+    pub before: String,
+    /// What it holds.
+    pub after: String,
+}
+
+/// What becomes of a workload, or of one of its objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Its manifest was changed.
+    Rendered,
+    /// Its manifest says so already.
+    AsWanted,
+    /// No manifest under the directory, and nobody keeps the object: `migrate apply` writes it.
+    NotHere,
+    /// It waits for `migrate apply`, or for a decision.
+    NotYet,
+    /// It cannot be done here.
+    Cannot,
+}
+
+impl Outcome {
+    /// The words in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rendered => "rendered",
+            Self::AsWanted => "as wanted",
+            Self::NotHere => "not here",
+            Self::NotYet => "not yet",
+            Self::Cannot => "cannot",
+        }
+    }
+}
+
+/// One object of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Piece {
+    /// `kind/name`.
+    pub object: String,
+    /// What becomes of it.
+    pub outcome: Outcome,
+    /// Where its manifests stand, `path:line`.
+    pub at: Vec<String>,
+    /// Why it cannot be done.
+    pub why: Option<String>,
+    /// What to write by hand.
+    pub write: Vec<String>,
+}
+
+/// One workload of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rendered {
+    /// The cluster.
+    pub cluster: String,
+    /// `namespace/account`.
+    pub workload: String,
+    /// What becomes of it.
+    pub outcome: Outcome,
+    /// Why it is not yet its turn.
+    pub why: Option<String>,
+    /// Its objects.
+    pub objects: Vec<Piece>,
+}
+
+/// What is to be written, and what becomes of each workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rendering {
+    /// Files that change.
+    pub files: Vec<Changed>,
+    /// Every workload.
+    pub workloads: Vec<Rendered>,
+    /// Files that could not be read as manifests: the path, and why.
+    pub unread: Vec<(String, String)>,
+}
+
+impl Rendering {
+    /// Whether a workload that may move could not be rendered.
+    pub fn is_stuck(&self) -> bool {
+        self.workloads.iter().any(|workload| workload.outcome == Outcome::Cannot)
+    }
+}
+
+/// Changes the manifests of every workload that may move. `have` is what the file decides in.
+pub fn render(clusters: &[Cluster<'_>], have: &[DesiredWorkload], files: &[File]) -> Rendering {
+    let mut rendering = Rendering::default();
+    let found = Found::read(files, &mut rendering.unread);
+    let mut texts: BTreeMap<usize, String> = BTreeMap::new();
+    for cluster in clusters {
+        for workload in &cluster.survey.workloads {
+            let done = one(*cluster, clusters, workload, have, &found, files, &mut texts);
+            rendering.workloads.push(done);
+        }
+    }
+    rendering.files = texts
+        .into_iter()
+        .map(|(n, after)| Changed {
+            path: files[n].path.clone(),
+            before: files[n].text.clone(),
+            after,
+        })
+        .filter(|changed| changed.before != changed.after)
+        .collect();
+    rendering
+}
+
+fn one(
+    cluster: Cluster<'_>,
+    clusters: &[Cluster<'_>],
+    workload: &Workload,
+    have: &[DesiredWorkload],
+    found: &Found,
+    files: &[File],
+    texts: &mut BTreeMap<usize, String>,
+) -> Rendered {
+    let mut rendered = Rendered {
+        cluster: cluster.survey.cluster.to_string(),
+        workload: workload.name(),
+        outcome: Outcome::NotYet,
+        why: None,
+        objects: Vec::new(),
+    };
+    rendered.why = not_yet(cluster, workload);
+    if rendered.why.is_some() {
+        return rendered;
+    }
+    // Other clusters may run the same manifest: theirs must want the same of it.
+    let others = clusters.iter().filter(|other| other.survey.cluster != cluster.survey.cluster);
+    let others: Vec<Wanted> = others
+        .flat_map(|other| {
+            let same = |w: &&Workload| w.name() == workload.name() && not_yet(*other, w).is_none();
+            other.survey.workloads.iter().filter(same).map(|w| (*other, w))
+        })
+        .flat_map(|(other, w)| wanted(other, w, have))
+        .collect();
+    let mut tried = texts.clone();
+    for want in wanted(cluster, workload, have) {
+        let conflict = others.iter().any(|other| {
+            other.kind == want.kind
+                && other.name == want.name
+                && other.fields.set != want.fields.set
+        });
+        let piece = if conflict {
+            let why = "another cluster wants other values of it: choose one with --cluster";
+            refused(&want, why.to_owned(), Vec::new())
+        } else {
+            piece(&want, clusters, found, files, &mut tried)
+        };
+        rendered.objects.push(piece);
+    }
+    let has = |outcome| rendered.objects.iter().any(|piece| piece.outcome == outcome);
+    if has(Outcome::Cannot) {
+        rendered.outcome = Outcome::Cannot;
+        for piece in rendered.objects.iter_mut().filter(|p| p.outcome == Outcome::Rendered) {
+            piece.outcome = Outcome::NotYet;
+            piece.why = Some("not written: the workload changes whole or not at all".to_owned());
+        }
+        return rendered;
+    }
+    rendered.outcome = if has(Outcome::Rendered) {
+        Outcome::Rendered
+    } else if has(Outcome::AsWanted) {
+        Outcome::AsWanted
+    } else {
+        Outcome::NotHere
+    };
+    *texts = tried;
+    rendered
+}
+
+/// Why a workload's manifests are left alone for now.
+fn not_yet(cluster: Cluster<'_>, workload: &Workload) -> Option<String> {
+    if !workload.may_move() {
+        let codes: Vec<&str> = workload.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        return Some(format!("{}: {}", workload.verdict.as_str(), codes.join(", ")));
+    }
+    let credentials =
+        workload.identity.as_ref().and_then(|acts| match cluster.estate.azure.get(&acts.id)? {
+            AzureIdentityState::Present(_, credentials) => Some(credentials),
+            AzureIdentityState::Gone | AzureIdentityState::Unknown(_) => None,
+        });
+    let subject = Subject::of(&workload.namespace, &workload.account);
+    let issuer = cluster.estate.issuer.as_ref();
+    let federated = credentials
+        .is_some_and(|list| phase::is_federated(list, issuer, &subject, cluster.audience));
+    // Git may be merged at once: the new pods must find their credential.
+    (!federated).then(|| {
+        "its identity is not federated: run `widentity migrate apply` first, which leaves alone \
+         what Git holds"
+            .to_owned()
+    })
+}
+
+/// The account and the pod templates of a workload, with what they must say.
+fn wanted(cluster: Cluster<'_>, workload: &Workload, have: &[DesiredWorkload]) -> Vec<Wanted> {
+    let Some(acts) = &workload.identity else { return Vec::new() };
+    let of =
+        |d: &&DesiredWorkload| d.namespace == workload.namespace && d.account == workload.account;
+    let expiration = have.iter().find(of).and_then(|decided| decided.token_expiration);
+    let mut set = BTreeMap::from([
+        (names::CLIENT_ID_ANNOTATION.to_owned(), acts.client.to_string()),
+        (names::TENANT_ID_ANNOTATION.to_owned(), acts.tenant.to_string()),
+    ]);
+    set.extend(expiration.map(|s| (names::EXPIRATION_ANNOTATION.to_owned(), s.to_string())));
+    let account = cluster
+        .estate
+        .accounts
+        .iter()
+        .find(|a| a.namespace == workload.namespace && a.name == workload.account);
+    let mut all = vec![Wanted {
+        kind: "serviceaccount",
+        namespace: workload.namespace.clone(),
+        name: workload.account.to_string(),
+        path: &["metadata", "annotations"],
+        fields: Fields { set, remove: Vec::new() },
+        kept_by: account.and_then(|account| account.kept_by.clone()),
+    }];
+    let templates = cluster.estate.templates.iter().filter(|template| {
+        template.namespace == workload.namespace && workload.templates.contains(&template.key())
+    });
+    all.extend(templates.map(template));
+    all
+}
+
+fn template(template: &EstateTemplate) -> Wanted {
+    Wanted {
+        kind: template.kind.as_str(),
+        namespace: template.namespace.clone(),
+        name: template.name.clone(),
+        path: find::labels(template.kind),
+        fields: Fields {
+            set: BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
+            remove: vec![BINDING_LABEL.to_owned()],
+        },
+        kept_by: template.kept_by.clone(),
+    }
+}
+
+fn refused(want: &Wanted, why: String, at: Vec<String>) -> Piece {
+    let place = want.path.join(".");
+    let mut write = Vec::new();
+    write.extend(want.fields.remove.iter().map(|key| format!("{place}: without {key}")));
+    let set = want.fields.set.iter();
+    write.extend(set.map(|(key, value)| format!("{place}: {}", edit::entry(key, value))));
+    let object = want.object();
+    Piece { object, outcome: Outcome::Cannot, at, why: Some(why), write }
+}
+
+/// Changes the manifests of one object.
+fn piece(
+    want: &Wanted,
+    clusters: &[Cluster<'_>],
+    found: &Found,
+    files: &[File],
+    texts: &mut BTreeMap<usize, String>,
+) -> Piece {
+    let objects = match found.of(want, &namespaces(want, clusters)) {
+        Ok(objects) => objects,
+        Err(refusal) => return refused(want, refusal.why, refusal.at),
+    };
+    let at: Vec<String> = objects.iter().map(|object| object.at(files)).collect();
+    if objects.is_empty() {
+        if let Some(by) = &want.kept_by {
+            let why = format!("{by} keeps it, and its manifest is not under the directory");
+            return refused(want, why, at);
+        }
+        let object = want.object();
+        return Piece { object, outcome: Outcome::NotHere, at, why: None, write: Vec::new() };
+    }
+    let mut outcome = Outcome::AsWanted;
+    for object in objects {
+        let Object { file, spot, .. } = object;
+        let before = texts.get(file).unwrap_or(&files[*file].text);
+        match edit::apply(before, *spot, want.path, &want.fields) {
+            Ok(None) => {}
+            Ok(Some(after)) => {
+                texts.insert(*file, after);
+                outcome = Outcome::Rendered;
+            }
+            Err(why) => return refused(want, format!("{}: {why}", files[*file].path), at),
+        }
+    }
+    Piece { object: want.object(), outcome, at, why: None, write: Vec::new() }
+}
+
+/// The namespaces in which an object of this kind and name is: a manifest without a namespace can
+/// be told only if there is one.
+fn namespaces(want: &Wanted, clusters: &[Cluster<'_>]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for cluster in clusters {
+        let templates = cluster.estate.templates.iter();
+        let templates = templates
+            .filter(|t| t.kind.as_str() == want.kind && t.name == want.name)
+            .map(|t| t.namespace.to_string());
+        let accounts = cluster.estate.accounts.iter();
+        let accounts = accounts
+            .filter(|a| want.kind == "serviceaccount" && a.name.as_str() == want.name)
+            .map(|a| a.namespace.to_string());
+        all.extend(templates.chain(accounts));
+    }
+    all.sort();
+    all.dedup();
+    all
+}

@@ -1,0 +1,247 @@
+//! What stands in the way of an uninstallation.
+
+use std::collections::BTreeSet;
+
+use super::{Class, Exposed, Given, Obstacle, Step};
+use crate::{
+    migrate::{Phase, Workload},
+    model::{
+        AccountName, FailureKind, Namespace,
+        footprint::PartKind,
+        pod_identity::{Estate, EstatePod, EstateTemplate},
+    },
+};
+
+fn obstacle(
+    class: Class,
+    code: &str,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Obstacle {
+    Obstacle { class, code: code.to_owned(), message: message.into(), fix: fix.into() }
+}
+
+/// Everything that stands in the way, worst first.
+pub(super) fn obstacles(
+    given: Given<'_>,
+    steps: &[Step],
+    exposed: Option<&Exposed>,
+) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    if steps.is_empty() {
+        return found;
+    }
+    unseen(given, &mut found);
+    if let Some(wrong) = another_cluster(given) {
+        found.push(wrong);
+    }
+    workloads(given, &mut found);
+    others(given.estate, &mut found);
+    assigned(given, &mut found);
+    if given.estate.add_on.is_some() {
+        add_on(given, &mut found);
+    }
+    if let Some(exposed) = exposed.filter(|_| !given.wishes.open_metadata) {
+        found.push(obstacle(
+            Class::Refused,
+            "open-metadata",
+            format!(
+                "without NMI the metadata endpoint of the nodes is open to every pod, {} at present",
+                exposed.pods
+            ),
+            "look at the pods below; close the endpoint with a NetworkPolicy on 169.254.169.254/32, \
+             or accept it: --allow-open-metadata",
+        ));
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn unseen(given: Given<'_>, found: &mut Vec<Obstacle>) {
+    for failure in given.estate.unseen.iter().chain(&given.footprint.unseen) {
+        let hint = failure.hint.as_deref().unwrap_or("nothing is removed while this is not seen");
+        let denied = matches!(failure.kind, FailureKind::Denied | FailureKind::Unauthenticated);
+        let class = if denied { Class::Denied } else { Class::Unseen };
+        found.push(obstacle(class, "not-seen", failure.to_string(), hint));
+    }
+}
+
+/// The API server must be the one of ARM's record: its host, or the issuer of its discovery
+/// document, says so.
+fn another_cluster(given: Given<'_>) -> Option<Obstacle> {
+    let Given { estate, footprint, azure, .. } = given;
+    let same_host = azure.hosts.iter().any(|host| host.eq_ignore_ascii_case(&footprint.host));
+    if same_host || (footprint.issuer.is_some() && footprint.issuer == estate.issuer) {
+        return None;
+    }
+    let (name, host) = (&estate.cluster, &footprint.host);
+    let fix = format!("correct `context` in [clusters.{name}], or pass --context {name}=NAME");
+    let on = "; a cluster with its OIDC issuer on can be told by that: widentity apply";
+    Some(match (&footprint.issuer, &estate.issuer) {
+        (Some(discovered), Some(issuer)) => obstacle(
+            Class::Refused,
+            "cluster-context-mismatch",
+            format!(
+                "the API server {host} is not cluster {name}: its issuer is {discovered}, ARM's \
+                 record says {issuer}"
+            ),
+            fix,
+        ),
+        _ => obstacle(
+            Class::Denied,
+            "cluster-not-confirmed",
+            format!(
+                "nothing shows that the API server {host} is cluster {name}: its host is not in \
+                 ARM's record, and no two issuers can be compared"
+            ),
+            if estate.issuer.is_none() { format!("{fix}{on}") } else { fix },
+        ),
+    })
+}
+
+/// Whether nothing of a workload needs Pod Identity any more. One that left it without widentity
+/// has no backup that says so: then no binding may be left that answers for it.
+fn is_clear(estate: &Estate, workload: &Workload) -> bool {
+    let bound = || {
+        let mut at = estate.bindings.iter().map(|b| format!("{}/{}", b.namespace, b.name));
+        at.any(|at| workload.bindings.contains(&at))
+    };
+    // Nothing of it can be switched, and what carries the label has ended: a Job.
+    let over = || workload.templates.is_empty() && !carries(estate, workload);
+    workload.phase == Phase::Cleaned || (workload.phase == Phase::Soaked && !bound()) || over()
+}
+
+/// Whether anything of a workload that runs, or will, carries the label.
+fn carries(estate: &Estate, workload: &Workload) -> bool {
+    let same = |namespace: &Namespace, account: &AccountName| {
+        (namespace, account) == (&workload.namespace, &workload.account)
+    };
+    labelled(estate).any(|t| same(&t.namespace, &t.account))
+        || labelled_pods(estate).any(|pod| same(&pod.namespace, &pod.account))
+}
+
+/// Pod templates with the label, but for those of finished Jobs.
+fn labelled(estate: &Estate) -> impl Iterator<Item = &EstateTemplate> {
+    let runs = |t: &&EstateTemplate| t.selector().is_some() && (!t.idle || t.kind.writable());
+    estate.templates.iter().filter(runs)
+}
+
+fn labelled_pods(estate: &Estate) -> impl Iterator<Item = &EstatePod> {
+    estate.pods.iter().filter(|pod| !pod.gone && pod.selector().is_some())
+}
+
+fn workloads(given: Given<'_>, found: &mut Vec<Obstacle>) {
+    let Given { estate, survey, .. } = given;
+    let mut told: BTreeSet<(&Namespace, &AccountName)> = BTreeSet::new();
+    for workload in survey.workloads.iter().filter(|workload| !is_clear(estate, workload)) {
+        told.insert((&workload.namespace, &workload.account));
+        let until = workload.soaked_at.filter(|_| workload.phase == Phase::Soaking);
+        let until = until.map(|at| format!(" until {at:.0}")).unwrap_or_default();
+        let fix = match workload.phase {
+            Phase::Soaking | Phase::Soaked | Phase::BindingRemoved => "widentity migrate finish",
+            Phase::Discovered
+            | Phase::IdentityFederated
+            | Phase::TokenProved
+            | Phase::Switched
+            | Phase::Cleaned
+            | Phase::Masked
+            | Phase::HalfDone
+            | Phase::Broken
+            | Phase::RolledBack => {
+                "widentity migrate plan says what comes next; then migrate apply and migrate finish"
+            }
+        };
+        let message = format!("{} is {}{until}", workload.name(), workload.phase.as_str());
+        found.push(obstacle(Class::Blocked, "workload-not-cleaned", message, fix));
+    }
+    let mut left = BTreeSet::new();
+    for template in labelled(estate) {
+        if !told.contains(&(&template.namespace, &template.account)) {
+            left.insert(format!("{} in {}", template.key(), template.namespace));
+        }
+    }
+    for pod in labelled_pods(estate) {
+        if !told.contains(&(&pod.namespace, &pod.account)) {
+            left.insert(format!("pod {}/{}", pod.namespace, pod.name));
+        }
+    }
+    for who in left {
+        found.push(obstacle(
+            Class::Blocked,
+            "label-left",
+            format!("{who} carries the label aadpodidbinding"),
+            "take the label away: nothing will answer for it",
+        ));
+    }
+}
+
+/// Objects of other tools that get their tokens through Pod Identity.
+fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
+    for class in &estate.secret_classes {
+        found.push(obstacle(
+            Class::Blocked,
+            "secret-provider-class",
+            format!("SecretProviderClass {}/{} uses Pod Identity", class.namespace, class.name),
+            "set usePodIdentity: \"false\" and clientID in it",
+        ));
+    }
+    for trigger in &estate.triggers {
+        found.push(obstacle(
+            Class::Blocked,
+            "keda-trigger",
+            format!(
+                "TriggerAuthentication {}/{} uses Pod Identity",
+                trigger.namespace, trigger.name
+            ),
+            "use provider azure-workload, with a federated credential for KEDA's own account",
+        ));
+    }
+}
+
+/// What was assigned and is nobody's to take back: the definition could never go.
+fn assigned(given: Given<'_>, found: &mut Vec<Obstacle>) {
+    let mut components = given.footprint.components.iter();
+    if components.any(|component| component.part.kind == PartKind::Mic) {
+        return;
+    }
+    let objects = given.footprint.definitions.iter().flat_map(|definition| &definition.objects);
+    for part in objects.filter(|part| part.kind == PartKind::Assigned) {
+        let at = part.namespace.as_ref().map_or("", Namespace::as_str);
+        found.push(obstacle(
+            Class::Blocked,
+            "assigned-without-mic",
+            format!(
+                "AzureAssignedIdentity {} is left, and MIC, which would take the identity from the \
+                 node, is gone",
+                part.at()
+            ),
+            format!(
+                "kubectl patch azureassignedidentity {name} -n {at} --type merge -p \
+                 '{{\"metadata\":{{\"finalizers\":null}}}}', then kubectl delete \
+                 azureassignedidentity {name} -n {at}",
+                name = part.name
+            ),
+        ));
+    }
+}
+
+fn add_on(given: Given<'_>, found: &mut Vec<Obstacle>) {
+    if let Some(state) = &given.estate.busy {
+        found.push(obstacle(
+            Class::Blocked,
+            "cluster-busy",
+            format!("cluster {} is {state}", given.estate.cluster),
+            "wait for the operation to end: az aks operation show-latest",
+        ));
+    }
+    if !given.wishes.disable_add_on {
+        found.push(obstacle(
+            Class::Refused,
+            "add-on-enabled",
+            "the AKS add-on keeps Pod Identity in the cluster; it is out of support since September \
+             2025, so that it may not be possible to switch it on again",
+            "--disable-add-on switches it off with one update of the cluster",
+        ));
+    }
+}

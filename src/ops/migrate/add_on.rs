@@ -1,0 +1,94 @@
+//! Identities that the AKS add-on keeps: they go by ARM's record of the cluster, for what is
+//! removed in the cluster comes back.
+
+use tokio::time::{self, Instant};
+
+use super::{
+    Objects, Shelf, Surveyed,
+    finish::{Patience, backup_of},
+};
+use crate::{
+    azure::Arm,
+    migrate::{
+        matching,
+        removal::{Entry, Removal, entry_name},
+    },
+    model::{ArmId, FailureKind, RemoteFailure},
+};
+
+/// Writes the entries down for the workloads that they answered, takes them out of the record in
+/// one update, and waits until AKS has removed their objects from the cluster.
+pub(super) async fn remove(
+    (arm, cluster): (&Arm, &ArmId),
+    client: &dyn Objects,
+    shelf: &dyn Shelf,
+    read: &Surveyed,
+    what: &Removal,
+    manager: &str,
+    patience: &Patience,
+) -> Result<Vec<String>, RemoteFailure> {
+    let wanted: Vec<(String, String)> =
+        what.add_on.iter().map(|e| (e.namespace.to_string(), e.name.clone())).collect();
+    let tried = format!("take identities out of the Pod Identity add-on of {}", cluster.name());
+    let entries = arm.pod_identities(cluster, &wanted).await;
+    let entries = entries.map_err(|error| error.failure(tried.clone()))?;
+    for workload in &read.survey.workloads {
+        let acts = workload.identity.as_ref().map(|acts| &acts.id);
+        let own = what.add_on.iter().filter(|entry| {
+            let of = |i: &&crate::model::pod_identity::PodIdentity| {
+                i.namespace == entry.namespace && i.name == entry.name
+            };
+            let identity = read.estate.identities.iter().find(of);
+            identity.and_then(matching::resource_id).is_some_and(|id| acts == Some(&id))
+        });
+        let own: Vec<&Entry> = own.collect();
+        if own.is_empty() {
+            continue;
+        }
+        let mut backup = backup_of(read, workload);
+        for entry in &entries {
+            let is = |own: &&Entry| {
+                entry["namespace"] == own.namespace.as_str() && entry["name"] == own.name.as_str()
+            };
+            if own.iter().any(is) && !backup.add_on.contains(entry) {
+                backup.add_on.push(entry.clone());
+            }
+        }
+        client.write_backup(&backup, manager).await.map_err(|error| {
+            error.failure(format!("write down what is removed for {}", workload.name()))
+        })?;
+        shelf.put(&read.survey.cluster, &backup)?;
+    }
+    let gone = arm.remove_pod_identities(cluster, &wanted).await;
+    gone.map_err(|error| error.failure(tried))?;
+    for entry in &what.add_on {
+        vanished(client, entry, patience).await?;
+    }
+    Ok(what.add_on.iter().map(entry_name).collect())
+}
+
+/// Waits until AKS has removed the `AzureIdentity` of an entry.
+async fn vanished(
+    client: &dyn Objects,
+    entry: &Entry,
+    patience: &Patience,
+) -> Result<(), RemoteFailure> {
+    let deadline = Instant::now() + patience.at_most;
+    let tried = "wait for AKS to remove the add-on's objects";
+    loop {
+        let there = client.pod_identity(&entry.namespace, &entry.name).await;
+        // The record does not hold it any more; AKS goes on by itself.
+        if there.map_err(|error| error.failure(tried))?.is_none() || patience.ends() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(RemoteFailure::new(
+                FailureKind::TimedOut,
+                tried,
+                format!("AzureIdentity {}/{} is still there", entry.namespace, entry.name),
+            )
+            .with_hint("run migrate finish again"));
+        }
+        time::sleep(patience.look).await;
+    }
+}

@@ -1,0 +1,427 @@
+//! `migrate uninstall`: takes the installation of Pod Identity away, object by object, in the
+//! order that was decided and confirmed. What was done stays done: run again, it goes on.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+
+use super::{super::Connected, Overview, Surveyed};
+pub use crate::migrate::uninstall::{Class, Uninstall, Wishes};
+use crate::{
+    azure::Arm,
+    kubernetes::Client,
+    migrate::uninstall::{self, Given, Step, asked_for},
+    model::{
+        ArmId, ClusterName, FailureKind, PrincipalId, RemoteFailure,
+        desired::DesiredState,
+        footprint::{AzureSide, Footprint, Part, PartKind},
+        snapshot::ObservedAssignment,
+    },
+};
+
+/// Lists of role assignments read at once.
+const AT_ONCE: usize = 4;
+/// A definition that others write while it is deleted is tried again this often.
+const TRIES: usize = 5;
+
+/// How long what is waited for may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two looks.
+    pub look: Duration,
+    /// Until MIC has taken everything back: 40 to 60 s a scale set, in batches.
+    pub unassigned: Duration,
+    /// Until pods have ended, AKS has removed its NMI, or a definition is gone.
+    pub gone: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            look: Duration::from_secs(2),
+            unassigned: Duration::from_mins(15),
+            gone: Duration::from_mins(5),
+        }
+    }
+}
+
+/// One cluster with everything that decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Site<'a> {
+    /// Its estate and survey.
+    pub read: &'a Surveyed,
+    /// Its ARM id.
+    pub id: ArmId,
+    /// What its installation consists of.
+    pub footprint: Footprint,
+    /// What Azure holds.
+    pub azure: AzureSide,
+}
+
+impl Site<'_> {
+    /// What would be done.
+    pub fn decide(&self, wishes: Wishes) -> Uninstall {
+        uninstall::decide(Given {
+            estate: &self.read.estate,
+            survey: &self.read.survey,
+            footprint: &self.footprint,
+            azure: &self.azure,
+            wishes,
+        })
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step has begun that may take minutes.
+    Waiting(&'a Step),
+    /// A step is done.
+    Done(&'a Step),
+}
+
+/// How far one cluster came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// How many steps were done.
+    pub done: usize,
+    /// How many writes were answered well.
+    pub written: usize,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// Why a run in one cluster ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Everything is done.
+    Complete,
+    /// The next step is another tool's.
+    HandedOver,
+    /// It was asked to stop.
+    Interrupted,
+    /// A step failed.
+    Failed(RemoteFailure),
+}
+
+/// Reads the installation in each cluster of the overview.
+pub async fn sites<'a>(
+    desired: &DesiredState,
+    overview: &'a Overview,
+    connected: &Connected,
+) -> Vec<Site<'a>> {
+    let mut sites = Vec::new();
+    for read in &overview.clusters {
+        let name = &read.survey.cluster;
+        let Some(cluster) = desired.clusters.get(name) else { continue };
+        let footprint = async {
+            match client(name, connected).await {
+                Ok(client) => client.footprint().await,
+                // The same failure is among what the estate lacks.
+                Err(failure) => Footprint { unseen: vec![failure], ..Footprint::default() },
+            }
+        };
+        let azure = side(&connected.arm, &cluster.id, read);
+        let (footprint, azure) = futures::join!(footprint, azure);
+        sites.push(Site { read, id: cluster.id.clone(), footprint, azure });
+    }
+    sites
+}
+
+async fn client(name: &ClusterName, connected: &Connected) -> Result<Client, RemoteFailure> {
+    match connected.clusters.get(name) {
+        Some(connection) => connection.client().await,
+        None => Err(RemoteFailure::new(
+            FailureKind::NotReached,
+            format!("connect to cluster {name}"),
+            "no way to reach it was given",
+        )),
+    }
+}
+
+async fn side(arm: &Arm, id: &ArmId, read: &Surveyed) -> AzureSide {
+    let mut side = match arm.cluster_side(id).await {
+        // Without the record the estate is incomplete, too, and nothing is done.
+        Ok(side) => side.unwrap_or_default(),
+        Err(error) => {
+            let failure = error.failure(format!("read cluster {}", id.name()));
+            return AzureSide { unseen: vec![failure], ..AzureSide::default() };
+        }
+    };
+    if let Some(group) = &side.node_group {
+        match arm.scale_sets(group).await {
+            Ok(sets) => side.scale_sets = sets,
+            // The group of the nodes is often closed to others: then there is only less to list.
+            Err(error) => {
+                let tried = format!("list the scale sets of {}", group.name());
+                side.unseen.push(error.failure(tried));
+            }
+        }
+    }
+    let identities = read.estate.azure.keys().filter_map(ArmId::subscription);
+    let mut subscriptions: Vec<_> = id.subscription().into_iter().chain(identities).collect();
+    subscriptions.sort_unstable();
+    subscriptions.dedup();
+    let pairs = subscriptions.iter().flat_map(|subscription| {
+        let scope = ArmId::of_subscription(*subscription);
+        side.principals.keys().map(move |principal| (scope.clone(), *principal))
+    });
+    let lists = pairs.map(|(scope, principal)| assignments(arm, scope, principal));
+    let lists: Vec<_> = stream::iter(lists).buffer_unordered(AT_ONCE).collect().await;
+    for list in lists {
+        match list {
+            Ok(list) => side.assignments.extend(list),
+            Err(failure) => side.unseen.push(failure),
+        }
+    }
+    side.assignments.sort_by(|a, b| a.id.cmp(&b.id));
+    side.assignments.dedup_by(|a, b| a.id == b.id);
+    side.unseen.sort();
+    side
+}
+
+async fn assignments(
+    arm: &Arm,
+    scope: ArmId,
+    principal: PrincipalId,
+) -> Result<Vec<ObservedAssignment>, RemoteFailure> {
+    let mut list = arm.assignments_at(&scope, Some(principal)).await.map_err(|error| {
+        error.failure(format!("list role assignments of principal {principal} at {scope}"))
+    })?;
+    list.retain(|assignment| {
+        assignment.principal_id == principal && asked_for().any(|role| role == assignment.role)
+    });
+    Ok(list)
+}
+
+/// Does what was decided and confirmed, until the end, another tool's step, a failure or an
+/// interruption between two steps.
+pub async fn run(
+    site: &Site<'_>,
+    what: &Uninstall,
+    connected: &Connected,
+    pace: Pace,
+    interrupt: &watch::Receiver<bool>,
+    sink: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Ran {
+    let mut ran = Ran { done: 0, written: 0, end: End::Complete };
+    let client = match client(&site.read.survey.cluster, connected).await {
+        Ok(client) => client,
+        Err(failure) => return Ran { end: End::Failed(failure), ..ran },
+    };
+    let arm = &connected.arm;
+    let mut doing = Doing { client: &client, arm, id: &site.id, pace, interrupt, written: 0 };
+    for step in &what.steps {
+        if *interrupt.borrow() {
+            return Ran { end: End::Interrupted, ..ran };
+        }
+        if matches!(step, Step::HandOver { .. }) {
+            return Ran { end: End::HandedOver, ..ran };
+        }
+        if may_take(step) {
+            sink(Event::Waiting(step));
+        }
+        let stepped = doing.step(step).await;
+        ran.written = doing.written;
+        match stepped {
+            Ok(true) => {}
+            Ok(false) => return Ran { end: End::Interrupted, ..ran },
+            Err(failure) => return Ran { end: End::Failed(failure), ..ran },
+        }
+        ran.done += 1;
+        sink(Event::Done(step));
+    }
+    ran
+}
+
+/// Whether a step may take longer than a person waits without a word.
+fn may_take(step: &Step) -> bool {
+    match step {
+        Step::AwaitUnassigned | Step::DropAddOnIdentities { .. } | Step::DisableAddOn { .. } => {
+            true
+        }
+        Step::Remove { part } => part.kind.component().is_some(),
+        Step::HandOver { .. } => false,
+    }
+}
+
+struct Doing<'a> {
+    client: &'a Client,
+    arm: &'a Arm,
+    id: &'a ArmId,
+    pace: Pace,
+    interrupt: &'a watch::Receiver<bool>,
+    /// How many writes were answered well.
+    written: usize,
+}
+
+impl Doing<'_> {
+    /// One step; `false` where it was interrupted while it waited.
+    async fn step(&mut self, step: &Step) -> Result<bool, RemoteFailure> {
+        match step {
+            Step::AwaitUnassigned => self.unassigned().await,
+            Step::Remove { part } => self.remove(part).await,
+            Step::DropAddOnIdentities { identities } => {
+                self.nobody_came().await?;
+                let pairs = identities.iter().filter_map(|at| at.split_once('/'));
+                let pairs = pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+                let pairs: Vec<_> = pairs.collect();
+                let done = self.arm.remove_pod_identities(self.id, &pairs).await;
+                done.map_err(|e| e.failure("take the identities out of the Pod Identity add-on"))?;
+                self.written += 1;
+                Ok(true)
+            }
+            Step::DisableAddOn { nmi } => {
+                self.nobody_came().await?;
+                self.nothing_new().await?;
+                let done = self.arm.disable_pod_identity(self.id).await;
+                done.map_err(|e| e.failure("switch the Pod Identity add-on off"))?;
+                self.written += 1;
+                match nmi {
+                    Some(nmi) => self.gone(nmi).await,
+                    None => Ok(true),
+                }
+            }
+            Step::HandOver { .. } => Ok(true),
+        }
+    }
+
+    async fn remove(&mut self, part: &Part) -> Result<bool, RemoteFailure> {
+        let tried = || format!("remove {} {}", part.kind.as_str(), part.at());
+        if part.kind == PartKind::Definition {
+            return self.definition(part).await;
+        }
+        if part.kind.component().is_some() {
+            self.nobody_came().await?;
+        }
+        self.client.remove_part(part).await.map_err(|error| error.failure(tried()))?;
+        self.written += 1;
+        if part.kind.component().is_some() { self.ended(part).await } else { Ok(true) }
+    }
+
+    /// A pod that came with the label after everything was read would lose its identity.
+    async fn nobody_came(&self) -> Result<(), RemoteFailure> {
+        let tried = "look for pods with the label aadpodidbinding";
+        let users = self.client.label_users().await.map_err(|error| error.failure(tried))?;
+        match users.first() {
+            None => Ok(()),
+            Some(pod) => Err(RemoteFailure::new(
+                FailureKind::Conflict,
+                "take Pod Identity away",
+                format!("pod {pod} has come with the label aadpodidbinding since it was read"),
+            )
+            .with_hint("widentity migrate status")),
+        }
+    }
+
+    /// What the add-on was told after everything was read would go with it.
+    async fn nothing_new(&self) -> Result<(), RemoteFailure> {
+        let record = self.arm.cluster(self.id).await;
+        let record = record.map_err(|error| error.failure("read the Pod Identity add-on"))?;
+        let left = record.and_then(|record| record.pod_identity);
+        match left.as_ref().and_then(|profile| profile.identities.first()) {
+            None => Ok(()),
+            Some(identity) => Err(RemoteFailure::new(
+                FailureKind::Conflict,
+                "switch the Pod Identity add-on off",
+                format!("identity {identity} has come into it since it was read"),
+            )
+            .with_hint("widentity migrate status")),
+        }
+    }
+
+    /// Looks until `done`, the deadline or an interruption.
+    async fn until(
+        &self,
+        limit: Duration,
+        left: impl AsyncFn() -> Result<Option<String>, RemoteFailure>,
+        tried: &str,
+        hint: &str,
+    ) -> Result<bool, RemoteFailure> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let Some(left) = left().await? else { return Ok(true) };
+            if *self.interrupt.borrow() {
+                return Ok(false);
+            }
+            if Instant::now() >= deadline {
+                let message = format!("{left} after {} s", limit.as_secs());
+                let failure = RemoteFailure::new(FailureKind::TimedOut, tried, message);
+                return Err(failure.with_hint(hint));
+            }
+            time::sleep(self.pace.look).await;
+        }
+    }
+
+    async fn unassigned(&self) -> Result<bool, RemoteFailure> {
+        let tried = "wait for MIC to take back what it assigned";
+        let left = async || {
+            let left = self.client.assigned().await.map_err(|error| error.failure(tried))?;
+            let one = left.first().map(|one| format!("{}/{}", one.namespace, one.name));
+            Ok(one.map(|one| format!("AzureAssignedIdentity {one} is still there")))
+        };
+        let hint = "look at MIC's log, then run migrate uninstall again";
+        self.until(self.pace.unassigned, left, tried, hint).await
+    }
+
+    /// NMI takes its iptables rules away when it is ended in order, and needs time for it.
+    async fn ended(&self, part: &Part) -> Result<bool, RemoteFailure> {
+        let tried = format!("wait for the pods of {} {} to end", part.kind.as_str(), part.at());
+        let left = async || {
+            let left = self.client.pods_of(part).await.map_err(|error| error.failure(&tried))?;
+            Ok(left.first().map(|pod| format!("pod {pod} is still there")))
+        };
+        self.until(self.pace.gone, left, &tried, "kubectl get pods --all-namespaces").await
+    }
+
+    async fn gone(&self, part: &Part) -> Result<bool, RemoteFailure> {
+        let tried = format!("wait for AKS to remove {} {}", part.kind.as_str(), part.at());
+        let left = async || {
+            let there =
+                self.client.part_exists(part).await.map_err(|error| error.failure(&tried))?;
+            Ok(there.then(|| "it is still there".to_owned()))
+        };
+        self.until(self.pace.gone, left, &tried, "run migrate uninstall again later").await
+    }
+
+    /// A definition goes only while it holds nothing: that is looked at right before, and the
+    /// delete demands the version that was looked at. An object made in the moment between cannot
+    /// be told from one made before by any means of the API.
+    async fn definition(&mut self, part: &Part) -> Result<bool, RemoteFailure> {
+        let tried = format!("remove {} {}", part.kind.as_str(), part.at());
+        let fail = |error: crate::kubernetes::KubeError| error.failure(tried.clone());
+        let conflict =
+            |message: String| RemoteFailure::new(FailureKind::Conflict, tried.clone(), message);
+        for attempt in 1.. {
+            let Some(now) = self.client.definition(part).await.map_err(fail)? else {
+                return Ok(true);
+            };
+            if now.uid != part.uid {
+                return Err(conflict("it was made again since it was read".to_owned()));
+            }
+            if let Some(first) = now.objects.first().filter(|_| !now.deleting) {
+                let count = now.objects.len();
+                return Err(conflict(format!("it holds {first}, {count} in all")));
+            }
+            match self.client.remove_definition(part, &now).await {
+                Ok(()) => {
+                    self.written += 1;
+                    break;
+                }
+                // Only its status may have been written meanwhile: look again.
+                Err(error) if error.is_conflict() && attempt < TRIES => {}
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        let left = async || {
+            let there = self.client.part_exists(part).await.map_err(fail)?;
+            Ok(there.then(|| "it is still being deleted".to_owned()))
+        };
+        let hint = "kubectl get customresourcedefinitions";
+        self.until(self.pace.gone, left, &tried, hint).await
+    }
+}

@@ -1,0 +1,321 @@
+//! `migrate uninstall` as text, JSON and Markdown.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{
+    Palette, escape,
+    findings::{counted, failure_details},
+    json::to_text,
+    style::Style,
+    text::SANDBOX,
+};
+use crate::{
+    migrate::uninstall::{Exposed, Step, Uninstall},
+    model::{
+        RemoteFailure,
+        footprint::{Part, PartKind},
+    },
+    ops::migrate::uninstall::{End, Ran},
+};
+
+/// What is said where nothing of Pod Identity is left.
+pub const FREE: &str = "No AAD Pod Identity: nothing to uninstall.";
+
+/// One cluster: what is to be done, and what was.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// Its name in the file.
+    pub cluster: &'a str,
+    /// What was decided.
+    pub what: &'a Uninstall,
+    /// How far it came; none where it was not begun.
+    pub ran: Option<&'a Ran>,
+}
+
+fn part(part: &Part) -> String {
+    let at = format!("{} {}", part.kind.as_str(), part.at());
+    part.kind.component().map_or_else(|| at.clone(), |name| format!("{at} ({name})"))
+}
+
+fn removal(of: &Part) -> String {
+    let tail = if of.kind.component().is_some() {
+        ", and wait until its pods have ended"
+    } else if matches!(of.kind, PartKind::Binding | PartKind::Identity) {
+        ", which nothing uses"
+    } else if of.kind == PartKind::Definition {
+        ", unless it holds objects by then"
+    } else {
+        ""
+    };
+    format!("remove {}{tail}", part(of))
+}
+
+/// A step as something to be done.
+pub fn step(step: &Step) -> String {
+    let text = match step {
+        Step::AwaitUnassigned => "wait until MIC has taken back what it assigned".to_owned(),
+        Step::Remove { part } => removal(part),
+        Step::DropAddOnIdentities { identities } => format!(
+            "AKS add-on: take {} out of it, through ARM ({})",
+            if identities.len() == 1 {
+                "1 identity".to_owned()
+            } else {
+                format!("{} identities", identities.len())
+            },
+            identities.join(", ")
+        ),
+        Step::DisableAddOn { nmi: Some(_) } => {
+            "AKS add-on: switch it off, through ARM, and wait until its NMI is gone".to_owned()
+        }
+        Step::DisableAddOn { nmi: None } => "AKS add-on: switch it off, through ARM".to_owned(),
+        Step::HandOver { tool, command, parts } => {
+            let kept = counted(parts.len(), "object");
+            format!("you, since {tool} keeps {kept} of it: {command}; then run this again")
+        }
+    };
+    escape::terminal(&text).into_owned()
+}
+
+fn line(text: &mut String, line: impl AsRef<str>) {
+    text.push_str(line.as_ref());
+    text.push('\n');
+}
+
+/// What would be done, with what stands in the way and what it means.
+pub fn preview(clusters: &[Shown<'_>], sandbox: bool, palette: Palette) -> String {
+    let mut out = String::new();
+    if sandbox {
+        line(&mut out, SANDBOX);
+    }
+    for shown in clusters {
+        one(&mut out, *shown, palette);
+    }
+    out
+}
+
+fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
+    let Uninstall { obstacles, steps, kept, exposed, clean_up, not_seen } = shown.what;
+    if steps.is_empty() && kept.is_empty() && clean_up.is_empty() && obstacles.is_empty() {
+        return;
+    }
+    let heading = |text: &str| palette.paint(Style::Heading, text);
+    line(out, heading(&format!("# cluster {}", escape::terminal(shown.cluster))));
+    if !obstacles.is_empty() {
+        line(out, palette.paint(Style::Alarm, "In the way, so that nothing is begun:"));
+    }
+    for obstacle in obstacles {
+        line(out, format!("  {}: {}", obstacle.code, escape::terminal(&obstacle.message)));
+        line(out, format!("    do: {}", escape::terminal(&obstacle.fix)));
+    }
+    if !steps.is_empty() {
+        line(out, heading("In this order:"));
+    }
+    for (at, each) in steps.iter().enumerate() {
+        line(out, format!("  {}. {}", at + 1, step(each)));
+    }
+    if let Some(exposed) = exposed {
+        metadata(out, exposed, palette);
+    }
+    if !kept.is_empty() {
+        line(out, heading("Stays, look whether you need it:"));
+    }
+    for kept in kept {
+        let (what, why) = (escape::terminal(&kept.what), escape::terminal(&kept.why));
+        line(out, format!("  {what}: {why}"));
+    }
+    if !clean_up.is_empty() || !not_seen.is_empty() {
+        line(out, heading("Left in Azure; if nothing else needs it:"));
+    }
+    for left in clean_up {
+        line(out, format!("  {}", escape::terminal(&left.what)));
+        line(out, format!("    {}", escape::terminal(&left.command)));
+    }
+    for failure in not_seen {
+        line(out, format!("  not seen: {}", escape::terminal(failure)));
+    }
+    line(out, "");
+}
+
+fn metadata(out: &mut String, exposed: &Exposed, palette: Palette) {
+    let alarm = "Without NMI every pod reaches the metadata endpoint of its node:";
+    line(out, palette.paint(Style::Alarm, alarm));
+    let on = if exposed.identities.is_empty() {
+        "its node's identities".to_owned()
+    } else {
+        format!("its node's identities ({})", exposed.identities.join(", "))
+    };
+    let pods = counted(exposed.pods, "live pod");
+    line(out, format!("  {pods} could then ask for tokens of {}", escape::terminal(&on)));
+    if !exposed.users.is_empty() {
+        line(out, "  these may live on the node's identity already:");
+    }
+    for user in &exposed.users {
+        let text = format!(
+            "{} in {} ({}): {}",
+            user.who,
+            user.namespace,
+            counted(user.pods, "pod"),
+            user.why
+        );
+        line(out, format!("    {}", escape::terminal(&text)));
+    }
+    line(
+        out,
+        "  nodes are not touched: NMI takes its iptables rules away when it ends in order; where \
+         it was killed,\n  `iptables -t nat -D PREROUTING -j aad-metadata`, then `-F aad-metadata` \
+         and `-X aad-metadata`, never a bare `-F`",
+    );
+}
+
+/// The last line of text, with the mark of the sandbox after it.
+pub fn ending(clusters: &[Shown<'_>], sandbox: bool) -> String {
+    let mark = if sandbox { format!("{SANDBOX}\n") } else { String::new() };
+    format!("{}\n{mark}", summary(clusters))
+}
+
+/// A step that is done, in one line.
+pub fn done(each: &Step) -> String {
+    match each {
+        Step::Remove { part: of } => format!("removed {}", escape::terminal(&part(of))),
+        Step::AwaitUnassigned => "MIC has taken back what it assigned".to_owned(),
+        Step::DropAddOnIdentities { identities } => {
+            let names = identities.join(", ");
+            format!("took out of the AKS add-on: {}", escape::terminal(&names))
+        }
+        Step::DisableAddOn { .. } => "switched the AKS add-on off".to_owned(),
+        Step::HandOver { tool, .. } => format!("left to {}", escape::terminal(tool)),
+    }
+}
+
+fn failure(failure: &RemoteFailure) -> String {
+    let mut text = escape::terminal(&failure.to_string()).into_owned();
+    if let Some(details) = failure_details(failure) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " ({details})");
+    }
+    if let Some(hint) = &failure.hint {
+        let _ = write!(text, "; {}", escape::terminal(hint));
+    }
+    text
+}
+
+/// Why a cluster did not come to its end; none where it did.
+pub fn stopped(shown: Shown<'_>) -> Option<String> {
+    let ran = shown.ran?;
+    let next = shown.what.steps.get(ran.done).map(step).unwrap_or_default();
+    let name = escape::terminal(shown.cluster);
+    Some(match &ran.end {
+        End::Complete => return None,
+        End::HandedOver => format!("cluster {name} waits for {next}"),
+        End::Interrupted => format!("cluster {name}: interrupted before or in: {next}"),
+        End::Failed(why) => format!("cluster {name}: {}", failure(why)),
+    })
+}
+
+/// The last line.
+pub fn summary(clusters: &[Shown<'_>]) -> String {
+    let steps: usize = clusters.iter().map(|shown| shown.what.steps.len()).sum();
+    let done: usize = clusters.iter().filter_map(|shown| Some(shown.ran?.done)).sum();
+    let begun = clusters.iter().any(|shown| shown.ran.is_some());
+    let blocked = clusters.iter().filter(|shown| !shown.what.obstacles.is_empty()).count();
+    if steps == 0 && blocked == 0 {
+        return FREE.to_owned();
+    }
+    if begun && done == steps {
+        return format!("Uninstall complete: {} done.", counted(steps, "step"));
+    }
+    if begun {
+        return format!("Uninstall: {done} of {} done.", counted(steps, "step"));
+    }
+    let tail = if blocked > 0 { "; something is in the way" } else { "" };
+    format!("Uninstall: {} to do{tail}. Nothing was done.", counted(steps, "step"))
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format_version: &'static str,
+    project: &'a str,
+    sandbox: bool,
+    clusters: Vec<Cluster<'a>>,
+    summary: String,
+}
+
+#[derive(Serialize)]
+struct Cluster<'a> {
+    cluster: &'a str,
+    #[serde(flatten)]
+    what: &'a Uninstall,
+    /// How many of `steps` were done; none where it was not begun.
+    done: Option<usize>,
+    /// Why it ended before the last step.
+    stopped: Option<String>,
+}
+
+/// The same for programs.
+pub fn json(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String {
+    to_text(&Document {
+        format_version: "1.0",
+        project,
+        sandbox,
+        clusters: clusters
+            .iter()
+            .map(|shown| Cluster {
+                cluster: shown.cluster,
+                what: shown.what,
+                done: shown.ran.map(|ran| ran.done),
+                stopped: stopped(*shown),
+            })
+            .collect(),
+        summary: summary(clusters),
+    })
+}
+
+/// The same for a pull request or an issue.
+pub fn markdown(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String {
+    let mut out = format!("<!-- widentity:uninstall {} -->\n", escape::markdown(project));
+    if sandbox {
+        line(&mut out, "**SANDBOX**\n");
+    }
+    line(&mut out, format!("**{}**\n", escape::markdown(&summary(clusters))));
+    for shown in clusters {
+        let Uninstall { obstacles, steps, kept, exposed, clean_up, not_seen } = shown.what;
+        line(&mut out, format!("### cluster {}\n", escape::markdown(shown.cluster)));
+        for obstacle in obstacles {
+            let (message, fix) =
+                (escape::markdown(&obstacle.message), escape::markdown(&obstacle.fix));
+            line(&mut out, format!("- **in the way**: {message}; {fix}"));
+        }
+        let done = shown.ran.map_or(0, |ran| ran.done);
+        for (at, each) in steps.iter().enumerate() {
+            let mark = if at < done { "x" } else { " " };
+            line(&mut out, format!("- [{mark}] {}", escape::markdown(&step(each))));
+        }
+        if let Some(stopped) = stopped(*shown) {
+            line(&mut out, format!("- **stopped**: {}", escape::markdown(&stopped)));
+        }
+        if let Some(exposed) = exposed {
+            let pods = counted(exposed.pods, "live pod");
+            line(&mut out, format!("- without NMI {pods} can reach the metadata endpoint"));
+        }
+        for user in exposed.iter().flat_map(|exposed| &exposed.users) {
+            let who = escape::code(&format!("{}/{}", user.namespace, user.who));
+            let why = escape::markdown(&user.why);
+            line(&mut out, format!("  - {who} may live on the node's identity: {why}"));
+        }
+        for kept in kept {
+            let why = escape::markdown(&kept.why);
+            line(&mut out, format!("- stays: {}: {why}", escape::code(&kept.what)));
+        }
+        for left in clean_up {
+            let what = escape::markdown(&left.what);
+            line(&mut out, format!("- left in Azure: {what}: {}", escape::code(&left.command)));
+        }
+        for failure in not_seen {
+            line(&mut out, format!("- not seen: {}", escape::markdown(failure)));
+        }
+        line(&mut out, "");
+    }
+    out
+}

@@ -1,0 +1,351 @@
+//! `migrate render`: which manifest is whose, what becomes of it, and what is refused.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use widentity::{
+    migrate::{
+        self, Phase, Survey,
+        manifest::{Cluster, File, Outcome, Rendered, Rendering, render},
+        survey::Given,
+        transition::{self, OldLabel},
+    },
+    model::{
+        ArmId, Audience,
+        desired::DesiredState,
+        pod_identity::{AzureIdentityState, Estate},
+        snapshot::Observation::Present,
+    },
+    plan::{self, Operation, PlanOptions},
+    render::manifests::{self as shown, Shown},
+};
+
+use crate::{
+    migrate_sandbox::World,
+    support::{cli::Desk, worlds},
+};
+
+const SMALL: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
+
+const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
+const TENANT: &str = "11111111-1111-1111-1111-111111111111";
+
+/// A cluster with a Deployment of Argo CD in it, whose identity is federated or not.
+fn estate(federated: bool) -> Estate {
+    let id = ArmId::of_identity(worlds::subscription(), "rg", "api");
+    let credentials = if federated {
+        json!([{"name": "wi", "issuer": worlds::issuer("prod"),
+            "subject": "system:serviceaccount:shop:api",
+            "audiences": ["api://AzureADTokenExchange"]}])
+    } else {
+        json!([])
+    };
+    let mut estate: Estate = serde_json::from_value(json!({
+        "cluster": "prod", "issuer": worlds::issuer("prod"), "workload_identity": true,
+        "installed": true,
+        "identities": [{"namespace": "shop", "name": "api", "resource_id": id.as_str(),
+            "client_id": CLIENT}],
+        "bindings": [{"namespace": "shop", "name": "api", "identity": "api", "selector": "api"}],
+        "templates": [{"namespace": "shop", "kind": "deployment", "name": "api", "account": "api",
+            "labels": {"aadpodidbinding": "api"}, "replicas": 2, "kept_by": "Argo CD"}],
+        "accounts": [{"namespace": "shop", "name": "api"}],
+    }))
+    .unwrap();
+    let state: AzureIdentityState = serde_json::from_value(json!({"present": [
+        {"id": id.as_str(), "client_id": CLIENT,
+            "principal_id": "b0000000-0000-4000-8000-000000000001",
+            "tenant_id": TENANT, "location": "westeurope", "tags": {}},
+        credentials]}))
+    .unwrap();
+    estate.azure.insert(id, state);
+    estate
+}
+
+fn survey(estate: &Estate) -> Survey {
+    migrate::survey(
+        estate,
+        Given {
+            workloads: &[],
+            may_enable: false,
+            audience: &Audience::default(),
+            now: Timestamp::UNIX_EPOCH,
+            soak: SignedDuration::ZERO,
+        },
+    )
+}
+
+fn rendered(estate: &Estate, files: &[(&str, &str)]) -> Rendering {
+    let survey = survey(estate);
+    let audience = Audience::default();
+    let cluster = Cluster { estate, survey: &survey, audience: &audience };
+    let files: Vec<File> = files
+        .iter()
+        .map(|(path, text)| File { path: (*path).to_owned(), text: (*text).to_owned() })
+        .collect();
+    render(&[cluster], &[], &files)
+}
+
+fn only(rendering: &Rendering) -> &Rendered {
+    let [one] = rendering.workloads.as_slice() else { panic!("{rendering:#?}") };
+    one
+}
+
+const DEPLOYMENT: &str = "\
+# The API.
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: api
+  namespace: shop
+spec:
+  selector:
+    matchLabels: {app: api}
+  template:
+    metadata:
+      labels:
+        app: api # ours
+        aadpodidbinding: api
+    spec:
+      serviceAccountName: api
+      containers:
+        - name: api
+";
+
+const ACCOUNT: &str = "\
+apiVersion: v1
+kind: ServiceAccount
+metadata: # no namespace: the application has one
+  name: api
+";
+
+#[test]
+fn label_and_annotations_come_in_one_change_with_comments_kept() {
+    let file = format!("{ACCOUNT}---\n{DEPLOYMENT}");
+    let rendering = rendered(&estate(true), &[("app.yaml", &file)]);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+    let after = &rendering.files[0].after;
+    let account = format!(
+        "{ACCOUNT}  annotations:\n    azure.workload.identity/client-id: \"{CLIENT}\"\n    \
+         azure.workload.identity/tenant-id: \"{TENANT}\"\n"
+    );
+    let label = "azure.workload.identity/use: \"true\"";
+    let deployment = DEPLOYMENT.replace("aadpodidbinding: api", label);
+    assert_eq!(*after, format!("{account}---\n{deployment}"));
+    // Once Git holds it there is nothing to do.
+    let again = rendered(&estate(true), &[("app.yaml", after)]);
+    assert_eq!(only(&again).outcome, Outcome::AsWanted);
+    assert!(again.files.is_empty());
+}
+
+#[test]
+fn nothing_is_rendered_before_the_identity_is_federated() {
+    let rendering = rendered(&estate(false), &[("a.yaml", DEPLOYMENT), ("b.yml", ACCOUNT)]);
+    let one = only(&rendering);
+    assert_eq!(one.outcome, Outcome::NotYet);
+    assert!(one.why.as_ref().unwrap().contains("migrate apply"), "{one:?}");
+    assert!(rendering.files.is_empty() && !rendering.is_stuck());
+}
+
+#[test]
+fn a_workload_is_written_whole_or_not_at_all() {
+    let flow = DEPLOYMENT.replace(
+        "      labels:\n        app: api # ours\n        aadpodidbinding: api\n",
+        "      labels: {app: api, aadpodidbinding: api}\n",
+    );
+    let rendering = rendered(&estate(true), &[("a.yaml", &flow), ("sa.yaml", ACCOUNT)]);
+    let one = only(&rendering);
+    assert_eq!(one.outcome, Outcome::Cannot);
+    assert!(rendering.files.is_empty() && rendering.is_stuck());
+    let outcomes: Vec<(&str, Outcome)> =
+        one.objects.iter().map(|piece| (piece.object.as_str(), piece.outcome)).collect();
+    assert_eq!(
+        outcomes,
+        [("serviceaccount/api", Outcome::NotYet), ("deployment/api", Outcome::Cannot)]
+    );
+    let piece = &one.objects[1];
+    assert!(piece.why.as_ref().unwrap().contains("a.yaml: line 12"), "{piece:?}");
+    assert_eq!(
+        piece.write,
+        [
+            "spec.template.metadata.labels: without aadpodidbinding",
+            "spec.template.metadata.labels: azure.workload.identity/use: \"true\"",
+        ]
+    );
+    let text = shown::text(
+        &rendering,
+        Shown { sandbox: false, written: true },
+        widentity::render::Palette::PLAIN,
+    );
+    assert!(text.contains("api@prod: cannot"), "{text}");
+    assert!(text.ends_with("Render: 0 of 1 workload rendered, 1 cannot.\n"), "{text}");
+}
+
+#[test]
+fn every_way_in_which_git_may_hold_it_is_named() {
+    let elsewhere = DEPLOYMENT.replace("namespace: shop", "namespace: other");
+    let patch =
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: api}\nspec:\n  replicas: 3\n";
+    let unlabelled = DEPLOYMENT.replace("        aadpodidbinding: api\n", "");
+    let common = "kind: Kustomization\ncommonLabels: {aadpodidbinding: api}\n";
+    let none: &[(&str, &str)] = &[];
+    let cases = [
+        ("nothing", none, Outcome::Cannot, "Argo CD keeps it, and its manifest is not under"),
+        ("another namespace", &[("a.yaml", &elsewhere)], Outcome::Cannot, "is not under"),
+        ("twice", &[("a.yaml", DEPLOYMENT), ("b.yaml", DEPLOYMENT)], Outcome::Cannot, "several"),
+        ("a patch", &[("a.yaml", patch)], Outcome::Cannot, "only patches"),
+        (
+            "a kustomization",
+            &[("a.yaml", &unlabelled), ("kustomization.yaml", common)],
+            Outcome::Cannot,
+            "kustomization.yaml puts aadpodidbinding on everything",
+        ),
+        ("base and patch", &[("a.yaml", DEPLOYMENT), ("p.yaml", patch)], Outcome::Rendered, ""),
+    ];
+    for (what, files, outcome, why) in cases {
+        let rendering = rendered(&estate(true), files);
+        let one = only(&rendering);
+        assert_eq!(one.outcome, outcome, "{what}: {one:#?}");
+        let found = one.objects[1].why.clone().unwrap_or_default();
+        assert!(found.contains(why), "{what}: {found}");
+        // Nobody keeps the account: what is not in Git `apply` writes.
+        assert_eq!(one.objects[0].outcome, Outcome::NotHere, "{what}");
+    }
+}
+
+#[test]
+fn templates_and_broken_files_are_named_and_never_guessed_at() {
+    let chart = "metadata:\n  labels:\n    {{- include \"x\" . | nindent 4 }}\n";
+    let files = [("app.yaml", DEPLOYMENT), ("chart.yaml", chart), ("bad.yaml", "a: [1\nb: 2\n")];
+    let rendering = rendered(&estate(true), &files);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered);
+    let unread: Vec<&str> = rendering.unread.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(unread, ["chart.yaml", "bad.yaml"]);
+    assert!(rendering.unread[0].1.contains("a template, not YAML (line 3"), "{rendering:?}");
+    for written in [true, false] {
+        let shown = shown::markdown(&rendering, Shown { sandbox: true, written });
+        assert!(shown.contains("+        azure.workload.identity/use: \"true\""), "{shown}");
+        assert!(shown.contains("chart.yaml"), "{shown}");
+    }
+    let json = shown::json(&rendering, Shown { sandbox: false, written: false });
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["workloads"][0]["outcome"], "rendered");
+    assert_eq!(json["files"][0]["path"], "app.yaml");
+}
+
+/// What Git keeps is due all the same: its identity is federated and proved, nothing of Git's is
+/// written, and when Git has arrived it goes on.
+#[test]
+fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
+    let mut desired = worlds::desired(&["prod"]);
+    worlds::add_workload(&mut desired, "shop", "api", &["prod"], Some("api"), &[]);
+    let mut world = worlds::bare_world(&desired);
+    desired.workloads.clear();
+    let id = ArmId::of_identity(worlds::subscription(), "rg", "api");
+    let estate_now = estate(false);
+    let AzureIdentityState::Present(seen, _) = &estate_now.azure[&id] else { panic!() };
+    world.identities = BTreeMap::from([(id.clone(), Present(seen.clone()))]);
+    world.credentials = BTreeMap::from([(id, Present(Vec::new()))]);
+    let Present(kubernetes) = &mut world.clusters.values_mut().next().unwrap().kubernetes else {
+        panic!()
+    };
+    let Present(templates) = kubernetes.templates.values_mut().next().unwrap() else { panic!() };
+    let mark = "argocd.argoproj.io/tracking-id".to_owned();
+    templates[0].meta.annotations.insert(mark, "shop".to_owned());
+    templates[0].labels.insert("aadpodidbinding".to_owned(), "api".to_owned());
+
+    let found = survey(&estate_now);
+    let [workload] = found.workloads.as_slice() else { panic!("{found:#?}") };
+    assert!(transition::is_due(workload, OldLabel::Drop), "{workload:#?}");
+    let plan_of = |estate: &Estate, desired: &DesiredState, world: &_| {
+        let found = survey(estate);
+        let due: Vec<_> =
+            found.workloads.iter().filter(|w| transition::is_due(w, OldLabel::Drop)).collect();
+        let wanted = transition::desired(desired, &found.cluster, &due);
+        let (mut plan, report) = plan::plan(&wanted, world, PlanOptions::default());
+        transition::drop_old_labels(&mut plan, estate, &found.cluster, &wanted);
+        (plan, report)
+    };
+    let (plan, report) = plan_of(&estate_now, &desired, &world);
+    let has = |which: fn(&Operation) -> bool| plan.steps.iter().any(|s| which(&s.operation));
+    assert!(has(|o| matches!(o, Operation::PutCredential { .. })));
+    assert!(has(|o| matches!(o, Operation::Prove { .. })));
+    assert!(!has(|o| matches!(o, Operation::RollTemplate { .. })), "{:#?}", plan.steps);
+    assert_eq!(report.pending_git.len() + report.pending_rollout.len(), 1, "{report:#?}");
+
+    // Git has arrived before anybody federated the identity: nothing answers, and `apply` is due.
+    let mut late = estate(false);
+    late.templates[0].labels =
+        BTreeMap::from([("azure.workload.identity/use".to_owned(), "true".to_owned())]);
+    late.accounts[0].client_id = Some(CLIENT.to_owned());
+    let found = survey(&late);
+    assert_eq!(found.workloads[0].phase, Phase::Broken);
+    assert!(transition::is_due(&found.workloads[0], OldLabel::Drop), "{:#?}", found.workloads[0]);
+
+    // And after: it is proved and soaks, without a write.
+    let mut arrived = estate(true);
+    arrived.templates[0].labels = late.templates[0].labels.clone();
+    arrived.accounts[0].client_id = Some(CLIENT.to_owned());
+    let found = survey(&arrived);
+    assert_eq!(found.workloads[0].phase, Phase::Soaked, "{:#?}", found.workloads[0]);
+}
+
+#[test]
+fn the_command_says_what_is_wrong_with_its_directory() {
+    let desk = Desk::new();
+    desk.write("workloads.toml", SMALL);
+    std::fs::create_dir(desk.path("k8s")).unwrap();
+    desk.run("--sandbox migrate render k8s").exits(0).shows("nothing to migrate");
+    desk.run("--sandbox migrate render").exits(64);
+    desk.run("--sandbox migrate render missing").exits(64).says("missing is not a directory");
+    desk.run("--sandbox migrate render k8s -o toml").exits(64).says("text, json or markdown");
+    let ran = desk.run("--sandbox migrate render k8s -o json").exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["workloads"], json!([]));
+}
+
+/// What was switched in the cluster and still says the old thing in Git.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifests_of_a_live_workload_follow_it() {
+    let world = World::start(&["api".to_owned()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let nested = folder.path().join("base");
+    std::fs::create_dir_all(folder.path().join(".git")).unwrap();
+    std::fs::create_dir(&nested).unwrap();
+    let manifest = DEPLOYMENT.replace("app: api # ours", "app: api");
+    std::fs::write(nested.join("api.yml"), &manifest).unwrap();
+    std::fs::write(folder.path().join(".git/api.yaml"), &manifest).unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "kind: Deployment").unwrap();
+    let rendered = async || {
+        let overview = world.overview().await;
+        widentity::ops::migrate::render::render(&world.desired, &overview, folder.path()).unwrap()
+    };
+    assert_eq!(only(&rendered().await).outcome, Outcome::NotYet);
+    let (put_back, good) = world.apply(std::time::Duration::from_mins(2)).await;
+    assert!(good && put_back.is_empty());
+    let rendering = rendered().await;
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+    let [file] = rendering.files.as_slice() else { panic!("{rendering:#?}") };
+    assert!(file.path.ends_with("base/api.yml"));
+    let label = "azure.workload.identity/use: \"true\"";
+    assert_eq!(file.after, manifest.replace("aadpodidbinding: api", label));
+    // The account is nobody's: widentity annotated it, and Git need not.
+    assert_eq!(only(&rendering).objects[0].outcome, Outcome::NotHere);
+}

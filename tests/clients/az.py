@@ -140,7 +140,11 @@ def roles(identity, vault, subscription):
     group = f"/subscriptions/{subscription}/resourceGroups/rg-data"
     expect(["role", "assignment", "create", "--assignee", principal, "--role", "Reader", "--scope", group],
            lambda a: a["scope"] == group)
+    expect("resource list -g rg-data", lambda a: [(r["name"], r["type"]) for r in a]
+           == [("kv-data", "Microsoft.KeyVault/vaults")])
     count = lambda number: lambda a: len(a) == number
+    expect(["role", "assignment", "list", "--assignee", principal, "--all", "--include-groups"], count(3))
+    expect(["role", "assignment", "list", "--assignee", principal, "--all", "--include-inherited"], count(3))
     # A vault's list without --include-inherited shows only what is assigned at the vault.
     expect(["role", "assignment", "list", "--scope", vault], count(2))
     expect(["role", "assignment", "list", "--scope", vault, "--include-inherited"], count(3))

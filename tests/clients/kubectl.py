@@ -140,6 +140,20 @@ def drive(kubectl, modern):
     expect("explain deployment.spec.replicas", "replicas")
     expect("explain pod.spec.serviceAccountName", "serviceAccountName")
 
+    pod = expect([*shop, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]).strip()
+    expect([*shop, "get", "pods", "-o", "custom-columns=N:.metadata.name,S:.status.phase"], pod)
+    expect([*shop, "describe", "pod", pod], "Node:", "Service Account", wanted=lambda t: "ContainersReady" in t)
+    expect([*shop, "logs", pod], "widentity sandbox")
+    for refused in (["exec", pod, "--", "ls"], ["port-forward", pod, "8080:80"], ["attach", pod]):
+        expect([*shop, *refused], fails="runs no containers")
+    expect("describe node", "Conditions:")
+    expect("describe namespace shop", "Active")
+    expect("auth can-i --list", "Resources")
+    expect([*shop, "get", "events"], "ScalingReplicaSet")
+    if modern:
+        expect("auth whoami", "Username")
+        expect([*shop, "wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Running", "--timeout=30s"], "condition met")
+
     expect([*shop, "create", "deployment", "wi", "--image=registry.example/wi:1"], "created")
     expect([*shop, "expose", "deployment", "web", "--port=80"], "exposed")
     expect([*shop, "get", "services"], "web")

@@ -355,11 +355,18 @@ pub(super) fn resources(call: &Call, kind: Option<&str>) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
     let group = (call.lower.get(2).map(String::as_str) == Some("resourcegroups"))
         .then(|| call.lower[3].clone());
+    let filter = call.query("$filter").unwrap_or_default();
+    let [in_group, of_type, named] =
+        ["resourceGroup", "resourceType", "name"].map(|member| wanted(filter, member));
     let world = call.ctx.store.lock();
     let items = items(call, &world, &prefix, |key| {
         let parts: Vec<&str> = key.split('/').collect();
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
         parts.len() == 9
-            && group.as_ref().is_none_or(|group| parts[4] == group)
+            && is(&group, parts[4])
+            && is(&in_group, parts[4])
+            && is(&of_type, &format!("{}/{}", parts[6], parts[7]))
+            && is(&named, parts[8])
             && kind.is_none_or(|kind| format!("{}/{}", parts[6], parts[7]) == kind)
     });
     page(call, items, PAGE, |key, doc| {
@@ -367,11 +374,23 @@ pub(super) fn resources(call: &Call, kind: Option<&str>) -> Reply {
             return render_resource(call, &doc);
         }
         let parts: Vec<&str> = key.split('/').collect();
+        let lower = format!("{}/{}", parts[6], parts[7]);
+        let mut spelt = TYPES.iter().map(|(namespace, kind, _)| format!("{namespace}/{kind}"));
+        let spelt = spelt.find(|kind| kind.eq_ignore_ascii_case(&lower));
         let kind = doc.get("type").cloned();
         json!({
             "id": doc["id"], "name": doc["name"], "location": doc["location"], "tags": doc["tags"],
-            "type": kind.unwrap_or_else(|| format!("{}/{}", parts[6], parts[7]).into()),
+            "type": kind.unwrap_or_else(|| spelt.unwrap_or(lower).into()),
         })
+    })
+}
+
+/// What `member eq 'value'` of a filter demands, in lower case. Other terms do not narrow the list.
+fn wanted(filter: &str, member: &str) -> Option<String> {
+    filter.split(" and ").find_map(|term| {
+        let (name, value) = term.trim().split_once(" eq ")?;
+        let value = value.trim().strip_prefix('\'')?.strip_suffix('\'')?;
+        name.eq_ignore_ascii_case(member).then(|| value.to_lowercase())
     })
 }
 
@@ -440,4 +459,18 @@ pub(super) fn scope_exists(
 fn commit(call: &Call, writes: Vec<Write>) -> Result<(), Refusal> {
     call.ctx.store.commit(writes).map_err(|error| Refusal::storage(&error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn filters_of_resources_narrow_by_group_and_type() {
+        let filter = "resourceGroup eq 'RG-Data' and resourceType eq 'Microsoft.KeyVault/vaults'";
+        assert_eq!(wanted(filter, "resourceGroup").as_deref(), Some("rg-data"));
+        assert_eq!(wanted(filter, "resourceType").as_deref(), Some("microsoft.keyvault/vaults"));
+        assert_eq!(wanted(filter, "name"), None);
+        assert_eq!(wanted("tagName eq 'a", "tagName"), None);
+    }
 }

@@ -165,6 +165,12 @@ impl Kubernetes {
             "log" if target.kind.plural == "pods" && verb == "get" => {
                 return pods::log(self, call);
             }
+            "attach" | "exec" | "portforward" if target.kind.plural == "pods" => {
+                return Err(Status::bad_request(format!(
+                    "the emulated cluster runs no containers: {} is not possible",
+                    target.subresource
+                )));
+            }
             "ephemeralcontainers" if target.kind.plural == "pods" => {}
             "finalize" if target.kind.plural == "namespaces" && verb == "update" => {}
             _ => return Err(Status::no_such_path()),

@@ -7,7 +7,8 @@ use super::super::{
     storage::{Key, Tx},
 };
 
-/// Records an event about `object`; an equal one is counted up.
+/// Records an event about `object`; an equal one is counted up. Warnings of one reason count as
+/// equal: what fails every second, each time with another name, must not fill the world.
 pub(super) fn record(
     tx: &mut Tx<'_>,
     object: &Value,
@@ -22,8 +23,9 @@ pub(super) fn record(
         namespace => namespace,
     };
     let uid = meta(object, "uid");
+    let distinct = if warning { "" } else { message };
     let hash = super::super::list::hex(
-        &super::super::list::digest(&format!("{uid} {reason} {message}"))[..8],
+        &super::super::list::digest(&format!("{uid} {reason} {distinct}"))[..8],
     );
     let name = format!("{}.{hash}", meta(object, "name"));
     let key = Key::new(&kind, namespace, &name);
@@ -34,6 +36,7 @@ pub(super) fn record(
         let count = old["count"].as_i64().unwrap_or(1) + 1;
         drop(tx.modify(&kind, &old, &writer, |event| {
             event["count"] = count.into();
+            event["message"] = message.into();
             event["lastTimestamp"] = now.into();
         }));
         return;

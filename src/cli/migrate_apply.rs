@@ -17,8 +17,7 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
-    migrate::transition::OldLabel,
-    ops::migrate::{self as ops, Move, MoveError, Moved, Overview},
+    ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
         escape, findings::counted, json as documents, migrate as render, report, report_json,
     },

@@ -14,9 +14,8 @@ use super::{
 };
 use crate::{
     execute::{Event, RunOptions, exit::ExitCode},
-    migrate::{Workload, removal::Removal},
     ops::migrate::{
-        Overview, Surveyed,
+        Overview, Removal, Surveyed, Workload,
         finish::{self, Finished, Finishing, Patience},
     },
     render::{

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     execute::exit::ExitCode,
-    migrate::rollback as facts,
     model::pod_identity::Backup,
     ops::migrate::{Overview, PutBack, Surveyed, rollback},
     render::{
@@ -84,8 +83,8 @@ async fn in_world(
 }
 
 fn show(context: &Context, overview: &Overview, read: &Surveyed, backup: &Backup, how: &PutBack) {
-    let left = facts::left(&read.estate, backup);
-    let doubt = facts::doubts(&read.estate);
+    let left = rollback::left(&read.estate, backup);
+    let doubt = rollback::doubts(&read.estate);
     let shown = Rollback {
         workload: &format!("{}/{}", backup.namespace, backup.account),
         how,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     matching,
-    survey::{Given, Note},
+    survey::{Given, Note, Workload},
 };
 use crate::model::{
     desired::DesiredWorkload,
@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 /// What matters beside the workloads.
-pub(super) fn notes(estate: &Estate, given: Given<'_>) -> Vec<Note> {
+pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut note = |code: &str, message: String| {
         notes.push(Note { code: code.to_owned(), message });
@@ -51,7 +51,8 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>) -> Vec<Note> {
         let pods = estate.pods.iter().filter(|p| !p.gone);
         let pods = pods.filter_map(|p| Some((&p.namespace, p.selector()?)));
         let used = templates.chain(pods).any(|(n, s)| matching::selects(estate, binding, n, s));
-        let known = estate.backups.iter().any(|b| b.bindings.contains(&at));
+        let known = workloads.iter().any(|workload| workload.bindings.contains(&at))
+            || estate.backups.iter().any(|b| b.bindings.contains(&at));
         if !used && !known {
             note("binding-unused", format!("binding {at} selects no template and no live pod"));
         }

@@ -154,8 +154,8 @@ pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
     Survey {
         cluster: estate.cluster.clone(),
         found,
+        notes: notes::notes(estate, given, &workloads),
         workloads,
-        notes: notes::notes(estate, given),
         unseen: estate.unseen.clone(),
     }
 }

@@ -224,8 +224,15 @@ fn a_survey_does_not_depend_on_the_order_of_what_was_read() {
 }
 
 /// The fixtures in which something may be removed.
-const GO: [&str; 4] =
-    ["soaked", "soaked-with-sidecar", "switched-and-scaled-to-zero", "binding-removed"];
+const GO: [&str; 7] = [
+    "binding-removed",
+    "soaked",
+    "soaked-beside-pods-of-aks",
+    "soaked-with-sidecar",
+    "switched-and-scaled-to-zero",
+    "switched-without-backup",
+    "switched-without-backup-binding-gone",
+];
 
 /// A binding never goes while anything still lives by it.
 #[test]
@@ -251,6 +258,39 @@ fn no_binding_goes_while_anything_lives_by_it() {
         let stays = !GO.contains(&name.as_str());
         assert_eq!(what.bindings.is_empty() && what.identities.is_empty(), stays, "{name}");
     }
+}
+
+/// Whoever may live on an identity of its node is asked about; AKS and Pod Identity are not.
+#[test]
+fn only_pods_of_the_users_need_the_decision_about_nodes() {
+    let fixture = |wanted: &str| {
+        let found = fixtures().into_iter().find(|(name, _)| name == wanted);
+        found.map(|(_, fixture)| fixture).unwrap()
+    };
+    let decided = |fixture: &Fixture, unassign: bool| {
+        let allowed = Allowed { workloads: None, unassign };
+        removal(&fixture.estate, &fixture.survey(), allowed)
+    };
+    let mut fixture = fixture("soaked-beside-pods-of-aks");
+    let what = decided(&fixture, false);
+    assert_eq!((what.bindings.len(), what.identities.len()), (1, 1), "{what:#?}");
+    let mut agent = fixture.estate.pods.last().unwrap().clone();
+    agent.name = "agent-1".to_owned();
+    agent.controller = Some("daemonset/agent".to_owned());
+    fixture.estate.pods.push(agent);
+    let what = decided(&fixture, false);
+    assert_eq!((what.bindings.len(), what.identities.len()), (0, 0), "{what:#?}");
+    assert!(what.kept[0].1.contains("pod default/agent-1"), "{what:#?}");
+    // Another binding of the same managed identity holds it on the nodes.
+    let mut other = fixture.estate.bindings[0].clone();
+    (other.name, other.uid, other.selector) = ("other".into(), "other".into(), "other".into());
+    fixture.estate.bindings.push(other);
+    let what = decided(&fixture, false);
+    assert_eq!((what.bindings.len(), what.identities.len()), (1, 0), "{what:#?}");
+    assert!(what.unassigned.is_empty());
+    fixture.estate.bindings.pop();
+    let what = decided(&fixture, true);
+    assert_eq!((what.bindings.len(), what.unassigned.len()), (1, 1), "{what:#?}");
 }
 
 /// How far one workload of a random estate has come.

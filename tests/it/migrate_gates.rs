@@ -320,7 +320,7 @@ async fn interrupted(world: &World) {
     let (end, interrupt) = watch::channel(false);
     let options = RunOptions::new(now, interrupt);
     let mut stop = |event: &widentity::execute::Event| {
-        if matches!(event, widentity::execute::Event::StepWaiting { what, .. } if what.contains("pods"))
+        if matches!(event, widentity::execute::Event::StepWaiting { what, .. } if what.contains("deployment"))
         {
             end.send_replace(true);
         }

@@ -15,3 +15,6 @@ pub use objects::Objects;
 pub use read::{Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;
 pub use shelf::Shelf;
+
+// What the terminal hands in and gets back.
+pub use crate::migrate::{Workload, removal::Removal, transition::OldLabel};

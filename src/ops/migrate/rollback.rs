@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::{super::Connected, Objects, Request, Shelf, Surveyed};
+pub use crate::migrate::rollback::{doubts, left};
 use crate::{
     kubernetes::{KubeError, Place},
     migrate::rollback,

@@ -77,6 +77,7 @@ fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
         "core/nodes/" => {
             daemon_set::node_changed(tx);
+            pods::node_changed(tx);
             Ok(())
         }
         "apps/deployments/" => deployment::sync(tx, key),

@@ -21,6 +21,15 @@ use super::{
     rolling::meta_annotation,
 };
 
+/// Looks again at pods that found no node.
+pub(super) fn node_changed(tx: &mut Tx<'_>) {
+    for (key, pod) in tx.list("core/pods/", None) {
+        if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+            tx.enqueue(key);
+        }
+    }
+}
+
 /// Moves a pod on.
 pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     let Some(pod) = tx.get_key(key) else { return Ok(()) };

@@ -33,19 +33,6 @@ fn is_off(cluster: &Value) -> bool {
     profile(cluster)["enabled"] != json!(true)
 }
 
-fn holds_none(cluster: &Value) -> bool {
-    let identities = profile(cluster)["userAssignedIdentities"].as_array();
-    is_off(cluster) || identities.is_none_or(Vec::is_empty)
-}
-
-/// The body of the PUT that takes every identity out of the add-on.
-fn without_identities(cluster: Value) -> Value {
-    let mut body = writable(cluster);
-    let profile = object(object(&mut body, "properties"), "podIdentityProfile");
-    profile["userAssignedIdentities"] = json!([]);
-    body
-}
-
 /// Whether an entry of the profile is one of these, by namespace and name.
 fn is_among(entry: &Value, wanted: &[(String, String)]) -> bool {
     wanted.iter().any(|(namespace, name)| {
@@ -113,13 +100,6 @@ fn scale_set(set: &Value) -> Option<ScaleSet> {
 }
 
 impl Arm {
-    /// Takes every identity out of the Pod Identity add-on and waits until that is done; the
-    /// add-on stays on. Does nothing where there is none.
-    pub async fn drop_pod_identities(&self, id: &ArmId) -> Result<(), ArmError> {
-        let otherwise = "the add-on still holds identities";
-        self.update_cluster(id, &holds_none, &without_identities, otherwise).await.map(drop)
-    }
-
     /// The add-on's entries for these identities, each namespace and name, as ARM has them.
     pub async fn pod_identities(
         &self,
@@ -159,7 +139,12 @@ impl Arm {
     /// The scale sets of a resource group, with the user-assigned identities on them.
     pub async fn scale_sets(&self, group: &ArmId) -> Result<Vec<ScaleSet>, ArmError> {
         let path = format!("{group}/providers/Microsoft.Compute/virtualMachineScaleSets");
-        let list: Vec<Value> = self.list(self.url(&path, &[COMPUTE])?, Context::default()).await?;
+        let list = self.list(self.url(&path, &[COMPUTE])?, Context::default()).await;
+        let list: Vec<Value> = match list {
+            // A group that is gone has none.
+            Err(error) if error.is_not_found() => Vec::new(),
+            list => list?,
+        };
         Ok(list.iter().filter_map(scale_set).collect())
     }
 }
@@ -188,17 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn switching_off_and_emptying_change_nothing_else() {
+    fn switching_off_changes_nothing_else() {
         let off = switched_off(record());
-        assert!(is_off(&off) && holds_none(&off));
+        assert!(is_off(&off) && !is_off(&record()));
         assert_eq!(profile(&off), &json!({"enabled": false}));
         assert_eq!(off["properties"]["future"], json!({"kept": [1]}));
         assert!(off.get("id").is_none() && off["properties"].get("fqdn").is_none());
-
-        let empty = without_identities(record());
-        assert!(!is_off(&empty) && holds_none(&empty) && !holds_none(&record()));
-        assert_eq!(profile(&empty)["allowNetworkPluginKubenet"], true);
-        assert_eq!(profile(&empty)["userAssignedIdentityExceptions"][0]["name"], "e");
         assert!(is_off(&json!({"properties": {}})), "never switched on");
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     execute::exit::ExitCode,
-    model::{ArmId, Namespace},
+    model::{ArmId, ClusterName, Namespace},
     ops::{
         connect,
         doctor::{self, Bare, Examined, Object, Options, Questions},
@@ -31,11 +31,8 @@ pub(super) async fn run(
     let about = about(&args)?;
     let options = Options { token: !args.no_token, now: context.env.now() };
     let with_file = context.global.config.exists();
-    let bare = [
-        ("--kubeconfig", args.kubeconfig.is_some()),
-        ("--cluster-id", args.cluster_id.is_some()),
-        ("--target", args.target.is_some()),
-    ];
+    let bare =
+        [("--kubeconfig", args.kubeconfig.is_some()), ("--cluster-id", args.cluster_id.is_some())];
     if let Some((option, _)) = bare.iter().find(|(_, given)| *given && with_file) {
         let file = context.global.config.display();
         return Err(CliError::usage(format!("{option} is for use without a file; {file} says it")));
@@ -124,17 +121,33 @@ async fn in_world(
         })?;
         pairs.push((pair.0.to_owned(), pair.1.to_owned()));
     }
-    // An object may be in a namespace that the file does not name.
-    let namespace = if about.is_some() { Vec::new() } else { args.namespace.clone() };
-    let select = Select {
-        only: args.only.clone(),
-        namespace,
-        cluster: args.cluster.clone(),
-        context: pairs,
-        auth: args.auth,
+    // An object may be in a namespace, and in a cluster, that no workload of the file names.
+    let (namespace, cluster) = match &about {
+        Some(_) => (Vec::new(), Vec::new()),
+        None => (args.namespace.clone(), args.cluster.clone()),
     };
+    let target = id("--target", args.target.as_deref())?;
+    if target.is_some() && about.is_none() {
+        return Err(CliError::usage("--target is about one object").hint("KIND/NAME -n NAMESPACE"));
+    }
+    let select =
+        Select { only: args.only.clone(), namespace, cluster, context: pairs, auth: args.auth };
     let world = World::open(context, &select).await?;
+    let unknown = args
+        .cluster
+        .iter()
+        .find(|name| !world.connected.clusters.keys().any(|known| known.as_str() == name.as_str()));
+    if let Some(name) = unknown {
+        let known: Vec<&str> = world.connected.clusters.keys().map(ClusterName::as_str).collect();
+        let error = CliError::usage(format!("--cluster: the file has no cluster `{name}`"))
+            .hint(format!("it has {}", known.join(", ")));
+        return world.close_after(Err(error)).await;
+    }
     let questions = questions(context, &world, about, &args.cluster);
+    let questions = match target {
+        Some(target) => questions.needing(target, args.role.as_deref()),
+        None => questions,
+    };
     let reach = world.connected.reach();
     let examined = Box::pin(doctor::doctor(reach, questions, Some(&world.desired), options)).await;
     world.close().await?;

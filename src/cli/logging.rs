@@ -8,9 +8,10 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// control, and what matters of a request is logged by our own pipeline.
 pub(super) fn start(verbose: u8, coloured: bool) {
     let levels = match verbose {
-        0 => "warn",
-        1 => "warn,widentity=info",
-        2 => "warn,widentity=debug",
+        // What kube says of an answer that was handled is no news.
+        0 => "warn,kube_client=off",
+        1 => "warn,kube_client=off,widentity=info",
+        2 => "warn,kube_client=off,widentity=debug",
         _ => "warn,widentity=trace,kube_client=debug",
     };
     let silent = "azure_core=off,azure_identity=off,typespec=off,typespec_client_core=off,\

@@ -4,7 +4,11 @@
 /// alone.
 pub(super) fn answer(arguments: &[String]) -> Option<String> {
     let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    flags.into_iter().find_map(|argument| answer_one(argument))
+    let uninstall = arguments.iter().any(|argument| argument == "uninstall");
+    flags.into_iter().find_map(|argument| match argument.as_str() {
+        "-dry-run" | "--dry-run" if uninstall => Some(answer_with(argument, "--plan", true)),
+        _ => answer_one(argument),
+    })
 }
 
 fn answer_one(argument: &str) -> Option<String> {
@@ -51,6 +55,8 @@ mod tests {
         assert!(typed("widentity apply -auto-approve").unwrap().contains("`--yes`"));
         assert!(typed("widentity apply --auto-approve").unwrap().contains("`--yes`"));
         assert!(typed("widentity apply --dry-run").unwrap().contains("`widentity plan`"));
+        let said = typed("widentity migrate uninstall --dry-run").unwrap();
+        assert!(said.contains("the flag is `--plan`"), "{said}");
     }
 
     #[test]

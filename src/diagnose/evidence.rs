@@ -77,9 +77,6 @@ pub struct Evidence {
     /// Role assignments and where was looked.
     #[serde(default)]
     pub assignments: Assignments,
-    /// Principals of assignments that no longer exist in the directory.
-    #[serde(default)]
-    pub gone_principals: Vec<PrincipalId>,
     /// Settings of target resources.
     #[serde(default)]
     pub targets: BTreeMap<ArmId, Observation<ObservedTarget>>,

@@ -114,7 +114,17 @@ impl<'a> Facts<'a> {
     /// Whether Entra gave a token for the client id in question: then everything that only leads
     /// to it holds, however it looks.
     pub(super) fn proved(&self) -> bool {
-        self.client.is_some_and(|client| self.evidence.granted(client).is_some())
+        // A token for another audience than the pods' proves another credential.
+        let audience =
+            self.evidence.token.present().is_none_or(|claims| {
+                claims.aud.contains(&self.audience()) || self.identity_binding()
+            });
+        audience && self.client.is_some_and(|client| self.evidence.granted(client).is_some())
+    }
+
+    /// Whether Entra gave a token for this client id.
+    pub(super) fn proved_for(&self, client: ClientId) -> bool {
+        self.evidence.granted(client).is_some()
     }
 
     /// Whether a template's pods ask tokens through an AKS identity binding instead.

@@ -1,7 +1,10 @@
 //! Commands to type. Every value that comes from the world is quoted for a POSIX shell.
 
 use super::{facts::Facts, link::Fix};
-use crate::model::{ArmId, snapshot::ObservedIdentity};
+use crate::model::{
+    ArmId,
+    snapshot::{ObservedIdentity, ObservedPod},
+};
 
 /// A word as a POSIX shell reads it back.
 pub(super) fn quoted(word: &str) -> String {
@@ -59,17 +62,39 @@ impl Facts<'_> {
         if self.evidence.wanted.later { otherwise } else { self.kubernetes(otherwise) }
     }
 
-    /// `kubectl annotate` of the account.
+    /// What puts an annotation of the account right, and what else stands wrong beside it.
     pub(super) fn annotate(&self, key: &str, value: &str) -> Fix {
-        let pair = if value.is_empty() { format!("{key}-") } else { format!("{key}={value}") };
-        let account = self.account.as_str();
-        let mut arguments = vec!["annotate", "serviceaccount", account, &pair];
-        if !value.is_empty() {
+        self.kubernetes(self.annotate_by_hand(&[(key, value)]))
+    }
+
+    /// `kubectl annotate` of the account with these, then new pods. An empty value takes the
+    /// annotation off.
+    pub(super) fn annotate_by_hand(&self, pairs: &[(&str, &str)]) -> Fix {
+        let mut arguments = vec!["annotate", "serviceaccount", self.account.as_str()];
+        let pair = |(key, value): &(&str, &str)| {
+            if value.is_empty() { format!("{key}-") } else { format!("{key}={value}") }
+        };
+        let pairs: Vec<String> = pairs.iter().map(pair).collect();
+        arguments.extend(pairs.iter().map(String::as_str));
+        if pairs.iter().any(|pair| pair.contains('=')) {
             arguments.push("--overwrite");
         }
         let mut commands = vec![self.kubectl(&arguments)];
         commands.extend(self.restart());
-        self.kubernetes(Fix::Command { commands })
+        Fix::Command { commands }
+    }
+
+    /// A repair of the cluster and, where pods were made without an identity meanwhile, new ones.
+    pub(super) fn then_restart(&self, fix: Fix) -> Fix {
+        let Fix::Command { mut commands } = fix else { return fix };
+        let pods = self.evidence.pods.present().map_or(&[][..], Vec::as_slice);
+        let bare = |pod: &&ObservedPod| pod.live() && !pod.injected.present;
+        let made = |pod: &ObservedPod| self.templates.iter().any(|t| pod.is_made_by(&t.seen));
+        let apply = commands.iter().any(|command| command.starts_with("widentity "));
+        if !apply && pods.iter().filter(bare).any(made) {
+            commands.extend(self.restart());
+        }
+        Fix::Command { commands }
     }
 
     /// `kubectl rollout restart` of every template that can be restarted.
@@ -82,18 +107,22 @@ impl Facts<'_> {
             .collect()
     }
 
-    /// The client id to write: of the identity that is wanted, or that trusts this subject.
-    pub(super) fn client_value(&self) -> String {
+    /// The only identity that trusts this subject.
+    pub(super) fn trusting(&self) -> Option<&ObservedIdentity> {
         let subject = self.subject();
         let mut trusting = self.evidence.credentials.iter().filter(|(_, listed)| {
             let listed = listed.present().map_or(&[][..], Vec::as_slice);
             listed.iter().any(|found| found.subject.as_ref() == Some(&subject))
         });
-        let only = match (trusting.next(), trusting.next()) {
+        match (trusting.next(), trusting.next()) {
             (Some((id, _)), None) => self.evidence.identity_at(id),
             _ => None,
-        };
-        self.identity.or(only).map_or_else(
+        }
+    }
+
+    /// The client id to write: of the identity that is wanted, or that trusts this subject.
+    pub(super) fn client_value(&self) -> String {
+        self.identity.or_else(|| self.trusting()).map_or_else(
             || "<client id of the identity>".to_owned(),
             |identity| identity.client_id.to_string(),
         )

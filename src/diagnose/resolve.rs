@@ -25,8 +25,8 @@ pub fn resolve(evidence: &Evidence) -> Resolved {
     let mut facts = Facts::of(evidence);
     annotations::annotations(&mut facts);
     let annotated = facts.annotation(names::TENANT_ID_ANNOTATION);
-    let webhook = evidence.webhook.present().and_then(|webhook| webhook.tenant.as_deref());
-    let tenant = annotated.or(webhook).and_then(|text| text.trim().parse().ok());
+    let tenant =
+        annotated.or(annotations::written_tenant(&facts)).and_then(|text| text.trim().parse().ok());
     Resolved {
         exists: facts.seen_account().is_some(),
         client: facts.client,

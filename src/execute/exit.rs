@@ -67,7 +67,7 @@ struct Found {
     refused: bool,
     stale: bool,
     denied: bool,
-    /// A probe could not be made from here.
+    /// A probe could not be made from here, or Entra gave no answer.
     unseen: bool,
     not_proved: bool,
     /// Anything else that failed, was blocked or not seen.
@@ -124,8 +124,10 @@ pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
                 found.denied |= denied(failure);
                 // A rollout has written or was looked at; an exchange without an answer has not.
                 let nothing_said = step.info.class == StepClass::Proof && unanswered(failure);
+                let entra = failure.code.as_deref() == Some(prove::ENTRA_UNREACHABLE);
+                found.unseen |= entra;
                 found.not_proved |= proof && !nothing_said;
-                found.other |= !proof || nothing_said;
+                found.other |= !proof || (nothing_said && !entra);
                 proof_failed |= proof;
                 part_left_out |= !proof || wrong_cluster;
             }
@@ -227,6 +229,12 @@ mod tests {
         Outcome::Done { detail: None, evidence: None }
     }
 
+    fn no_entra() -> Outcome {
+        let mut failure = RemoteFailure::new(FailureKind::Unreachable, "prove", "no answer");
+        failure.code = Some(prove::ENTRA_UNREACHABLE.to_owned());
+        Outcome::Failed { failure, written: false }
+    }
+
     fn probe_unseen() -> Outcome {
         let evidence = Evidence::Token {
             issuer: "https://issuer/".into(),
@@ -326,11 +334,12 @@ mod tests {
             ),
             ("stale, nothing written", &denied, vec![(Write, stale())], 4),
             ("denied", &denied, vec![(Proof, failed(NotProved, false))], 6),
-            ("Entra unreachable", &clear, vec![(Proof, failed(Unreachable, false))], 1),
+            ("API server unreachable", &clear, vec![(Proof, failed(Unreachable, false))], 1),
+            ("Entra unreachable", &clear, vec![(Proof, no_entra())], 6),
             (
                 "Entra unreachable after a write",
                 &clear,
-                vec![(Write, done()), (Proof, failed(Unreachable, false))],
+                vec![(Write, done()), (Proof, no_entra())],
                 7,
             ),
             ("no sign-in", &clear, vec![(Proof, failed(Unauthenticated, false))], 6),

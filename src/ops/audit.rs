@@ -17,9 +17,9 @@ use crate::{
     },
     kubernetes::{Client, KubeError},
     model::{
-        ArmId, Namespace, SubscriptionId,
+        ArmId, Namespace, PrincipalId, SubscriptionId,
         desired::DesiredState,
-        snapshot::{Assignments, Observation, ObservedCluster},
+        snapshot::{Assignments, Observation, ObservedCluster, ObservedTarget},
     },
 };
 
@@ -41,19 +41,27 @@ pub async fn audit(connected: &Connected, desired: &DesiredState) -> Audit {
         assignments(arm, &scopes),
     );
     let (identities, failed) = identities;
+    let all_identities = failed.is_empty();
     unseen.extend(failed);
     let (records, failed) = clusters;
     let all_clusters = failed.is_empty();
     unseen.extend(failed);
     let (assignments, counted) = assignments;
+    let (other_principals, failed) = elsewhere(arm, &subscriptions).await;
+    let all_identities = all_identities && failed.is_empty();
+    unseen.extend(failed);
+    let (vaults, failed) = vaults(arm, &assignments).await;
+    unseen.extend(failed);
     let estate = Estate {
         project: Some(desired.project.clone()),
         clusters: Box::pin(joined(connected, desired, records)).await,
         all_clusters,
         identities,
         assignments,
-        // Who exists is in Microsoft Graph, which is not asked.
-        gone_principals: Vec::new(),
+        other_principals,
+        all_identities,
+        targets: desired.assignments.iter().map(|grant| grant.scope.clone()).collect(),
+        vaults,
         counted,
     };
     let mut found = audit::audit(&estate);
@@ -85,6 +93,56 @@ async fn identities(
         AuditIdentity { identity, credentials }
     });
     (stream::iter(read).buffered(AT_ONCE).collect().await, failed)
+}
+
+/// Principals of the identities in every other subscription that can be read: an assignment that
+/// the file's own identities do not explain may be of one of these.
+async fn elsewhere(
+    arm: &Arm,
+    near: &BTreeSet<SubscriptionId>,
+) -> (BTreeSet<PrincipalId>, Vec<String>) {
+    let all = match arm.subscriptions().await {
+        Ok(all) => all,
+        Err(error) => {
+            return (BTreeSet::new(), vec![error.failure("list subscriptions").to_string()]);
+        }
+    };
+    let others = all.into_iter().filter(|id| !near.contains(id)).map(|id| async move {
+        let tried = format!("list identities in subscription {id}");
+        arm.identities_in(id).await.map_err(|error| error.failure(tried).to_string())
+    });
+    let (mut found, mut failed) = (BTreeSet::new(), Vec::new());
+    let lists: Vec<_> = stream::iter(others).buffered(AT_ONCE).collect().await;
+    for list in lists {
+        match list {
+            Ok(list) => found.extend(list.iter().map(|identity| identity.principal_id)),
+            Err(why) => failed.push(why),
+        }
+    }
+    (found, failed)
+}
+
+/// The Key Vaults that the assignments are on.
+async fn vaults(
+    arm: &Arm,
+    assignments: &Assignments,
+) -> (BTreeMap<ArmId, ObservedTarget>, Vec<String>) {
+    let on_vaults = assignments.seen.iter().filter(|held| {
+        held.scope.resource_type().is_some_and(|kind| kind.starts_with("microsoft.keyvault/vaults"))
+    });
+    let subscriptions: BTreeSet<SubscriptionId> =
+        on_vaults.filter_map(|held| held.scope.subscription()).collect();
+    let (mut found, mut failed) = (BTreeMap::new(), Vec::new());
+    for subscription in subscriptions {
+        match arm.targets_in(subscription).await {
+            Ok(vaults) => found.extend(vaults),
+            Err(error) => {
+                let tried = format!("list vaults in subscription {subscription}");
+                failed.push(error.failure(tried).to_string());
+            }
+        }
+    }
+    (found, failed)
 }
 
 async fn clusters(

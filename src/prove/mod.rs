@@ -20,7 +20,7 @@ pub mod retry;
 
 use std::time::Duration;
 
-pub use prover::{CONTEXT_MISMATCH, PodTerms, Prover, Terms};
+pub use prover::{CONTEXT_MISMATCH, ENTRA_UNREACHABLE, PodTerms, Prover, Terms};
 
 use crate::model::{
     AccountName, ArmId, Audience, ClientId, Issuer, Namespace, PrincipalId, RemoteFailure, Subject,

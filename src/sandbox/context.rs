@@ -13,6 +13,7 @@ use super::{
     clock::{Clock, Ids},
     endpoints::Endpoints,
     faults::Faults,
+    late::Late,
     limits::Buckets,
     store::Store,
     tokens::SigningKey,
@@ -38,6 +39,8 @@ pub struct Context {
     pub(super) writing: Mutex<BTreeSet<String>>,
     /// The published throttles.
     pub(super) buckets: Buckets,
+    /// Clusters that came after the start.
+    pub(super) late: Late,
 }
 
 impl Context {
@@ -53,6 +56,7 @@ impl Context {
             keys: Mutex::new(BTreeMap::new()),
             writing: Mutex::new(BTreeSet::new()),
             buckets: Buckets::default(),
+            late: Late::default(),
         }
     }
 }

@@ -38,7 +38,7 @@ async fn owner(State(ctx): State<Arc<Context>>, request: Request, next: Next) ->
 }
 
 async fn world(State(ctx): State<Arc<Context>>) -> Json<Value> {
-    Json(summary::of(&ctx.store))
+    Json(summary::served(&ctx))
 }
 
 async fn list(State(ctx): State<Arc<Context>>) -> Json<Value> {

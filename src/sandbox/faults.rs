@@ -106,6 +106,11 @@ impl Faults {
         *self.random.lock().unwrap_or_else(PoisonError::into_inner) = chance;
     }
 
+    /// Whether requests are met at random.
+    pub(super) fn are_random(&self) -> bool {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Writes one JSON line for each request to `file` from now on.
     pub fn log_to(&self, file: std::fs::File) {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);

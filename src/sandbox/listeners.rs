@@ -121,6 +121,10 @@ impl Listeners {
         for kubelet in kubelets {
             servers.run(|stop| kubelet.run(stop));
         }
+        servers.attend(ctx, &tls, ctx.late.arrivals(), |ctx, cluster| {
+            let server = Kubernetes::new(Arc::clone(ctx), cluster.clone());
+            Ok((Arc::clone(&server).router(), Kubelet::new(server)?))
+        });
         Ok(Served { servers, clusters, webhooks })
     }
 }

@@ -18,6 +18,7 @@ pub mod external;
 pub mod faults;
 pub mod files;
 pub mod kubernetes;
+mod late;
 pub mod limits;
 mod listeners;
 pub mod ready;

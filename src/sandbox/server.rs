@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{mpsc::UnboundedReceiver, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -21,9 +21,12 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::{
-    context::Context,
+    context::{ClusterRef, Context},
     faults::{Action, Entry},
+    kubernetes::Kubelet,
+    late::Arrival,
     scripted,
+    tls::TlsError,
 };
 
 /// How long a client may take over the TLS handshake.
@@ -89,6 +92,43 @@ impl Servers {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             self.tasks.shutdown().await;
         }
+    }
+}
+
+impl Servers {
+    /// Serves the clusters that come by `arrivals` until the servers stop.
+    pub(super) fn attend(
+        &mut self,
+        ctx: &Arc<Context>,
+        tls: &TlsAcceptor,
+        mut arrivals: UnboundedReceiver<Arrival>,
+        api_server: fn(&Arc<Context>, &ClusterRef) -> Result<(Router, Kubelet), TlsError>,
+    ) {
+        let (ctx, tls, mut stop) = (Arc::clone(ctx), tls.clone(), self.stop.subscribe());
+        self.tasks.spawn(async move {
+            let mut servers = JoinSet::new();
+            let server_stop = stop.clone();
+            loop {
+                let (cluster, listener) = tokio::select! {
+                    () = stopped(&mut stop) => break,
+                    Some(arrival) = arrivals.recv() => arrival,
+                };
+                // The socket was bound for this and is not blocking.
+                let Ok(listener) = TcpListener::from_std(listener) else { continue };
+                let (router, kubelet) = match api_server(&ctx, &cluster) {
+                    Ok(served) => served,
+                    Err(error) => {
+                        tracing::warn!(cluster = cluster.name, %error, "not served");
+                        continue;
+                    }
+                };
+                servers.spawn(kubelet.run(server_stop.clone()));
+                let service = format!("cluster/{}", cluster.name);
+                let site = Arc::new(Site { ctx: Arc::clone(&ctx), service, router });
+                servers.spawn(accept(listener, tls.clone(), site, server_stop.clone()));
+            }
+            while servers.join_next().await.is_some() {}
+        });
     }
 }
 

@@ -18,8 +18,9 @@ use serde_json::Value;
 
 use super::doc::Doc;
 
-/// How many documents are also kept parsed: what one change of a rollout touches.
-const RECENT: usize = 64;
+/// How many documents are also kept parsed: what is being changed at a time. Pods that start are
+/// written four times within a third of a second.
+const RECENT: usize = 512;
 
 /// One write: the new document, or `None` for removal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -37,7 +37,7 @@ probe = "app-configuration"
 namespace = "shop"
 service_account = "reader"
 target = "store"
-role = "Reader"
+role = "acdd72a7-3385-48ef-bd42-f606fba81ae7" # Reader: it reads the store's record
 probe = "resource-manager"
 "#;
 
@@ -168,7 +168,11 @@ fn what_cannot_be_reached_is_not_seen_and_what_does_not_answer_is_a_failure() {
     desk.run("sandbox fault clear").exits(0);
     // Nobody signs in, so nothing is said about the chain.
     desk.run("sandbox fault add --service entra --path */token --reset --times 0").exits(0);
-    desk.run("--sandbox verify").exits(1);
+    desk.run("--sandbox verify").exits(6).says("az login");
+    desk.run("sandbox fault clear").exits(0);
+    // Azure itself cannot be reached: nothing was seen, and nobody was turned away.
+    desk.run("sandbox fault add --service arm --reset --times 0").exits(0);
+    desk.run("--sandbox verify --only shop/api").exits(1).shows("Not seen");
 }
 
 #[test]

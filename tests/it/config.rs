@@ -424,16 +424,17 @@ fn a_probe_finds_its_address_by_the_grant_and_the_cloud() {
         let text = text(cloud, &store, reader, "\"app-configuration\"");
         assert_eq!(probe(&text).unwrap(), host);
     }
-    let arm = text("china", &store, "Reader", "\"resource-manager\"");
+    let by_id = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
+    let arm = text("china", &store, by_id, "\"resource-manager\"");
     assert_eq!(probe(&arm).unwrap().to_lowercase(), store.to_lowercase());
     let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
     let full = format!("{{ kind = \"resource-manager\", url = \"{group}\" }}");
-    assert_eq!(probe(&text("public", &store, "Reader", &full)).unwrap(), group);
+    assert_eq!(probe(&text("public", &store, by_id, &full)).unwrap(), group);
     for (given, words) in [
         ("\"key-vault\"", "no grant on a vault"),
         ("{ kind = \"resource-manager\", url = \"https://appcs.azconfig.io\" }", "url"),
     ] {
-        let refused = probe(&text("public", &store, "Reader", given)).unwrap_err();
+        let refused = probe(&text("public", &store, by_id, given)).unwrap_err();
         assert!(refused.contains(words), "{refused}");
     }
 }

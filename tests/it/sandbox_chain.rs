@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use widentity::sandbox::{
@@ -182,4 +183,46 @@ async fn a_real_api_server_stands_behind_a_cluster() {
     let request = hyper::Request::get(path).body(Vec::new()).unwrap();
     assert!(cluster.request::<Value>(request).await.is_err(), "the registration was taken back");
     inner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_made_by_a_client_has_an_api_server_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), seed("prod", true), Vec::new()).await;
+    let ready = running.ready();
+    let client = client(&running);
+    let form = format!(
+        "grant_type=client_credentials&client_id={}&client_secret={}\
+         &scope=https://management.azure.com/.default",
+        ready.client_id, ready.client_secret
+    );
+    let token = client
+        .post(format!("{}/{}/oauth2/v2.0/token", ready.authority, ready.tenant))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form);
+    let read = async |request: reqwest::RequestBuilder| -> Value {
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    };
+    let token = read(token).await["access_token"].as_str().unwrap().to_owned();
+    let arm = |method: Method, path: &str| {
+        let url = format!("{}{path}?api-version=2025-05-01", ready.resource_manager);
+        client.request(method, url).bearer_auth(&token).header("content-type", "application/json")
+    };
+    let body = json!({ "location": "westeurope", "properties": {
+        "dnsPrefix": "late", "agentPoolProfiles": [{ "name": "one", "mode": "System" }] } });
+    read(arm(Method::PUT, &cluster_id("late")).body(body.to_string())).await;
+    let user = format!("{}/listClusterUserCredential", cluster_id("late"));
+    let given = read(arm(Method::POST, &user)).await;
+    let text = given["kubeconfigs"][0]["value"].as_str().unwrap();
+    let text = String::from_utf8(STANDARD.decode(text).unwrap()).unwrap();
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap();
+        line.trim().to_owned()
+    };
+    let url = format!("{}/api/v1/namespaces/default/serviceaccounts", value("server:"));
+    let made = read(client.get(url).bearer_auth(value("token:"))).await;
+    assert_eq!(made["items"][0]["metadata"]["name"], "default");
+    running.stop().await.unwrap();
 }

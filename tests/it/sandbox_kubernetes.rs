@@ -387,16 +387,15 @@ async fn bodies_may_be_yaml() {
             .unwrap();
         world.answer(request)
     };
-    let text =
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata: {port: \"80\", on: 'yes'}\n";
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata: {port: \"80\", open: 'yes'}\n";
     let made = send("POST", MAPS, "application/yaml", text).await;
-    assert_eq!((made.code, &made.body["data"]), (201, &json!({"port": "80", "on": "yes"})));
+    assert_eq!((made.code, &made.body["data"]), (201, &json!({"port": "80", "open": "yes"})));
     let path = format!("{MAPS}/y?fieldManager=it");
     let applied = send("PATCH", &path, APPLY, &text.replace("'yes'", "'no'")).await;
     assert_eq!((applied.code, applied.body["reason"].as_str()), (409, Some("Conflict")));
     let forced = format!("{path}&force=true");
     let applied = send("PATCH", &forced, APPLY, &text.replace("'yes'", "'no'")).await;
-    assert_eq!((applied.code, &applied.body["data"]["on"]), (200, &json!("no")));
+    assert_eq!((applied.code, &applied.body["data"]["open"]), (200, &json!("no")));
     for (method, path, media) in [("POST", MAPS, "application/yaml"), ("PATCH", &path, APPLY)] {
         let refused = send(method, path, media, "a: [1\nb: }").await;
         assert_eq!((refused.code, refused.body["reason"].as_str()), (400, Some("BadRequest")));

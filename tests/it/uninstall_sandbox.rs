@@ -23,6 +23,7 @@ use widentity::{
 
 use crate::support::{
     arm::{Served, answered, json as with_body},
+    cli::Desk,
     kube_apiserver::Admin,
     pod_identity::{self, GROUP, assigned, custom, left, make, manifests},
     worlds,
@@ -38,6 +39,8 @@ struct World {
     admin: Admin,
     /// The path of the cluster's record.
     cluster: String,
+    /// How long MIC is waited for.
+    patience: Duration,
 }
 
 impl World {
@@ -89,7 +92,7 @@ impl World {
         };
         let connected = connect(&desired, target, Arc::new(|_: &str| {})).await.unwrap();
         let admin = Admin::by(path).await;
-        Self { desired, connected, served, admin, cluster: id }
+        Self { desired, connected, served, admin, cluster: id, patience: Duration::from_mins(2) }
     }
 
     async fn installed() -> Self {
@@ -128,8 +131,8 @@ impl World {
         }
         let pace = Pace {
             look: Duration::from_millis(20),
-            unassigned: Duration::from_secs(2),
-            gone: Duration::from_secs(30),
+            unassigned: self.patience,
+            gone: Duration::from_mins(2),
         };
         let (_never, interrupt) = watch::channel(false);
         let connected = &self.connected;
@@ -148,6 +151,21 @@ impl World {
         let seen = rules[0]["seen"].as_u64().unwrap_or_else(|| panic!("{rules}"));
         assert_eq!(answered(self.served.own("DELETE", "faults")).await.unwrap().0, 204);
         seen
+    }
+
+    async fn scale_mic(&self, replicas: u32) {
+        let path = "/apis/apps/v1/namespaces/default/deployments/mic";
+        let body = json!({"spec": {"replicas": replicas}});
+        let kind = "application/merge-patch+json";
+        self.admin.send(http::Method::PATCH, path, kind, &body).await;
+        // MIC runs as long as one of its pods is available.
+        let settled = async {
+            let available = |object: &Value| object["status"]["availableReplicas"].as_u64();
+            while available(&self.admin.get(path).await).unwrap_or(0) != u64::from(replicas) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_mins(1), settled).await.is_ok());
     }
 
     async fn record(&self) -> Value {
@@ -206,7 +224,10 @@ async fn an_installation_goes_and_a_second_run_finds_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_assigned_is_waited_for_and_never_deleted() {
-    let world = World::installed().await;
+    let mut world = World::installed().await;
+    world.patience = Duration::from_millis(100);
+    // MIC does not run.
+    world.scale_mic(0).await;
     let one = assigned("default", "p-shop-id");
     make(&world.admin, std::slice::from_ref(&one)).await;
     let (what, ran) = world.uninstall(BOTH).await;
@@ -215,16 +236,10 @@ async fn what_is_assigned_is_waited_for_and_never_deleted() {
     let objects = manifests("default");
     assert_eq!(left(&world.admin, &objects).await.len(), objects.len(), "nothing went");
 
-    // MIC takes it back while it is waited for.
-    let path = format!("{}/p-shop-id", one.0);
-    let mic = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        world.admin.delete(&path).await;
-        let body = json!({"metadata": {"finalizers": null}});
-        let kind = "application/merge-patch+json";
-        world.admin.send(http::Method::PATCH, &path, kind, &body).await;
-    };
-    let ((_, ran), ()) = tokio::join!(world.uninstall(BOTH), mic);
+    // Running again, it takes it back while it is waited for.
+    world.patience = Duration::from_mins(2);
+    world.scale_mic(2).await;
+    let (_, ran) = world.uninstall(BOTH).await;
     assert_eq!(ran.unwrap().end, End::Complete);
     assert_eq!(left(&world.admin, &objects).await, Vec::<String>::new());
 }
@@ -369,39 +384,48 @@ async fn in_order(admin: &Admin, at: &str) {
 /// from there, whatever it was, and ends where an undisturbed one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_at_any_request_it_goes_on_from_there() {
+    let broken = json!({"answer": {"status": 500, "code": "Broken", "message": "broken"}});
+    let (lost, reset) = (json!("reply_lost"), json!("reset"));
+    let (all, removed) = tokio::join!(
+        // Four worlds side by side, each with every fourth request.
+        futures::future::join_all((1..=4).map(|first| stopped_at_each("*", &broken, first, 4))),
+        futures::future::join(
+            stopped_at_each("DELETE", &lost, 1, 1),
+            stopped_at_each("DELETE", &reset, 1, 1),
+        ),
+    );
+    let objects = manifests("default").len();
+    assert!(all.iter().sum::<usize>() > 3 * objects, "{all:?}");
+    assert_eq!(removed, (objects, objects));
+}
+
+/// How many requests there were to fail, of those that begin with `first` and lie `apart`.
+async fn stopped_at_each(method: &str, action: &Value, first: u64, apart: usize) -> usize {
     let objects = manifests("default");
-    let mut met = BTreeMap::new();
-    for (method, action) in [
-        ("*", json!({"answer": {"status": 500, "code": "Broken", "message": "broken"}})),
-        ("DELETE", json!("reply_lost")),
-        ("DELETE", json!("reset")),
-    ] {
-        for nth in 1.. {
-            let world = World::installed().await;
-            let rule = json!({"service": "cluster/prod", "method": method, "path": "*",
-                "nth": nth, "action": action});
-            world.fault(rule).await;
-            let at = format!("{method} {nth} {action}");
-            let (what, ran) = world.uninstall(BOTH).await;
-            let over = world.mended().await < nth;
-            in_order(&world.admin, &at).await;
-            let ended = ran.as_ref().is_some_and(|ran| ran.end == End::Complete);
-            // What failed is told: as an obstacle, or as the end of the run.
-            let told = !what.obstacles.is_empty()
-                || ran.as_ref().is_some_and(|ran| matches!(ran.end, End::Failed(_)));
-            assert!(ended || told, "{at}: {what:#?} {ran:#?}");
-            if over {
-                assert!(ended, "{at}: {what:#?} {ran:#?}");
-                break;
-            }
-            let (what, ran) = world.uninstall(BOTH).await;
-            assert_eq!(ran.map(|ran| ran.end), Some(End::Complete), "{at}: {what:#?}");
-            assert_eq!(left(&world.admin, &objects).await, Vec::<String>::new(), "{at}");
-            *met.entry(format!("{method} {action}")).or_insert(0) += 1;
+    let world = World::start().await;
+    for (met, nth) in (first..).step_by(apart).enumerate() {
+        make(&world.admin, &objects).await;
+        let rule = json!({"service": "cluster/prod", "method": method, "path": "*",
+            "nth": nth, "action": action});
+        world.fault(rule).await;
+        let at = format!("{method} {nth} {action}");
+        let (what, ran) = world.uninstall(BOTH).await;
+        let over = world.mended().await < nth;
+        in_order(&world.admin, &at).await;
+        let ended = ran.as_ref().is_some_and(|ran| ran.end == End::Complete);
+        // What failed is told: as an obstacle, or as the end of the run.
+        let told = !what.obstacles.is_empty()
+            || ran.as_ref().is_some_and(|ran| matches!(ran.end, End::Failed(_)));
+        assert!(ended || told, "{at}: {what:#?} {ran:#?}");
+        if over {
+            assert!(ended, "{at}: {what:#?} {ran:#?}");
+            return met;
         }
+        let (what, ran) = world.uninstall(BOTH).await;
+        assert_eq!(ran.map(|ran| ran.end), Some(End::Complete), "{at}: {what:#?}");
+        assert_eq!(left(&world.admin, &objects).await, Vec::<String>::new(), "{at}");
     }
-    let met: Vec<i32> = met.into_values().collect();
-    assert!(met.iter().all(|count| *count >= objects.len() as i32), "{met:?}");
+    0
 }
 
 /// The same for the requests to Azure that switch the add-on off.
@@ -436,10 +460,10 @@ async fn an_update_of_the_cluster_that_fails_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_definition_takes_its_objects_along_in_the_sandbox_as_in_kubernetes() {
-    let world = World::installed().await;
-    let one = assigned("default", "held");
-    make(&world.admin, std::slice::from_ref(&one)).await;
+    let world = World::start().await;
     let definition = pod_identity::definition("AzureAssignedIdentity", "azureassignedidentities");
+    let one = assigned("default", "held");
+    make(&world.admin, &[definition.clone(), one.clone()]).await;
     let path = format!("{}/azureassignedidentities.{GROUP}", definition.0);
     world.admin.delete(&path).await;
     // Its finalizer holds the object, and the object holds the definition.
@@ -454,8 +478,46 @@ async fn a_definition_takes_its_objects_along_in_the_sandbox_as_in_kubernetes() 
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(20), gone).await.is_ok());
+    assert!(tokio::time::timeout(Duration::from_mins(1), gone).await.is_ok());
     // Made again, it holds nothing of what was.
     make(&world.admin, std::slice::from_ref(&definition)).await;
     assert!(!world.admin.exists(&object).await);
+}
+
+const SMALL: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
+
+#[test]
+fn where_nothing_is_left_it_says_so_and_wrong_words_are_answered() {
+    let desk = Desk::new();
+    desk.write("workloads.toml", SMALL);
+    let free = "No AAD Pod Identity: nothing to uninstall.";
+    desk.run("--sandbox migrate uninstall --plan").exits(0).shows(free);
+    desk.run("--sandbox migrate uninstall --yes").exits(0).shows(free);
+    desk.run("--sandbox -o markdown migrate uninstall --plan").exits(0).shows(free);
+    let ran = desk.run("--sandbox -o json migrate uninstall --plan").exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["clusters"][0]["steps"], json!([]));
+    assert_eq!(document["sandbox"], true);
+    desk.run("--sandbox migrate uninstall").exits(64).says("migrate uninstall --plan");
+    desk.run("--sandbox migrate uninstall --plan --yes").exits(64);
+    desk.run("--sandbox migrate uninstall --dry-run").exits(64).says("the flag is `--plan`");
+    desk.run("--sandbox -o toml migrate uninstall --plan").exits(64);
+    desk.run("--sandbox migrate uninstall --plan --cluster x").exits(64).says("no cluster `x`");
 }

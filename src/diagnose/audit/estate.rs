@@ -1,6 +1,6 @@
 //! What an audit looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
         AccountName, ArmId, Issuer, Namespace, PrincipalId, Project, SubscriptionId,
         snapshot::{
             Assignments, Observation, ObservedAccount, ObservedCredential, ObservedIdentity,
-            ObservedPod,
+            ObservedPod, ObservedTarget,
         },
     },
 };
@@ -34,9 +34,18 @@ pub struct Estate {
     /// Role assignments and where was looked.
     #[serde(default)]
     pub assignments: Assignments,
-    /// Principals of assignments that no longer exist in the directory.
+    /// Principals of identities in other subscriptions that could be listed.
     #[serde(default)]
-    pub gone_principals: Vec<PrincipalId>,
+    pub other_principals: BTreeSet<PrincipalId>,
+    /// Whether no list of identities failed: only then can a principal be of none.
+    #[serde(default)]
+    pub all_identities: bool,
+    /// The scopes of the file's grants.
+    #[serde(default)]
+    pub targets: BTreeSet<ArmId>,
+    /// Key Vaults that role assignments are on.
+    #[serde(default)]
+    pub vaults: BTreeMap<ArmId, ObservedTarget>,
     /// How many role assignments each subscription holds in all.
     #[serde(default)]
     pub counted: BTreeMap<SubscriptionId, u32>,

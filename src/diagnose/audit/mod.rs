@@ -132,8 +132,10 @@ mod tests {
         };
         let role = |name: &str, principal: &str, role: &str, scope: String| {
             json!({"id": format!("{scope}/providers/Microsoft.Authorization/roleAssignments/{name}"),
-                "name": name, "principal_id": principal, "role": role, "scope": scope})
+                "name": name, "principal_id": principal, "role": role, "scope": scope,
+                "description": "managed by widentity; project=p"})
         };
+        let old = format!("{sub}/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/old");
         let vault = format!("{sub}/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/kv");
         let pod_template = |name: &str, account: &str, labelled: bool| {
             let labels =
@@ -180,11 +182,17 @@ mod tests {
                     role("a1", "0b1ec700-0000-4000-8000-000000000001", "8e3af657-a8ff-443c-a75c-2fe8c4bcb635", sub.to_owned()),
                     role("a2", "0b1ec700-0000-4000-8000-0000000000ff", "4633458b-17de-408a-b874-0445c86b69e6", vault.clone()),
                     role("a3", "0b1ec700-0000-4000-8000-000000000002", "4633458b-17de-408a-b874-0445c86b69e6", format!("{sub}/resourceGroups/rg")),
-                    role("a4", "0b1ec700-0000-4000-8000-000000000002", "21090545-7ca7-4776-b22c-e363652d74d2", vault)
+                    role("a4", "0b1ec700-0000-4000-8000-000000000002", "21090545-7ca7-4776-b22c-e363652d74d2", vault),
+                    role("a5", "0b1ec700-0000-4000-8000-000000000001", "4633458b-17de-408a-b874-0445c86b69e6", old)
                 ],
                 "looked": [[sub, {"present": null}]]
             },
-            "gone_principals": ["0b1ec700-0000-4000-8000-0000000000ff"],
+            "all_identities": true,
+            "targets": [format!("{sub}/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/kv")],
+            "vaults": {(format!("{sub}/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/old")):
+                {"rbac": false, "policies": []},
+                (format!("{sub}/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/kv")):
+                {"rbac": true, "policies": ["0b1ec700-0000-4000-8000-000000000002"]}},
             "counted": {"11111111-1111-1111-1111-111111111111": 3990}
         }))
         .unwrap()
@@ -205,6 +213,9 @@ mod tests {
             "identity-shared",
             "ownership-missing",
             "assignment-orphaned",
+            "assignment-principal-unknown",
+            "role-without-effect",
+            "policy-without-effect",
             "assignments-nearly-full",
             "role-privileged",
             "scope-too-wide",

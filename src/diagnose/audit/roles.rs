@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{Audit, Severity, estate::Estate};
-use crate::model::{
-    ArmId, PrincipalId,
-    roles::{self, Kind},
-    snapshot::ObservedAssignment,
+use crate::{
+    diagnose::fix,
+    model::{
+        ArmId, PrincipalId, names,
+        roles::{self, Kind},
+        snapshot::ObservedAssignment,
+    },
 };
 
 /// Azure's limit of role assignments in one subscription.
@@ -23,24 +26,53 @@ pub(super) fn look(estate: &Estate, audit: &mut Audit) {
         .iter()
         .map(|owner| (owner.identity.principal_id, owner.identity.id.name()))
         .collect();
+    let unknown = |principal: &PrincipalId| {
+        !owners.contains_key(principal) && !estate.other_principals.contains(principal)
+    };
+    let mark = estate.project.as_ref().map(names::role_assignment_description);
     for held in &estate.assignments.seen {
-        if estate.gone_principals.contains(&held.principal_id) {
+        if let Some(owner) = owners.get(&held.principal_id) {
+            judge(estate, audit, owner, held);
+        } else if estate.all_identities
+            && unknown(&held.principal_id)
+            && mark.is_some()
+            && held.description == mark
+        {
             audit.add(
                 Severity::Low,
                 "assignment-orphaned",
                 held.scope.as_str(),
                 format!(
-                    "role assignment {} is of principal {}, which no longer exists",
+                    "role assignment {} was made by widentity for principal {}, and no identity \
+                     of any subscription that can be read has it: the identity is gone",
                     held.name, held.principal_id
                 ),
                 format!("az role assignment delete --ids {}", held.id),
             );
-            continue;
-        }
-        if let Some(owner) = owners.get(&held.principal_id) {
-            judge(audit, owner, held);
         }
     }
+    for target in &estate.targets {
+        let here = estate.assignments.seen.iter().filter(|held| held.scope.is_within(target));
+        let others = here.filter(|held| unknown(&held.principal_id)).count();
+        if others > 0 {
+            audit.add(
+                Severity::Info,
+                "assignment-principal-unknown",
+                target.name(),
+                format!(
+                    "{others} of the role assignments on it are of principals that are no identity \
+                     that was read: people, groups, applications, or nobody any more; only the \
+                     directory knows, and it is not asked"
+                ),
+                format!(
+                    "az role assignment list --scope {} --query {} -o table",
+                    fix::quoted(target.as_str()),
+                    fix::quoted("[?principalName=='']")
+                ),
+            );
+        }
+    }
+    policies(estate, audit, &owners);
     for (subscription, count) in &estate.counted {
         if *count >= LIMIT / 10 * 9 {
             audit.add(
@@ -72,10 +104,46 @@ fn wide(scope: &ArmId) -> Option<(Severity, &'static str)> {
     Some((Severity::High, "everything"))
 }
 
-fn judge(audit: &mut Audit, owner: &str, held: &ObservedAssignment) {
+/// Access policies of vaults that honour role assignments.
+fn policies(estate: &Estate, audit: &mut Audit, owners: &BTreeMap<PrincipalId, &str>) {
+    for (vault, target) in estate.vaults.iter().filter(|(_, target)| target.rbac == Some(true)) {
+        for owner in target.policies.iter().filter_map(|principal| owners.get(principal)) {
+            audit.add(
+                Severity::Low,
+                "policy-without-effect",
+                format!("{owner}: access policy of {}", vault.name()),
+                "the vault asks role assignments, so its access policies do nothing",
+                format!("az keyvault delete-policy --name {}", fix::quoted(vault.name())),
+            );
+        }
+    }
+}
+
+fn judge(estate: &Estate, audit: &mut Audit, owner: &str, held: &ObservedAssignment) {
     let role = roles::by_id(held.role);
     let name = role.map_or_else(|| held.role.to_string(), |role| role.name.to_owned());
     let object = format!("{owner}: {name} on {}", held.scope.name());
+    let vault = estate.vaults.iter().find(|(vault, _)| held.scope.is_within(vault));
+    if let Some((vault, target)) = vault.filter(|(_, target)| target.rbac == Some(false))
+        && role.is_some_and(|role| roles::opens(role, vault))
+    {
+        let listed = target.policies.contains(&held.principal_id);
+        audit.add(
+            Severity::Medium,
+            "role-without-effect",
+            object,
+            format!(
+                "vault {} asks its access policies, not role assignments{}",
+                vault.name(),
+                if listed { "; one of them names the identity" } else { ", and none is for it" }
+            ),
+            format!(
+                "az keyvault update --name {} --enable-rbac-authorization true",
+                fix::quoted(vault.name())
+            ),
+        );
+        return;
+    }
     let delete = format!("az role assignment delete --ids {}", held.id);
     if role.is_some_and(|role| role.kind == Kind::Privileged) {
         audit.add(

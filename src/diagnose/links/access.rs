@@ -169,7 +169,7 @@ fn aged(facts: &mut Facts<'_>, held: &ObservedAssignment, what: &str) -> State {
             Fix::advice("wait: Azure takes up to ten minutes to honour a role assignment"),
         );
     }
-    if fresh.is_some() {
+    if fresh.is_some() && !answered(facts) {
         facts.note(
             "role-propagating",
             format!("{what} was assigned less than ten minutes ago"),
@@ -208,12 +208,6 @@ fn absent(facts: &Facts<'_>, principal: PrincipalId, grant: &Grant) -> (&'static
     }
     let same = seen.iter().filter(covers).filter(|a| fits(grant, a));
     for held in same {
-        if facts.evidence.gone_principals.contains(&held.principal_id) {
-            return (
-                "role-other-principal",
-                format!("; principal {} has it, which no longer exists", held.principal_id),
-            );
-        }
         let identities = facts.evidence.identities.present().map_or(&[][..], Vec::as_slice);
         let owner = identities.iter().find(|identity| identity.principal_id == held.principal_id);
         if let Some(owner) = owner {
@@ -229,7 +223,9 @@ fn absent(facts: &Facts<'_>, principal: PrincipalId, grant: &Grant) -> (&'static
 /// Judges whether the target asks for roles at all.
 pub(in crate::diagnose) fn target(facts: &mut Facts<'_>) -> State {
     let Some(grants) = facts.evidence.wanted.grants.clone() else {
-        return State::unclear("no target was named", false);
+        let hint = Some("--target ID names it".to_owned());
+        let why = "no target was named".to_owned();
+        return State::CouldNotSee { why, hint, matters: false };
     };
     let principal = principal(facts);
     let mut shown = Vec::new();
@@ -278,6 +274,12 @@ pub(in crate::diagnose) fn target(facts: &mut Facts<'_>) -> State {
     }
 }
 
+/// The first sentence of a service's answer.
+fn short(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default().trim();
+    line.split_inclusive(". ").next().unwrap_or(line).trim_end_matches([' ', '.'])
+}
+
 /// Judges the data plane's answer.
 pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
     let answer = match &facts.evidence.probe {
@@ -309,14 +311,18 @@ pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
             format!("{} does not accept the token: {}", answer.url, answer.message),
             Fix::advice("the target belongs to another tenant, or wants another audience"),
         ),
-        403 => State::broken(
-            "probe-denied",
-            format!("{} denies it: {}", answer.url, answer.message),
-            Fix::advice(
-                "the role does not cover this operation, or was assigned minutes ago; see `az role \
-                 assignment list --all --assignee <principal>`",
-            ),
-        ),
+        403 => {
+            let who = principal(facts).map_or_else(String::new, |id| format!(" --assignee {id}"));
+            State::broken(
+                "probe-denied",
+                format!("{} denies it: {}", answer.url, short(&answer.message)),
+                Fix::look(
+                    "give it a role that covers this; one assigned minutes ago may not be honoured \
+                     yet",
+                    format!("az role assignment list --all{who} -o table"),
+                ),
+            )
+        }
         status => {
             State::unclear(format!("{} answered {status}: {}", answer.url, answer.message), false)
         }

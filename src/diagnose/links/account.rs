@@ -56,11 +56,7 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
                 "service account {namespace}/{} does not exist: pods that name it are refused",
                 facts.account
             ),
-            facts.kubernetes(Fix::command(facts.kubectl(&[
-                "create",
-                "serviceaccount",
-                facts.account.as_str(),
-            ]))),
+            facts.kubernetes(created(facts)),
         );
     };
     if seen.meta.deleting {
@@ -105,6 +101,18 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
         }
     }
     State::holds(format!("{namespace}/{}", facts.account))
+}
+
+/// Makes the account and, where an identity trusts it already, names that.
+fn created(facts: &Facts<'_>) -> Fix {
+    let name = facts.account.as_str();
+    let mut commands = vec![facts.kubectl(&["create", "serviceaccount", name])];
+    if let Some(identity) = facts.identity.or_else(|| facts.trusting()) {
+        let client = identity.client_id.to_string();
+        let pair = [(names::CLIENT_ID_ANNOTATION, client.as_str())];
+        commands.extend_from_slice(facts.annotate_by_hand(&pair).commands());
+    }
+    Fix::Command { commands }
 }
 
 /// The account that a template was meant to name where it names one that does not exist: the one

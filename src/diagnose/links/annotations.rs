@@ -3,13 +3,14 @@
 use super::client::{Meaning, meaning};
 use crate::{
     diagnose::{
+        difference::{Difference, edits},
         evidence::DryRun,
         facts::Facts,
         keys,
         link::{Fix, State},
     },
     model::{
-        TenantId, names,
+        ClientId, TenantId, names,
         snapshot::{Observation, ObservedAccount, ObservedIdentity},
     },
 };
@@ -145,8 +146,17 @@ fn value_of(facts: &mut Facts<'_>, value: &str) -> Result<String, State> {
     let wanted = facts.identity;
     let account = facts.account.clone();
     let repaired = |facts: &Facts<'_>, identity: Option<&ObservedIdentity>| {
-        let client = identity.or(wanted).map(|identity| identity.client_id.to_string());
-        facts.annotate(KEY, &client.unwrap_or_else(|| facts.client_value()))
+        let right = identity.or(wanted).or_else(|| facts.trusting());
+        let client = right.map(|identity| identity.client_id.to_string());
+        let client = client.unwrap_or_else(|| facts.client_value());
+        let key = names::TENANT_ID_ANNOTATION;
+        // Values that were swapped are put right together.
+        match (right.map(|identity| identity.tenant_id.to_string()), facts.annotation(key)) {
+            (Some(tenant), Some(have)) if !have.trim().eq_ignore_ascii_case(&tenant) => {
+                facts.kubernetes(facts.annotate_by_hand(&[(KEY, &client), (key, &tenant)]))
+            }
+            _ => facts.annotate(KEY, &client),
+        }
     };
     let (code, message, identity) = match meaning(facts, value) {
         Meaning::Empty => ("client-id-empty", "is empty".to_owned(), None),
@@ -207,17 +217,24 @@ fn value_of(facts: &mut Facts<'_>, value: &str) -> Result<String, State> {
             };
         }
         Meaning::Unknown(client) => {
-            return if let Some(wanted) = wanted {
-                Err(State::broken(
-                    "client-id-out-of-date",
-                    format!(
-                        "{KEY} of service account {account} is {client}, of no identity that was \
-                     read; {} has {} (made anew?)",
-                        wanted.id.name(),
-                        wanted.client_id
-                    ),
-                    repaired(facts, Some(wanted)),
-                ))
+            let near = near_client(facts, client);
+            return if let Some(meant) = wanted.or(near) {
+                let (have, want) = (client.to_string(), meant.client_id.to_string());
+                let slip = edits(&have, &want, 3) <= 3;
+                let message = format!(
+                    "{KEY} of service account {account} is {client}, of no identity that was \
+                     read; {} has {}{}",
+                    meant.id.name(),
+                    meant.client_id,
+                    if slip { "" } else { " (made anew?)" }
+                );
+                let fix = repaired(facts, Some(meant));
+                Err(match Difference::between("client id", &have, &want).filter(|_| slip) {
+                    Some(difference) => {
+                        State::differs("client-id-misspelt", message, difference, fix)
+                    }
+                    None => State::broken("client-id-out-of-date", message, fix),
+                })
             } else {
                 facts.client = Some(client);
                 Ok(client.to_string())
@@ -229,6 +246,21 @@ fn value_of(facts: &mut Facts<'_>, value: &str) -> Result<String, State> {
         format!("{KEY} of service account {account} {message}"),
         repaired(facts, identity),
     ))
+}
+
+/// The identity whose client id was probably meant: another one by at most three characters.
+fn near_client<'a>(facts: &Facts<'a>, client: ClientId) -> Option<&'a ObservedIdentity> {
+    if facts.proved_for(client) {
+        return None;
+    }
+    let identities = facts.evidence.identities.present()?;
+    let have = client.to_string();
+    let distance =
+        |identity: &&'a ObservedIdentity| edits(&have, &identity.client_id.to_string(), 3);
+    let nearest = identities.iter().min_by_key(distance)?;
+    let least = distance(&nearest);
+    let ties = identities.iter().filter(|identity| distance(identity) == least).count();
+    (least <= 3 && ties == 1).then_some(nearest)
 }
 
 fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
@@ -263,8 +295,9 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
         Some(tenant) if tenant != have && !proved => Some(State::broken(
             "tenant-id-differs",
             format!(
-                "{key} of service account {name} is {have}, the identity lives in {tenant}: Entra \
-                 answers AADSTS700016"
+                "{key} of service account {name} is {have}{}, the identity lives in {tenant}: \
+                 Entra does not know it there",
+                if subscription(facts, have) { ", a subscription's id" } else { "" }
             ),
             facts.annotate(key, &shown),
         )),
@@ -272,16 +305,28 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
     }
 }
 
-/// The webhook writes its own tenant into pods whose account names none.
-fn webhook_tenant(facts: &Facts<'_>) -> Option<State> {
-    let tenant = facts.tenant()?.to_string();
+fn subscription(facts: &Facts<'_>, tenant: TenantId) -> bool {
+    let identities = facts.evidence.identities.present().map_or(&[][..], Vec::as_slice);
+    let ids = identities.iter().map(|identity| &identity.id);
+    let mut ids = ids.chain(facts.evidence.asked.cluster_id.as_ref());
+    ids.any(|id| id.subscription().is_some_and(|subscription| subscription.0 == tenant.0))
+}
+
+/// The tenant that the webhook writes into pods of an account that names none.
+pub(in crate::diagnose) fn written_tenant<'a>(facts: &Facts<'a>) -> Option<&'a str> {
     let settings = facts.evidence.webhook.present().and_then(|webhook| webhook.tenant.as_deref());
     // What admission writes is worth more than what the settings say.
     let tried = match facts.evidence.dry_run.present() {
         Some(DryRun::Admitted(injected)) => injected.tenant_ids.first().map(String::as_str),
         Some(DryRun::Denied(_)) | None => None,
     };
-    let wrote = tried.or(settings).filter(|wrote| !wrote.is_empty())?;
+    tried.or(settings).filter(|wrote| !wrote.is_empty())
+}
+
+/// The webhook writes its own tenant into pods whose account names none.
+fn webhook_tenant(facts: &Facts<'_>) -> Option<State> {
+    let tenant = facts.tenant()?.to_string();
+    let wrote = written_tenant(facts)?;
     (!wrote.eq_ignore_ascii_case(&tenant)).then(|| {
         State::broken(
             "webhook-tenant-differs",
@@ -306,7 +351,8 @@ fn expiration(facts: &Facts<'_>, account: &ObservedAccount) -> Option<State> {
                  3600 to 86400 seconds",
                 facts.account
             ),
-            facts.annotate(key, "3600"),
+            // The file says nothing about it where it takes the default, so `apply` may leave it.
+            facts.annotate_by_hand(&[(key, "3600")]),
         ));
     }
     let template = facts

@@ -95,7 +95,7 @@ pub(super) fn of_manifest(facts: &Facts<'_>, template: &Template) -> Option<Stat
             other.words(),
             cloud.words()
         ),
-        unset(facts, template, "AZURE_AUTHORITY_HOST"),
+        unset(facts, template, container, "AZURE_AUTHORITY_HOST"),
     ))
 }
 

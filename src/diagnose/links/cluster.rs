@@ -169,10 +169,9 @@ fn off(facts: &Facts<'_>, arm: &ObservedCluster) -> State {
             then: vec![facts.apply()],
         }
     } else {
-        facts.azure(Fix::command(fix::aks_update(
-            Some(&arm.id),
-            "--enable-oidc-issuer --enable-workload-identity",
-        )))
+        let manual =
+            fix::aks_update(Some(&arm.id), "--enable-oidc-issuer --enable-workload-identity");
+        facts.then_restart(facts.azure(Fix::command(manual)))
     };
     State::broken("issuer-off", message, fix)
 }

@@ -8,7 +8,7 @@ use crate::{
         link::{Fix, State},
     },
     model::{
-        Audience, Issuer, Subject, names,
+        ArmId, Audience, Issuer, Subject, names,
         snapshot::{Observation, ObservedCredential, ObservedIdentity},
     },
 };
@@ -298,18 +298,27 @@ fn elsewhere(
         Some((id, found))
     })?;
     let right = facts.evidence.identity_at(owner);
-    let client = right.map(|right| right.client_id.to_string());
-    let manual = match client.filter(|_| !facts.in_file()) {
-        Some(client) => facts.annotate(names::CLIENT_ID_ANNOTATION, &client),
+    let holds = |identity: &ObservedIdentity| {
+        let mut seen = facts.evidence.assignments.seen.iter();
+        seen.any(|assignment| assignment.principal_id == identity.principal_id)
+    };
+    // The account follows the credential only to the identity that may do something.
+    let moved = right.filter(|right| !facts.in_file() && holds(right) && !holds(identity));
+    let manual = match moved {
+        Some(right) => facts.annotate(names::CLIENT_ID_ANNOTATION, &right.client_id.to_string()),
         None => facts.azure(Fix::command(create(identity, presented))),
+    };
+    let place = |id: &ArmId| {
+        let group = id.resource_group().filter(|_| owner.name() == identity.id.name());
+        group.map_or_else(|| id.name().to_owned(), |group| format!("{} in {group}", id.name()))
     };
     Some(State::broken(
         "credential-on-other-identity",
         format!(
             "the credential that matches ({}) is on {}, the account names {}",
             found.name,
-            owner.name(),
-            identity.id.name()
+            place(owner),
+            place(&identity.id)
         ),
         manual,
     ))

@@ -6,7 +6,7 @@ use crate::{
         fix::quoted,
         link::{Fix, Link, State},
     },
-    model::{ArmId, snapshot::Observation},
+    model::{ArmId, names, snapshot::Observation},
 };
 
 /// Entra knows no application with the client id.
@@ -69,13 +69,22 @@ pub(in crate::diagnose) fn identity(facts: &mut Facts<'_>) -> State {
 }
 
 fn not_found(facts: &Facts<'_>, client: &str) -> State {
-    let names = facts.evidence.identities.present().map_or(0, Vec::len);
+    let listed = facts.evidence.identities.present().map_or(0, Vec::len);
+    let message = format!(
+        "no identity has client id {client} ({listed} were listed): deleted, made anew, or of \
+         another tenant"
+    );
+    if let Some(identity) = facts.trusting() {
+        let client = identity.client_id.to_string();
+        return State::broken(
+            "identity-not-found",
+            format!("{message}; {} trusts this account and has {client}", identity.id.name()),
+            facts.annotate(names::CLIENT_ID_ANNOTATION, &client),
+        );
+    }
     State::broken(
         "identity-not-found",
-        format!(
-            "no identity has client id {client} ({names} were listed): deleted, made anew, or of \
-             another tenant"
-        ),
+        message,
         Fix::look(
             "annotate the account with the client id of an identity that exists",
             format!(

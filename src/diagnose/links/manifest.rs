@@ -8,7 +8,10 @@ use crate::{
         facts::Facts,
         link::{Fix, State},
     },
-    model::snapshot::{ObservedPod, TemplateKind},
+    model::{
+        ClientId,
+        snapshot::{Observation, ObservedPod, TemplateKind},
+    },
 };
 
 /// Judges one template's manifest.
@@ -26,6 +29,25 @@ fn wanted(facts: &Facts<'_>, variable: &str) -> Option<String> {
         "AZURE_TENANT_ID" => facts.tenant().map(|tenant| tenant.to_string()),
         _ => None,
     }
+}
+
+/// Whether another identity than the account's is meant: one that exists and has a credential for
+/// the account. One account may act as several identities.
+fn trusts(facts: &Facts<'_>, client: &str) -> bool {
+    let Ok(client) = client.trim().parse::<ClientId>() else { return false };
+    if facts.client == Some(client) {
+        return false;
+    }
+    let Some(identity) = facts.evidence.identity_of(client) else { return false };
+    let listed = facts.evidence.credentials.get(&identity.id).and_then(Observation::present);
+    let (subject, audience) = (facts.subject(), facts.audience());
+    listed.is_some_and(|all| {
+        all.iter().any(|credential| {
+            credential.subject.as_ref() == Some(&subject)
+                && credential.audiences.contains(&audience)
+                && facts.issuer.as_ref().is_none_or(|issuer| *issuer == credential.issuer)
+        })
+    })
 }
 
 /// A variable that is taken from a `ConfigMap` with another value in it.
@@ -48,7 +70,7 @@ fn referred(facts: &Facts<'_>, template: &Template) -> Option<State> {
             value.as_deref().unwrap_or_default(),
             wanted(facts, variable).unwrap_or_default()
         ),
-        unset(facts, template, variable),
+        unset(facts, template, container, variable),
     ))
 }
 
@@ -66,7 +88,7 @@ pub(super) fn unread(facts: &Facts<'_>) -> Option<State> {
             "container {container} of {} takes {variable} from {place} which was not read",
             words(facts, template)
         );
-        let hint = unset(facts, template, variable)
+        let hint = unset(facts, template, container, variable)
             .commands()
             .first()
             .map(|command| format!("the webhook would set it: {command}"));
@@ -88,7 +110,8 @@ fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
             "AZURE_CLIENT_ID" => client.as_deref(),
             "AZURE_TENANT_ID" => tenant.as_deref(),
             "AZURE_FEDERATED_TOKEN_FILE" => {
-                if let Some(found) = token_file(facts, template, value.as_deref(), &object) {
+                let found = token_file(facts, template, container, value.as_deref(), &object);
+                if let Some(found) = found {
                     return Some(found);
                 }
                 continue;
@@ -107,6 +130,16 @@ fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
             _ => continue,
         };
         match (value, wanted) {
+            (Some(value), Some(_)) if variable == "AZURE_CLIENT_ID" && trusts(facts, value) => {
+                facts.note(
+                    "second-identity",
+                    format!(
+                        "container {container} of {object} sets AZURE_CLIENT_ID to {value}, of an \
+                         identity that trusts the account, too"
+                    ),
+                    "",
+                );
+            }
             (Some(value), Some(wanted)) if !value.trim().eq_ignore_ascii_case(wanted) => {
                 let code = if variable == "AZURE_CLIENT_ID" {
                     "literal-client-id"
@@ -119,7 +152,7 @@ fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
                         "container {container} of {object} sets {variable} to {value:?}, wanted \
                          {wanted}; the webhook never changes a variable that is set"
                     ),
-                    unset(facts, template, variable),
+                    unset(facts, template, container, variable),
                 ));
             }
             _ => {}
@@ -128,19 +161,31 @@ fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
     hard_coded(facts, template, &object)
 }
 
-pub(super) fn unset(facts: &Facts<'_>, template: &Template, variable: &str) -> Fix {
+/// Takes a variable out of a container's manifest.
+pub(super) fn unset(
+    facts: &Facts<'_>,
+    template: &Template,
+    container: &str,
+    variable: &str,
+) -> Fix {
     let variable = format!("{variable}-");
     match template.seen.kind {
         TemplateKind::Rollout | TemplateKind::Job | TemplateKind::Pod => {
-            Fix::advice(format!("take {variable} out of the manifest").replace("- ", " "))
+            let variable = variable.trim_end_matches('-');
+            Fix::advice(format!("take {variable} of container {container} out of the manifest"))
         }
         TemplateKind::Deployment
         | TemplateKind::StatefulSet
         | TemplateKind::DaemonSet
         | TemplateKind::CronJob
-        | TemplateKind::ReplicaSet => {
-            Fix::command(facts.kubectl(&["set", "env", &template.seen.key(), &variable]))
-        }
+        | TemplateKind::ReplicaSet => Fix::command(facts.kubectl(&[
+            "set",
+            "env",
+            &template.seen.key(),
+            "-c",
+            container,
+            &variable,
+        ])),
     }
 }
 
@@ -150,6 +195,7 @@ const MOUNTS: [&str; 2] = ["/var/run/secrets/azure/tokens", "/var/run/secrets/az
 fn token_file(
     facts: &Facts<'_>,
     template: &Template,
+    container: &str,
     value: Option<&str>,
     object: &str,
 ) -> Option<State> {
@@ -165,7 +211,7 @@ fn token_file(
             "{object} sets AZURE_FEDERATED_TOKEN_FILE to {value}, where no token is mounted; the \
              webhook never changes a variable that is set"
         ),
-        unset(facts, template, "AZURE_FEDERATED_TOKEN_FILE"),
+        unset(facts, template, container, "AZURE_FEDERATED_TOKEN_FILE"),
     ))
 }
 

@@ -149,8 +149,17 @@ fn stale(facts: &Facts<'_>, pod: &ObservedPod) -> Option<State> {
         let mut makers = facts.templates.iter().filter(|template| pod.is_made_by(&template.seen));
         makers.any(|template| template.references.iter().any(|r| r.variable == variable))
     };
+    // What the manifest sets was judged with the manifest.
+    let literal = |value: &&String| {
+        let mut literals = facts.templates.iter().flat_map(|template| &template.seen.literal_env);
+        literals.any(|(_, name, set)| name == "AZURE_CLIENT_ID" && set.as_ref() == Some(*value))
+    };
+    let client_ids: BTreeSet<String> =
+        injected.client_ids.iter().filter(|value| !literal(value)).cloned().collect();
+    let by_manifest = client_ids.is_empty() && !injected.client_ids.is_empty();
     if let Some(client) = facts.client
-        && !matches(&injected.client_ids, &client.to_string())
+        && !by_manifest
+        && !matches(&client_ids, &client.to_string())
         && !elsewhere("AZURE_CLIENT_ID")
     {
         return wrong("AZURE_CLIENT_ID", &injected.client_ids, &client.to_string());

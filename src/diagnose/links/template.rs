@@ -223,8 +223,13 @@ fn patch(facts: &Facts<'_>, template: &Template) -> Fix {
     } else {
         format!(r#"{{"spec":{{"template":{inner}}}}}"#)
     };
+    let key = template.seen.key();
+    if template.seen.kind == TemplateKind::Rollout {
+        // Custom kinds know no strategic merge.
+        return Fix::command(facts.kubectl(&["patch", &key, "--type=merge", "-p", &patch]));
+    }
     if template.seen.kind.writable() {
-        return Fix::command(facts.kubectl(&["patch", &template.seen.key(), "-p", &patch]));
+        return Fix::command(facts.kubectl(&["patch", &key, "-p", &patch]));
     }
     Fix::advice(format!(
         "create {} anew with the label {}: \"true\" on its pods; its template cannot be changed",

@@ -25,6 +25,17 @@ const ADD_ON: &str = "kube-system";
 
 /// Judges the webhook.
 pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
+    let state = judge(facts);
+    match state {
+        State::Broken(mut found) => {
+            found.fix = facts.then_restart(found.fix);
+            State::Broken(found)
+        }
+        State::Holds { .. } | State::NotReached { .. } | State::CouldNotSee { .. } => state,
+    }
+}
+
+fn judge(facts: &mut Facts<'_>) -> State {
     let evidence = facts.evidence;
     if facts.all_by_hand() {
         facts.note(
@@ -48,6 +59,14 @@ pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
     };
     if let Some(found) = twice(facts, webhook) {
         return found;
+    }
+    if ignores(webhook) {
+        facts.note(
+            "webhook-failure-policy",
+            "failurePolicy of the webhook is Ignore: while it is away pods start without an \
+             identity",
+            "since 1.0 it is Fail",
+        );
     }
     // An answer of admission itself is worth more than any conclusion from its settings.
     match &evidence.dry_run {

@@ -77,6 +77,7 @@ fn another_cluster(given: Given<'_>) -> Option<Obstacle> {
     }
     let (name, host) = (&estate.cluster, &footprint.host);
     let fix = format!("correct `context` in [clusters.{name}], or pass --context {name}=NAME");
+    let on = "; a cluster with its OIDC issuer on can be told by that: widentity apply";
     Some(match (&footprint.issuer, &estate.issuer) {
         (Some(discovered), Some(issuer)) => obstacle(
             Class::Refused,
@@ -94,7 +95,7 @@ fn another_cluster(given: Given<'_>) -> Option<Obstacle> {
                 "nothing shows that the API server {host} is cluster {name}: its host is not in \
                  ARM's record, and no two issuers can be compared"
             ),
-            fix,
+            if estate.issuer.is_none() { format!("{fix}{on}") } else { fix },
         ),
     })
 }

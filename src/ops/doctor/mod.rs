@@ -142,7 +142,18 @@ pub async fn doctor(
             case.examine(clients, shared, options).await
         }
     });
-    Ok(stream::iter(examined).buffered(AT_ONCE).collect().await)
+    Ok(where_it_is(stream::iter(examined).buffered(AT_ONCE).collect().await))
+}
+
+/// One object asked about in several clusters is not missing from those where it never was.
+fn where_it_is(examined: Vec<Examined>) -> Vec<Examined> {
+    let (there, missing): (Vec<Examined>, Vec<Examined>) = examined.into_iter().partition(|one| {
+        let by_file = one.evidence.wanted.origin.is_some();
+        let first = one.diagnosis.headline().map(|(_, found)| found.code);
+        let gone = ["namespace-missing", "template-not-found", "pod-not-found", "account-missing"];
+        by_file || !first.is_some_and(|code| gone.contains(&code))
+    });
+    if there.is_empty() { missing } else { there }
 }
 
 /// One cluster as far as it could be reached.
@@ -209,7 +220,6 @@ fn assemble(
         identities: not_asked(),
         credentials: BTreeMap::new(),
         assignments: Assignments::default(),
-        gone_principals: Vec::new(),
         targets: BTreeMap::new(),
         token: not_asked(),
         exchange: not_asked(),

@@ -138,6 +138,25 @@ pub fn of_file(
     Questions { list, connections }
 }
 
+/// What the command line says is needed.
+fn needed(scope: ArmId, role: Option<&str>) -> Wanted {
+    let name = role.unwrap_or_default().to_owned();
+    let role = roles::by_name(&name).map(BuiltIn::id);
+    Wanted { grants: Some(vec![Grant { role, name, scope }]), ..Wanted::default() }
+}
+
+impl Questions {
+    /// The same questions about workloads that need this target; any role that opens its data if
+    /// none is named.
+    #[must_use]
+    pub fn needing(mut self, target: ArmId, role: Option<&str>) -> Self {
+        for question in &mut self.list {
+            question.wanted = Some(needed(target.clone(), role));
+        }
+        self
+    }
+}
+
 /// What the command line says where there is no file.
 #[derive(Debug, Clone, Default)]
 pub struct Bare {
@@ -162,11 +181,7 @@ pub fn bare(namespace: Namespace, object: &Object, said: Bare) -> Questions {
     asked.context.clone_from(&context);
     asked.cluster_id = cluster_id;
     asked.options = options;
-    let name = role.unwrap_or_default();
-    let wanted = target.map(|scope| Wanted {
-        grants: Some(vec![Grant { role: roles::by_name(&name).map(BuiltIn::id), name, scope }]),
-        ..Wanted::default()
-    });
+    let wanted = target.map(|scope| needed(scope, role.as_deref()));
     let tried = "connect to the cluster";
     let connection = Connection::to(Connect::Kubeconfig { path: kubeconfig, context }, tried);
     Questions {

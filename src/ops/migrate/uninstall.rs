@@ -264,15 +264,19 @@ impl Doing<'_> {
         match step {
             Step::AwaitUnassigned => self.unassigned().await,
             Step::Remove { part } => self.remove(part).await,
-            Step::DropAddOnIdentities { .. } => {
+            Step::DropAddOnIdentities { identities } => {
                 self.nobody_came().await?;
-                let done = self.arm.drop_pod_identities(self.id).await;
+                let pairs = identities.iter().filter_map(|at| at.split_once('/'));
+                let pairs = pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+                let pairs: Vec<_> = pairs.collect();
+                let done = self.arm.remove_pod_identities(self.id, &pairs).await;
                 done.map_err(|e| e.failure("take the identities out of the Pod Identity add-on"))?;
                 self.written += 1;
                 Ok(true)
             }
             Step::DisableAddOn { nmi } => {
                 self.nobody_came().await?;
+                self.nothing_new().await?;
                 let done = self.arm.disable_pod_identity(self.id).await;
                 done.map_err(|e| e.failure("switch the Pod Identity add-on off"))?;
                 self.written += 1;
@@ -308,6 +312,22 @@ impl Doing<'_> {
                 FailureKind::Conflict,
                 "take Pod Identity away",
                 format!("pod {pod} has come with the label aadpodidbinding since it was read"),
+            )
+            .with_hint("widentity migrate status")),
+        }
+    }
+
+    /// What the add-on was told after everything was read would go with it.
+    async fn nothing_new(&self) -> Result<(), RemoteFailure> {
+        let record = self.arm.cluster(self.id).await;
+        let record = record.map_err(|error| error.failure("read the Pod Identity add-on"))?;
+        let left = record.and_then(|record| record.pod_identity);
+        match left.as_ref().and_then(|profile| profile.identities.first()) {
+            None => Ok(()),
+            Some(identity) => Err(RemoteFailure::new(
+                FailureKind::Conflict,
+                "switch the Pod Identity add-on off",
+                format!("identity {identity} has come into it since it was read"),
             )
             .with_hint("widentity migrate status")),
         }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{CONTEXT_MISMATCH, Method, Proof, ResolvedClaim, retry::Window};
+use super::{CONTEXT_MISMATCH, ENTRA_UNREACHABLE, Method, Proof, ResolvedClaim, retry::Window};
 use crate::{
     kubernetes::{Ended, ProofPod},
     model::{
@@ -236,6 +236,7 @@ impl Order<'_> {
             failure.status = Some(report.status);
         } else if report.stage == "exchange" {
             failure.kind = FailureKind::Unreachable;
+            failure.code = Some(ENTRA_UNREACHABLE.to_owned());
             failure.hint = Some("the cluster's egress must reach Entra's authority".to_owned());
         }
         if report.code > 0 {

@@ -248,7 +248,7 @@ fn the_script_says_why_entra_refuses() {
     let text = report["text"].as_str().unwrap();
     assert!(text.starts_with("AADSTS7002138: No"), "{text}");
     let (_, report, _) = script(&["curl: (6) Could not resolve host\n000".to_owned()], "");
-    assert_eq!(report["text"], "curl: (6) Could not resolve host ");
+    assert_eq!(report["text"], "curl: (6) Could not resolve host");
     assert_eq!(report["status"], Value::Null);
 }
 

@@ -35,6 +35,8 @@ const BELIEVE_AFTER: u32 = 2;
 
 /// The code of a proof that met the API server of another cluster.
 pub const CONTEXT_MISMATCH: &str = "cluster-context-mismatch";
+/// The code of a proof to which Entra gave no answer.
+pub const ENTRA_UNREACHABLE: &str = "entra-unreachable";
 
 /// On what terms a proof is made.
 #[derive(Debug, Clone, Copy)]
@@ -249,7 +251,10 @@ impl<W: World> Attempt<'_, W> {
                 failure.correlation_id =
                     refusal.correlation_id.clone().or_else(|| refusal.trace_id.clone());
             }
-            ExchangeError::Unreachable { .. } => failure.kind = FailureKind::Unreachable,
+            ExchangeError::Unreachable { .. } => {
+                failure.kind = FailureKind::Unreachable;
+                failure.code = Some(ENTRA_UNREACHABLE.to_owned());
+            }
             ExchangeError::Body { status } => {
                 failure.status = Some(*status);
                 failure.kind = kind_of(*status);

@@ -274,9 +274,16 @@ fn put(call: &Call, key: &str) -> Result<Reply, Refusal> {
     doc["operation"] = operation;
     let shown = render(&doc, now);
     let issuer = clusters::issuer_entry(&doc);
+    let text = |name: &str| doc[name].as_str().unwrap_or_default().to_owned();
+    let cluster = ClusterRef { name: text("cluster"), id: text("id") };
     world
         .commit(vec![Write::put(key, doc), entry, issuer])
         .map_err(|error| Refusal::storage(&error))?;
+    drop(world);
+    let served = ctx.endpoints.get().is_none_or(|at| at.clusters.contains_key(&cluster.name));
+    if old.is_none() && !served {
+        ctx.late.arrive(cluster).map_err(|error| Refusal::storage(&error))?;
+    }
     Ok(Reply::pretty(status, shown).with("azure-asyncoperation", url))
 }
 

@@ -28,9 +28,11 @@ fn server(ctx: &Context, doc: &Value) -> Result<(String, String), KubeconfigErro
         let text = |name: &str| external[name].as_str().unwrap_or_default().to_owned();
         return Ok((text("server"), text("ca_data")));
     }
-    let name = doc["cluster"].as_str().unwrap_or_default();
-    let bound = ctx.endpoints.get().and_then(|bound| bound.clusters.get(name));
-    let server = bound.map_or_else(
+    let text = |name: &str| doc[name].as_str().unwrap_or_default().to_owned();
+    let (name, id) = (text("cluster"), text("id"));
+    let key = ClusterRef { name: name.clone(), id }.key();
+    let bound = ctx.endpoints.get().and_then(|bound| bound.clusters.get(&name).copied());
+    let server = ctx.late.address(&key).or(bound).map_or_else(
         || format!("https://{}:443", doc["properties"]["fqdn"].as_str().unwrap_or_default()),
         |address| format!("https://{address}"),
     );

@@ -211,8 +211,10 @@ fn workload_identity(tx: &Tx<'_>, namespace: &str, pod: &mut Value) -> Outcome<(
         )));
     }
     let settings = &tx.kube.ctx.settings;
+    let own = tx.get_key(&Key::of("core/configmaps/", "kube-system", "azure-wi-webhook-config"));
+    let tenant = own.as_ref().and_then(|own| own["data"]["AZURE_TENANT_ID"].as_str());
     let config = WebhookConfig {
-        tenant: settings.tenant.to_string(),
+        tenant: tenant.map_or_else(|| settings.tenant.to_string(), str::to_owned),
         authority_host: "https://login.microsoftonline.com/".to_owned(),
         audience: "api://AzureADTokenExchange".to_owned(),
         layout: settings.webhook_layout,

@@ -330,6 +330,12 @@ fn item<'a>(kind: &Kind, doc: &'a Doc) -> Cow<'a, str> {
             None => versioned(&doc.value(), &kind.api_version()).to_string().into(),
         };
     }
+    let head =
+        format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", kind.storage_version(), kind.kind);
+    if let Some(rest) = doc.text().strip_prefix(&head) {
+        return format!("{{{rest}").into();
+    }
+    // A field whose name sorts before `kind` stands between.
     let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = doc.part().unwrap_or_default();
     fields.remove("apiVersion");
     fields.remove("kind");

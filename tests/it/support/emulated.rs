@@ -145,6 +145,12 @@ impl Emulated {
                 continue;
             };
             let mut doc = (*doc).clone();
+            let fields: serde_json::Map<String, Value> = members(&seen["meta"]["annotations"])
+                .map(|(key, _)| (format!("f:{key}"), json!({})))
+                .collect();
+            doc["metadata"]["managedFields"] = json!([{"manager": "kubectl-client-side-apply",
+                "operation": "Update", "apiVersion": "v1", "time": self.world["now"],
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:annotations": fields}}}]);
             for part in ["annotations", "labels"] {
                 doc["metadata"][part] = seen["meta"].get(part).cloned().unwrap_or(json!({}));
             }
@@ -298,8 +304,14 @@ fn azure(store: &Store, world: &Value, cluster: &str) {
         let stands_for = json!({ "cluster": id });
         [Write::put(key(id), doc), Write::put(format!("issuers/{guid}"), stands_for)]
     };
-    if let Some(issuer) = world["cluster"]["present"]["issuer"].as_str() {
-        writes.extend(clone(cluster, issuer, true));
+    let mut trusted = members(&world["credentials"]).flat_map(|(_, l)| items(&l["present"]));
+    match (world["cluster"]["present"]["issuer"].as_str(), trusted.next()) {
+        (Some(issuer), _) => writes.extend(clone(cluster, issuer, true)),
+        // The issuer that the cluster has as soon as it is switched on.
+        (None, Some(credential)) => {
+            writes.extend(clone(cluster, text(&credential["issuer"]), false));
+        }
+        (None, None) => {}
     }
     let home = cluster.rsplit_once('/').unwrap().0;
     for (name, issuer) in members(&world["other_issuers"]) {
@@ -327,7 +339,11 @@ fn azure(store: &Store, world: &Value, cluster: &str) {
         let app = json!({"principal": principal, "name": name, "identity": id});
         writes.push(Write::put(format!("apps/{client}"), app));
     }
-    for (id, listed) in members(&world["credentials"]) {
+    let exists = |id: &str| {
+        items(&world["identities"]["present"])
+            .any(|seen| text(&seen["id"]).eq_ignore_ascii_case(id))
+    };
+    for (id, listed) in members(&world["credentials"]).filter(|(id, _)| exists(id)) {
         for seen in items(&listed["present"]) {
             let name = text(&seen["name"]);
             let full = format!("{id}/federatedIdentityCredentials/{name}");
@@ -389,6 +405,13 @@ fn objects(world: &Value) -> Vec<Value> {
             "kind": "SecretProviderClass", "metadata": {"name": class, "namespace": name},
             "spec": {"provider": "azure", "parameters": parameters}}));
     }
+    for of in items(&world["templates"]["present"]).flat_map(|t| items(&t["references"])) {
+        if of["value"].is_string() {
+            all.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": of["name"], "namespace": name},
+                "data": {text(&of["key"]): of["value"]}}));
+        }
+    }
     // Accounts that are gone today were there when the pods were made.
     let users = items(&world["templates"]["present"]).map(|template| text(&template["account"]));
     let known = members(&world["accounts"]["present"]).map(|(name, _)| name.as_str());
@@ -421,8 +444,12 @@ fn controller(seen: &Value, namespace: &Value, idle: bool) -> Value {
         .collect();
     for literal in items(&seen["literal_env"]) {
         let variable = match &literal[2] {
-            Value::Null => json!({"name": literal[1], "valueFrom":
-                {"secretKeyRef": {"name": "elsewhere", "key": "value"}}}),
+            Value::Null => {
+                let of = items(&seen["references"]).find(|r| r["variable"] == literal[1]).unwrap();
+                let kind = if of["kind"] == "Secret" { "secretKeyRef" } else { "configMapKeyRef" };
+                json!({"name": literal[1], "valueFrom":
+                    {kind: {"name": of["name"], "key": of["key"]}}})
+            }
             value => json!({"name": literal[1], "value": value}),
         };
         let container = containers.iter_mut().find(|c| c["name"] == literal[0]).unwrap();

@@ -1,0 +1,216 @@
+//! A fault at the requests of a small migration, over HTTPS: the request is lost, its answer is
+//! lost, the server fails or refuses, the program is killed. Running again reaches the end.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use widentity::{
+    execute::RunOptions,
+    migrate::{Phase, transition::OldLabel},
+    ops::migrate::{apply, finish, rollback},
+    sandbox::faults::{Action, Rule},
+};
+
+use crate::migrate_sandbox::{World, names};
+
+/// What is done with one workload, in order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    Apply,
+    Finish,
+    Rollback,
+}
+
+const STAGES: [Stage; 3] = [Stage::Apply, Stage::Finish, Stage::Rollback];
+
+/// What happens to one request.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Lost,
+    AnswerLost,
+    ServerError,
+    Conflict,
+    Kill,
+}
+
+const KINDS: [Kind; 5] =
+    [Kind::Lost, Kind::AnswerLost, Kind::ServerError, Kind::Conflict, Kind::Kill];
+
+fn rule(nth: u64, kind: Kind) -> Rule {
+    let status = |status| Action::Answer {
+        status,
+        code: "Conflict".to_owned(),
+        message: "a fault of the test".to_owned(),
+        retry_after: None,
+    };
+    let any = || "*".to_owned();
+    let action = match kind {
+        Kind::Lost => Action::Reset,
+        Kind::AnswerLost => Action::ReplyLost,
+        Kind::ServerError => status(500),
+        Kind::Conflict => status(409),
+        Kind::Kill => Action::Stall,
+    };
+    Rule { service: any(), method: any(), path: any(), nth, times: 1, action }
+}
+
+/// One run of a command for one workload. What it answers is not asked: it may have failed.
+async fn run(world: &World, stage: Stage, account: &str) {
+    let name = format!("shop/{account}");
+    let now = Timestamp::now();
+    let (_never, interrupt) = watch::channel(false);
+    let options = || RunOptions {
+        rollout_deadline: Duration::from_secs(20),
+        looks_apart: Duration::from_millis(200),
+        ..RunOptions::new(now, interrupt.clone())
+    };
+    let mut quiet = |_: &_| {};
+    match stage {
+        Stage::Apply => {
+            let mut read = world.overview().await;
+            read.retain(|_, workload| workload.name() == name);
+            let old = OldLabel::Drop;
+            let desired = &world.desired;
+            let moves = apply::moves(desired, &read, &world.connected, "w.toml", now, old).await;
+            for one in &moves {
+                let (request, connected) = (world.request(), &world.connected);
+                let done = apply::apply(one, &read, request, connected, options(), &mut quiet);
+                drop(done.await);
+            }
+        }
+        Stage::Finish => {
+            let read = world.overview_after(SignedDuration::ZERO).await;
+            let chosen = BTreeSet::from([name]);
+            let (desired, connected) = (&world.desired, &world.connected);
+            let cluster = &read.clusters[0];
+            let proved =
+                finish::prove(desired, cluster, &chosen, connected, options(), &mut quiet).await;
+            let what = finish::decide(cluster, &proved, false);
+            drop(finish::finish(cluster, &what, &world.finishing(&proved)).await);
+        }
+        Stage::Rollback => {
+            let read = world.overview().await;
+            let cluster = &read.clusters[0];
+            let backup = cluster.estate.backups.iter().find(|b| b.account.as_str() == account);
+            if let Some(backup) = backup {
+                let undone =
+                    rollback::undo(cluster, backup, world.request(), &world.connected).await;
+                drop(undone);
+            }
+        }
+    }
+}
+
+/// The phase of a workload, and how many Pod Identity objects there are for it.
+async fn standing(world: &World, account: &str) -> (Option<Phase>, usize) {
+    let read = world.overview().await;
+    let cluster = &read.clusters[0];
+    assert_eq!(read.unseen().count(), 0);
+    let workload = cluster.survey.workloads.iter().find(|w| w.account.as_str() == account);
+    let bindings = cluster.estate.bindings.iter().filter(|b| b.name == account).count();
+    let identities = cluster.estate.identities.iter().filter(|i| i.name == account).count();
+    (workload.map(|w| w.phase), bindings + identities)
+}
+
+/// Takes one workload there and back with at most one fault; how many requests each stage made
+/// until the fault, and whether it was met.
+async fn lap(world: &World, account: &str, fault: Option<(Stage, u64, Kind)>) -> ([u64; 3], bool) {
+    let faults = &world.running.context().faults;
+    let mut counts = [0; 3];
+    let mut met = false;
+    for (n, stage) in STAGES.into_iter().enumerate() {
+        let here = fault.filter(|(of, ..)| *of == stage);
+        faults.clear();
+        let (nth, kind) = here.map_or((u64::MAX, Kind::Lost), |(_, nth, kind)| (nth, kind));
+        faults.add(rule(nth, kind));
+        let seen = || faults.list().first().map_or(0, |(_, seen)| *seen);
+        let killed = async {
+            // The request is under way and never answered: the program ends here.
+            while !matches!(kind, Kind::Kill) || seen() < nth {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = run(world, stage, account) => {}
+            () = killed => {}
+        }
+        counts[n] = seen();
+        met |= here.is_some() && seen() >= nth;
+        faults.clear();
+        let wanted = match stage {
+            Stage::Apply => (Some(Phase::Soaking), 2),
+            Stage::Finish => (Some(Phase::Cleaned), 0),
+            Stage::Rollback => (Some(Phase::RolledBack), 2),
+        };
+        let mut now = standing(world, account).await;
+        for _ in 0..3 {
+            if now == wanted {
+                break;
+            }
+            run(world, stage, account).await;
+            now = standing(world, account).await;
+        }
+        assert_eq!(now, wanted, "{account}: {stage:?} after {fault:?}");
+    }
+    (counts, met)
+}
+
+/// Laps for these indices, each with a workload of its own, a few worlds side by side.
+async fn laps(faults: Vec<(Stage, u64, Kind)>, worlds: usize) -> usize {
+    let share = faults.len().div_ceil(worlds);
+    let tasks = faults.chunks(share).map(|part| {
+        let part = part.to_vec();
+        async move {
+            let accounts = names(part.len());
+            let world = World::start(&accounts).await;
+            let mut met = 0;
+            for (account, fault) in accounts.iter().zip(part) {
+                met += usize::from(lap(&world, account, Some(fault)).await.1);
+            }
+            met
+        }
+    });
+    join_all(tasks).await.into_iter().sum()
+}
+
+/// How many requests each stage makes when nothing fails.
+async fn requests() -> [u64; 3] {
+    let world = World::start(&names(1)).await;
+    let (counts, _) = lap(&world, "w000", None).await;
+    assert!(counts[0] > 30 && counts[1] > 20 && counts[2] > 10, "{counts:?}");
+    counts
+}
+
+fn indices(counts: [u64; 3]) -> Vec<(Stage, u64)> {
+    let all = STAGES.into_iter().zip(counts);
+    all.flat_map(|(stage, count)| (1..=count).map(move |n| (stage, n))).collect()
+}
+
+/// Every ninth request, each with another fault than its neighbours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_on_the_way_is_repaired_by_running_again() {
+    let all = indices(requests().await);
+    let some = all.iter().step_by(9).enumerate();
+    let some: Vec<_> = some.map(|(n, (stage, nth))| (*stage, *nth, KINDS[n % 5])).collect();
+    let count = some.len();
+    let met = laps(some, 2).await;
+    // A stage that polls makes a few requests more or less.
+    assert!(met + 3 >= count, "{met} of {count}");
+}
+
+/// `cargo test --test it every_request -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "five faults at each of some 150 requests: minutes"]
+async fn a_fault_at_every_request_is_repaired_by_running_again() {
+    let counts = requests().await;
+    let all = indices(counts);
+    let all: Vec<_> =
+        all.iter().flat_map(|(stage, nth)| KINDS.map(|kind| (*stage, *nth, kind))).collect();
+    let count = all.len();
+    let met = laps(all, 16).await;
+    assert!(met + count / 20 >= count, "{met} of {count}");
+    let covered = format!("requests {counts:?}, faults met {met} of {count}");
+    std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/migrate-faults"), covered).unwrap();
+}

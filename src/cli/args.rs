@@ -210,7 +210,8 @@ pub(super) struct Verify {
     /// What makes the exchange
     #[arg(long, value_name = "METHOD", default_value = "token")]
     pub(super) method: VerifyMethod,
-    /// With --method job: what the pod runs; it needs sh, curl, sed and base64
+    /// With --method job: what the pod runs; it needs sh, curl, sed and base64 (default:
+    /// docker.io/curlimages/curl)
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
     /// Entra must answer the same for this long; 0s takes the first answer. By default as long as
@@ -223,7 +224,7 @@ pub(super) struct Verify {
     /// Prove again and again until Ctrl-C, and print what changes
     #[arg(long)]
     pub(super) watch: bool,
-    /// With --watch: how long from one round to the next
+    /// With --watch: how long from one round to the next (default: 1m)
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "watch")]
     pub(super) interval: Option<std::time::Duration>,
 }

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     execute::exit::ExitCode,
     ops::migrate::render as ops,
-    render::manifests::{self as render, Shown},
+    render::{
+        manifests::{self as render, Shown},
+        migrate::FREE,
+    },
 };
 
 pub(super) async fn run(
@@ -54,6 +57,10 @@ async fn in_world(
             seen,
             format!("nothing is written while something cannot be seen: {}", failures.join("; ")),
         ));
+    }
+    if overview.is_free() && context.global.output == Format::Text {
+        context.output.data(&format!("{FREE}\n"));
+        return Ok(ExitCode::Done);
     }
     let rendering = ops::render(&world.desired, &overview, &args.directory);
     let rendering = rendering.map_err(|error| CliError::failed(error.to_string()))?;

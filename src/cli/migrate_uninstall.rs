@@ -12,11 +12,10 @@ use super::{
 };
 use crate::{
     execute::exit::ExitCode,
-    migrate::uninstall::{Class, Uninstall, Wishes},
     model::FailureKind,
     ops::migrate::{
         self as ops, Overview, Request,
-        uninstall::{self, End, Event, Pace, Ran, Site},
+        uninstall::{self, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
     },
     render::{
         findings::counted,
@@ -153,7 +152,7 @@ async fn in_world(
         for stopped in shown.iter().filter_map(|shown| render::stopped(*shown)) {
             output.data(&format!("{stopped}\n"));
         }
-        output.data(&format!("{}\n", render::summary(&shown)));
+        output.data(&render::ending(&shown, overview.sandbox));
     } else {
         report(context, &overview, &shown);
     }
@@ -176,7 +175,7 @@ fn report(context: &Context, overview: &Overview, shown: &[Shown<'_>]) {
         Format::Markdown => render::markdown(project, sandbox, shown),
         Format::Text | Format::Toml => {
             let preview = render::preview(shown, sandbox, context.output.out);
-            format!("{preview}{}\n", render::summary(shown))
+            preview + &render::ending(shown, sandbox)
         }
     };
     context.output.data(&text);

@@ -4,9 +4,12 @@
 /// alone.
 pub(super) fn answer(arguments: &[String]) -> Option<String> {
     let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    let uninstall = arguments.iter().any(|argument| argument == "uninstall");
+    let says = |word: &str| arguments.iter().any(|argument| argument == word);
+    let (uninstall, doctor) = (says("uninstall"), says("doctor"));
     flags.into_iter().find_map(|argument| match argument.as_str() {
         "-dry-run" | "--dry-run" if uninstall => Some(answer_with(argument, "--plan", true)),
+        // Elsewhere the flag of other tools that chooses; here the resource that is needed.
+        target if doctor && target.starts_with("--target") => None,
         _ => answer_one(argument),
     })
 }
@@ -63,5 +66,7 @@ mod tests {
     fn right_flags_pass() {
         assert_eq!(typed("widentity plan --out plan.json -o json --detailed-exitcode"), None);
         assert_eq!(typed("widentity plan -- -json"), None);
+        assert_eq!(typed("widentity doctor sa/x -n y --target /subscriptions/z"), None);
+        assert!(typed("widentity plan --target x").is_some());
     }
 }

@@ -56,10 +56,10 @@ impl TokenSource for Client {
             if failure.kind != FailureKind::Denied {
                 return failure;
             }
-            failure.with_hint(format!(
-                "allow `create` on serviceaccounts/token of {account} in {namespace}, or prove by a \
-                 pod: widentity verify --method job"
-            ))
+            failure.with_hint(
+                "allow `create` on serviceaccounts/token, or prove by a pod: widentity verify \
+                 --method job",
+            )
         })?;
         Ok(IssuedToken { token: issued.token, iss: issued.iss, sub: issued.sub, aud: issued.aud })
     }

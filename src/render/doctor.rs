@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::{Palette, escape::terminal, style::Style};
-use crate::diagnose::{Break, Checked, Diagnosis, Fix, State, Verdict, difference::Difference};
+use crate::diagnose::{
+    Break, Checked, Diagnosis, Fix, State, Verdict,
+    difference::{Difference, Slip},
+};
 
 /// All diagnoses and a last line that counts them.
 pub fn text(diagnoses: &[Diagnosis], palette: Palette) -> String {
@@ -94,13 +97,33 @@ fn details(out: &mut String, found: &Break) {
 
 /// Both values below each other, with a mark under the first character that differs.
 fn compared(out: &mut String, difference: &Difference) {
-    let _ = writeln!(out, "    have  {}", terminal(&difference.have));
-    let _ = writeln!(out, "    want  {}", terminal(&difference.want));
-    let shown: String = difference.want.chars().take(difference.at).collect();
-    let _ = writeln!(out, "          {}^", " ".repeat(terminal(&shown).chars().count()));
+    let shown = |text: &str| {
+        let text = match difference.slip {
+            Slip::WhiteSpace => visible(text),
+            Slip::TrailingSlash | Slip::Case | Slip::Typo | Slip::Other => text.to_owned(),
+        };
+        terminal(&text).into_owned()
+    };
+    let _ = writeln!(out, "    have  {}", shown(&difference.have));
+    let _ = writeln!(out, "    want  {}", shown(&difference.want));
+    let same: String = difference.want.chars().take(difference.at).collect();
+    let _ = writeln!(out, "          {}^", " ".repeat(shown(&same).chars().count()));
     if let Some(unseen) = &difference.unseen {
         let _ = writeln!(out, "    there is {unseen}");
     }
+}
+
+/// The text with every character that cannot be seen spelled out.
+fn visible(text: &str) -> String {
+    text.chars().fold(String::new(), |mut out, c| {
+        if c.is_ascii_graphic() {
+            out.push(c);
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "<U+{:04X}>", u32::from(c));
+        }
+        out
+    })
 }
 
 fn line(out: &mut String, checked: &Checked, palette: Palette) {
@@ -155,5 +178,14 @@ mod tests {
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines[1].chars().nth(lines[2].find('^').unwrap()), Some('/'));
         assert_eq!(lines[2].find('^'), Some(10 + "https://a/b".len()));
+    }
+
+    #[test]
+    fn a_blank_at_the_end_can_be_seen() {
+        let difference = Difference::between("subject", "a:b ", "a:b").unwrap();
+        let mut out = String::new();
+        compared(&mut out, &difference);
+        assert!(out.contains("have  a:b<U+0020>\n"), "{out}");
+        assert!(out.contains("there is U+0020 at character 4"), "{out}");
     }
 }

@@ -249,6 +249,7 @@ fn alike<'a>(failures: &'a [Failed<'a>]) -> Vec<Vec<&'a Failed<'a>>> {
     for failed in failures {
         let RemoteFailure { kind, tried: _, message, status, code, correlation_id: _, hint } =
             failed.failure;
+        let message = without_names(message, &failed.step.info.address);
         let position = *at.entry((kind, message, status, code, hint)).or_insert(groups.len());
         if position == groups.len() {
             groups.push(Vec::new());
@@ -256,6 +257,18 @@ fn alike<'a>(failures: &'a [Failed<'a>]) -> Vec<Vec<&'a Failed<'a>>> {
         groups[position].push(failed);
     }
     groups
+}
+
+/// A message without the names of its workload, which API servers put into quotes.
+fn without_names(message: &str, address: &Address) -> String {
+    match address {
+        Address::Workload { namespace, account, cluster: _, part: _ } => {
+            let quoted = |name: &str| format!("\"{name}\"");
+            let plain = message.replace(&quoted(namespace.as_str()), "\"namespace\"");
+            plain.replace(&quoted(account.as_str()), "\"account\"")
+        }
+        Address::Cluster(_) | Address::Identity(_) => message.to_owned(),
+    }
 }
 
 fn failed_lines(planned: &Planned, alike: &[&Failed<'_>]) -> Vec<String> {
@@ -389,5 +402,60 @@ fn evidence_words(evidence: &Evidence) -> String {
         Evidence::Pods { pods } => {
             format!("{} with today's values", findings::counted(*pods, "pod"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        execute::event::StepClass,
+        model::{AccountName, FailureKind, Namespace},
+        plan::StepId,
+    };
+
+    fn step(id: usize, account: &str) -> StepReport {
+        let info = StepInfo {
+            id: StepId(id),
+            address: Address::workload(&Namespace::from("shop"), &AccountName::from(account)),
+            verb: "prove".to_owned(),
+            class: StepClass::Proof,
+            exchanges_token: true,
+            change: None,
+            object: None,
+            workloads: Vec::new(),
+        };
+        StepReport { info, outcome: None, elapsed: Duration::ZERO }
+    }
+
+    #[test]
+    fn one_cause_over_many_workloads_is_one_group() {
+        let names = ["api", "job", "web"];
+        let steps: Vec<StepReport> =
+            names.iter().enumerate().map(|(id, name)| step(id, name)).collect();
+        let of = |name: &str, code: &str| {
+            let message = format!("serviceaccounts \"{name}\" is forbidden in \"shop\"");
+            let tried = format!("request a token of {name}");
+            let mut failure = RemoteFailure::new(FailureKind::Denied, tried, message);
+            failure.code = Some(code.to_owned());
+            failure.correlation_id = Some(format!("id of {name}"));
+            failure
+        };
+        let failures = [of("api", "Forbidden"), of("job", "Other"), of("web", "Forbidden")];
+        let failed: Vec<Failed<'_>> = steps
+            .iter()
+            .zip(&failures)
+            .map(|(step, failure)| Failed { step, failure, written: false })
+            .collect();
+        let groups = alike(&failed);
+        let ids = |group: &[&Failed<'_>]| -> Vec<usize> {
+            group.iter().map(|failed| failed.step.info.id.0).collect()
+        };
+        assert_eq!(
+            groups.iter().map(|group| ids(group)).collect::<Vec<_>>(),
+            [vec![0, 2], vec![1]]
+        );
     }
 }

@@ -169,14 +169,23 @@ fn metadata(out: &mut String, exposed: &Exposed, palette: Palette) {
     );
 }
 
+/// The last line of text, with the mark of the sandbox after it.
+pub fn ending(clusters: &[Shown<'_>], sandbox: bool) -> String {
+    let mark = if sandbox { format!("{SANDBOX}\n") } else { String::new() };
+    format!("{}\n{mark}", summary(clusters))
+}
+
 /// A step that is done, in one line.
 pub fn done(each: &Step) -> String {
     match each {
         Step::Remove { part: of } => format!("removed {}", escape::terminal(&part(of))),
-        Step::AwaitUnassigned
-        | Step::DropAddOnIdentities { .. }
-        | Step::DisableAddOn { .. }
-        | Step::HandOver { .. } => format!("done: {}", step(each)),
+        Step::AwaitUnassigned => "MIC has taken back what it assigned".to_owned(),
+        Step::DropAddOnIdentities { identities } => {
+            let names = identities.join(", ");
+            format!("took out of the AKS add-on: {}", escape::terminal(&names))
+        }
+        Step::DisableAddOn { .. } => "switched the AKS add-on off".to_owned(),
+        Step::HandOver { tool, .. } => format!("left to {}", escape::terminal(tool)),
     }
 }
 

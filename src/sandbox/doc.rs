@@ -42,6 +42,23 @@ impl Doc {
     }
 }
 
+/// Whether a value from a client is nested deeper than anything real, and too deep to be read back
+/// from the world's files.
+pub(super) fn is_too_deep(value: &Value) -> bool {
+    fn deeper(value: &Value, left: usize) -> bool {
+        let Some(left) = left.checked_sub(1) else { return true };
+        match value {
+            Value::Array(items) => items.iter().any(|item| deeper(item, left)),
+            Value::Object(fields) => fields.values().any(|item| deeper(item, left)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
+    }
+    deeper(value, DEEPEST)
+}
+
+/// JSON is read to a depth of 128; the files add some levels.
+const DEEPEST: usize = 100;
+
 impl Serialize for Doc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
@@ -61,6 +78,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn depth_is_counted() {
+        let nested =
+            |depth: usize| (1..depth).fold(json!(1), |inner, _| json!({"a": [], "b": inner}));
+        assert!(!is_too_deep(&nested(DEEPEST)));
+        assert!(is_too_deep(&nested(DEEPEST + 1)));
+    }
 
     #[test]
     fn a_document_survives_files_and_shows_its_parts() {

@@ -36,6 +36,9 @@ const LOGGED: usize = 4 << 20;
 /// How long requests under way get at a stop.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// What answers for a cluster, and what runs its proof pods.
+type ApiServer = (Router, Kubelet);
+
 /// A bound socket that is not served yet.
 pub(super) struct Bound {
     listener: TcpListener,
@@ -102,7 +105,7 @@ impl Servers {
         ctx: &Arc<Context>,
         tls: &TlsAcceptor,
         mut arrivals: UnboundedReceiver<Arrival>,
-        api_server: fn(&Arc<Context>, &ClusterRef) -> Result<(Router, Kubelet), TlsError>,
+        api_server: fn(&Arc<Context>, &ClusterRef) -> Result<ApiServer, TlsError>,
     ) {
         let (ctx, tls, mut stop) = (Arc::clone(ctx), tls.clone(), self.stop.subscribe());
         self.tasks.spawn(async move {

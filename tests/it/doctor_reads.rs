@@ -167,9 +167,12 @@ fn requests(directory: &Path) -> Vec<String> {
     std::fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
-        format!("{} {}", line["method"].as_str().unwrap(), line["path"].as_str().unwrap())
+        // The emulated Entra fetches the issuer's documents itself, at each exchange.
+        (line["service"] != "issuers").then(|| {
+            format!("{} {}", line["method"].as_str().unwrap(), line["path"].as_str().unwrap())
+        })
     };
-    text.lines().map(line).collect()
+    text.lines().filter_map(line).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

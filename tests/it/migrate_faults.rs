@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use widentity::{
@@ -157,60 +157,83 @@ async fn lap(world: &World, account: &str, fault: Option<(Stage, u64, Kind)>) ->
     (counts, met)
 }
 
-/// Laps for these indices, each with a workload of its own, a few worlds side by side.
-async fn laps(faults: Vec<(Stage, u64, Kind)>, worlds: usize) -> usize {
-    let share = faults.len().div_ceil(worlds);
-    let tasks = faults.chunks(share).map(|part| {
-        let part = part.to_vec();
-        async move {
-            let accounts = names(part.len());
-            let world = World::start(&accounts).await;
-            let mut met = 0;
-            for (account, fault) in accounts.iter().zip(part) {
-                met += usize::from(lap(&world, account, Some(fault)).await.1);
-            }
-            met
+/// Workloads of one world.
+const SHARE: usize = 16;
+/// Worlds at once.
+const WORLDS: usize = 3;
+
+/// Laps for these faults, each with a workload of its own, a few worlds side by side. The answer
+/// is how many faults were met.
+async fn laps(faults: &[(Stage, u64, Kind)]) -> usize {
+    let tasks = faults.chunks(SHARE).map(|part| async move {
+        let accounts = names(part.len());
+        let world = World::start(&accounts).await;
+        let mut met = 0;
+        for (account, fault) in accounts.iter().zip(part) {
+            met += usize::from(lap(&world, account, Some(*fault)).await.1);
         }
+        met
     });
-    join_all(tasks).await.into_iter().sum()
+    stream::iter(tasks).buffer_unordered(WORLDS).fold(0, async |sum, met| sum + met).await
 }
 
-/// How many requests each stage makes when nothing fails.
-async fn requests() -> [u64; 3] {
+/// Every request of each stage, as it goes when nothing fails.
+async fn requests() -> Vec<(Stage, u64)> {
     let world = World::start(&names(1)).await;
     let (counts, _) = lap(&world, "w000", None).await;
     assert!(counts[0] > 30 && counts[1] > 20 && counts[2] > 10, "{counts:?}");
-    counts
-}
-
-fn indices(counts: [u64; 3]) -> Vec<(Stage, u64)> {
     let all = STAGES.into_iter().zip(counts);
     all.flat_map(|(stage, count)| (1..=count).map(move |n| (stage, n))).collect()
 }
 
-/// Every ninth request, each with another fault than its neighbours.
+/// Every eleventh request, each with another fault than its neighbours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_on_the_way_is_repaired_by_running_again() {
-    let all = indices(requests().await);
-    let some = all.iter().step_by(9).enumerate();
+    let all = requests().await;
+    let some = all.iter().step_by(11).enumerate();
     let some: Vec<_> = some.map(|(n, (stage, nth))| (*stage, *nth, KINDS[n % 5])).collect();
-    let count = some.len();
-    let met = laps(some, 2).await;
+    let met = laps(&some).await;
     // A stage that polls makes a few requests more or less.
-    assert!(met + 3 >= count, "{met} of {count}");
+    assert!(met + 3 >= some.len(), "{met} of {}", some.len());
 }
 
-/// `cargo test --test it every_request -- --ignored --nocapture`.
+/// Every request in turn. `cargo test --test it every_request -- --ignored --test-threads 1`.
+async fn every_request(kind: Kind) {
+    let all = requests().await;
+    let all: Vec<_> = all.into_iter().map(|(stage, nth)| (stage, nth, kind)).collect();
+    let met = laps(&all).await;
+    assert!(met + all.len() / 10 >= all.len(), "{met} of {}", all.len());
+    let covered = format!("{kind:?}: {met} of {} requests\n", all.len());
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(folder.join(format!("migrate-{kind:?}")), covered).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "five faults at each of some 150 requests: minutes"]
-async fn a_fault_at_every_request_is_repaired_by_running_again() {
-    let counts = requests().await;
-    let all = indices(counts);
-    let all: Vec<_> =
-        all.iter().flat_map(|(stage, nth)| KINDS.map(|kind| (*stage, *nth, kind))).collect();
-    let count = all.len();
-    let met = laps(all, 16).await;
-    assert!(met + count / 20 >= count, "{met} of {count}");
-    let covered = format!("requests {counts:?}, faults met {met} of {count}");
-    std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/migrate-faults"), covered).unwrap();
+#[ignore = "some 150 laps: minutes"]
+async fn every_request_may_be_lost() {
+    every_request(Kind::Lost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some 150 laps: minutes"]
+async fn every_request_may_lose_its_answer() {
+    every_request(Kind::AnswerLost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some 150 laps: minutes"]
+async fn every_request_may_meet_a_broken_server() {
+    every_request(Kind::ServerError).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some 150 laps: minutes"]
+async fn every_request_may_be_refused() {
+    every_request(Kind::Conflict).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some 150 laps: minutes"]
+async fn every_request_may_be_the_last() {
+    every_request(Kind::Kill).await;
 }

@@ -21,7 +21,29 @@ use widentity::{
     render::manifests::{self as shown, Shown},
 };
 
-use crate::support::worlds;
+use crate::{
+    migrate_sandbox::World,
+    support::{cli::Desk, worlds},
+};
+
+const SMALL: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
 
 const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
 const TENANT: &str = "11111111-1111-1111-1111-111111111111";
@@ -198,7 +220,7 @@ fn every_way_in_which_git_may_hold_it_is_named() {
         ("base and patch", &[("a.yaml", DEPLOYMENT), ("p.yaml", patch)], Outcome::Rendered, ""),
     ];
     for (what, files, outcome, why) in cases {
-        let rendering = rendered(&estate(true), &files);
+        let rendering = rendered(&estate(true), files);
         let one = only(&rendering);
         assert_eq!(one.outcome, outcome, "{what}: {one:#?}");
         let found = one.objects[1].why.clone().unwrap_or_default();
@@ -283,4 +305,47 @@ fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
     arrived.accounts[0].client_id = Some(CLIENT.to_owned());
     let found = survey(&arrived);
     assert_eq!(found.workloads[0].phase, Phase::Soaked, "{:#?}", found.workloads[0]);
+}
+
+#[test]
+fn the_command_says_what_is_wrong_with_its_directory() {
+    let desk = Desk::new();
+    desk.write("workloads.toml", SMALL);
+    std::fs::create_dir(desk.path("k8s")).unwrap();
+    desk.run("--sandbox migrate render k8s").exits(0).shows("nothing to migrate");
+    desk.run("--sandbox migrate render").exits(64);
+    desk.run("--sandbox migrate render missing").exits(64).says("missing is not a directory");
+    desk.run("--sandbox migrate render k8s -o toml").exits(64).says("text, json or markdown");
+    let ran = desk.run("--sandbox migrate render k8s -o json").exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["workloads"], json!([]));
+}
+
+/// What was switched in the cluster and still says the old thing in Git.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifests_of_a_live_workload_follow_it() {
+    let world = World::start(&["api".to_owned()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let nested = folder.path().join("base");
+    std::fs::create_dir_all(folder.path().join(".git")).unwrap();
+    std::fs::create_dir(&nested).unwrap();
+    let manifest = DEPLOYMENT.replace("app: api # ours", "app: api");
+    std::fs::write(nested.join("api.yml"), &manifest).unwrap();
+    std::fs::write(folder.path().join(".git/api.yaml"), &manifest).unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "kind: Deployment").unwrap();
+    let rendered = async || {
+        let overview = world.overview().await;
+        widentity::ops::migrate::render::render(&world.desired, &overview, folder.path()).unwrap()
+    };
+    assert_eq!(only(&rendered().await).outcome, Outcome::NotYet);
+    let (put_back, good) = world.apply(std::time::Duration::from_mins(2)).await;
+    assert!(good && put_back.is_empty());
+    let rendering = rendered().await;
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+    let [file] = rendering.files.as_slice() else { panic!("{rendering:#?}") };
+    assert!(file.path.ends_with("base/api.yml"));
+    let label = "azure.workload.identity/use: \"true\"";
+    assert_eq!(file.after, manifest.replace("aadpodidbinding: api", label));
+    // The account is nobody's: widentity annotated it, and Git need not.
+    assert_eq!(only(&rendering).objects[0].outcome, Outcome::NotHere);
 }

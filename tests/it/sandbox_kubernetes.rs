@@ -387,10 +387,10 @@ async fn bodies_may_be_yaml() {
             .unwrap();
         world.answer(request)
     };
-    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata: {port: \"80\", open: 'yes'}\n";
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: plain\ndata: {port: \"80\", open: 'yes'}\n";
     let made = send("POST", MAPS, "application/yaml", text).await;
     assert_eq!((made.code, &made.body["data"]), (201, &json!({"port": "80", "open": "yes"})));
-    let path = format!("{MAPS}/y?fieldManager=it");
+    let path = format!("{MAPS}/plain?fieldManager=it");
     let applied = send("PATCH", &path, APPLY, &text.replace("'yes'", "'no'")).await;
     assert_eq!((applied.code, applied.body["reason"].as_str()), (409, Some("Conflict")));
     let forced = format!("{path}&force=true");

@@ -332,6 +332,68 @@ async fn the_add_on_goes_through_azure_and_takes_its_objects_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_azure_still_holds_is_listed_and_left() {
+    let world = World::installed().await;
+    let put = async |path: &str, version: &str, body: Value| {
+        let path = format!("{path}?api-version={version}");
+        let (status, made) =
+            answered(with_body(world.served.arm("PUT", &path), &body)).await.unwrap();
+        assert!(status < 300, "{path}: {made}");
+        made
+    };
+    let place = json!({"location": "westeurope"});
+    let group = world.cluster.split("/providers").next().unwrap();
+    let id = format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-api");
+    let identity = put(&id, "2023-01-31", place.clone()).await;
+    let principal = &identity["properties"]["principalId"];
+    // The nodes act as a principal that Entra knows.
+    let mut record = world.record().await;
+    record["properties"]["identityProfile"]["kubeletidentity"]["objectId"] = principal.clone();
+    put(&world.cluster, "2025-10-01", record.clone()).await;
+    while world.record().await["properties"]["provisioningState"] != "Succeeded" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let nodes = record["properties"]["nodeResourceGroup"].as_str().unwrap();
+    let nodes = format!("/subscriptions/{}/resourceGroups/{nodes}", worlds::subscription());
+    put(&nodes, "2021-04-01", place).await;
+    let set = format!("{nodes}/providers/Microsoft.Compute/virtualMachineScaleSets/aks-vmss");
+    let on = json!({"type": "UserAssigned", "userAssignedIdentities": {id.clone(): {}}});
+    put(&set, "2024-07-01", json!({"location": "westeurope", "identity": on})).await;
+    let role = "f1a07417-d97a-45cb-824c-7a7467783830";
+    let name = "7d8d0f5e-2f0b-4b7e-9d43-1b6a0a3f3c11";
+    let assignment = format!("{id}/providers/Microsoft.Authorization/roleAssignments/{name}");
+    let definition = format!(
+        "/subscriptions/{}/providers/Microsoft.Authorization/roleDefinitions/{role}",
+        worlds::subscription()
+    );
+    put(
+        &assignment,
+        "2022-04-01",
+        json!({"properties": {"roleDefinitionId": definition, "principalId": principal,
+            "principalType": "ServicePrincipal"}}),
+    )
+    .await;
+    let spec = json!({"type": 0, "resourceID": id, "clientID": identity["properties"]["clientId"]});
+    let left_over = custom("AzureIdentity", "azureidentities", ("shop", "api"), spec);
+    make(&world.admin, std::slice::from_ref(&left_over)).await;
+
+    let (what, ran) = world.uninstall(BOTH).await;
+    assert_eq!(ran.unwrap().end, End::Complete, "{what:#?}");
+    assert_eq!(what.not_seen, Vec::<String>::new());
+    let exposed = what.exposed.unwrap();
+    assert!(exposed.identities.contains(&"id-api".to_owned()), "{exposed:?}");
+    let commands: Vec<&str> = what.clean_up.iter().map(|left| left.command.as_str()).collect();
+    let [first, second] = commands[..] else { panic!("{commands:?}") };
+    assert!(first.starts_with("az vmss identity remove") && first.ends_with(&id), "{first}");
+    assert!(second.starts_with("az role assignment delete --ids") && second.contains(name));
+    // Nothing of it was touched.
+    for (path, version) in [(&set, "2024-07-01"), (&assignment, "2022-04-01")] {
+        let path = format!("{path}?api-version={version}");
+        assert_eq!(answered(world.served.arm("GET", &path)).await.unwrap().0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_helm_keeps_is_left_to_helm() {
     let world = World::start().await;
     let mut objects = manifests("pi");
@@ -403,8 +465,11 @@ async fn stopped_at_any_request_it_goes_on_from_there() {
 async fn stopped_at_each(method: &str, action: &Value, first: u64, apart: usize) -> usize {
     let objects = manifests("default");
     let world = World::start().await;
+    let mut gone = true;
     for (met, nth) in (first..).step_by(apart).enumerate() {
-        make(&world.admin, &objects).await;
+        if gone {
+            make(&world.admin, &objects).await;
+        }
         let rule = json!({"service": "cluster/prod", "method": method, "path": "*",
             "nth": nth, "action": action});
         world.fault(rule).await;
@@ -420,6 +485,12 @@ async fn stopped_at_each(method: &str, action: &Value, first: u64, apart: usize)
         if over {
             assert!(ended, "{at}: {what:#?} {ran:#?}");
             return met;
+        }
+        gone = ran.is_some();
+        if !gone {
+            // It failed while it read, and nothing was touched.
+            assert_eq!(left(&world.admin, &objects).await.len(), objects.len(), "{at}");
+            continue;
         }
         let (what, ran) = world.uninstall(BOTH).await;
         assert_eq!(ran.map(|ran| ran.end), Some(End::Complete), "{at}: {what:#?}");

@@ -188,6 +188,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("tenant-mismatch", "another tenant", "The identity lives in another tenant than the file's.", "write tenant for the workload", None),
     own("rollout-failed", "the last rollout failed", "The controller gave up; its pods are not all of the present template.", "kubectl rollout status", None),
     own("restarts-with-downtime", "a restart with downtime", "The strategy is Recreate.", "plan for it", None),
+    own("migration-sidecar", "pods get the migration sidecar", "With `proxy = true` the webhook adds a sidecar that answers requests to the metadata endpoint. Its init container is privileged, and Microsoft does not support it in production.", "take `proxy` out of the file as soon as the application uses a current SDK", None),
     own("restarts-pods", "pods are restarted", "The change reaches pods only when they are made anew.", "plan for it", None),
     own("resource-group-missing", "the resource group is missing", "Identities need it, and widentity does not make it.", "az group create", None),
     own("look-alike-credential", "a credential that almost matches", "It differs in case, slash or a few letters.", "widentity doctor", None),

@@ -95,10 +95,10 @@ fn any(facts: &mut Facts<'_>, principal: PrincipalId) -> State {
     State::broken(
         "role-missing",
         format!("{name} (principal {principal}) has no role anywhere that was looked"),
-        Fix::command(format!(
-            "az role assignment create --assignee-object-id {principal} \
-             --assignee-principal-type ServicePrincipal --role <role> --scope <target>"
-        )),
+        Fix::look(
+            "assign the role that it needs where it needs it; --target and --role say which",
+            format!("az role assignment list --all --assignee {principal} -o table"),
+        ),
     )
 }
 
@@ -144,12 +144,20 @@ fn one(facts: &mut Facts<'_>, principal: PrincipalId, grant: &Grant) -> State {
     }
     let (code, why) = absent(facts, principal, grant);
     let name = facts.identity.map_or("the identity", |identity| identity.id.name());
-    let manual = Fix::command(format!(
-        "az role assignment create --assignee-object-id {principal} --assignee-principal-type \
-         ServicePrincipal --role {} --scope {}",
-        if grant.name.is_empty() { "<role>".to_owned() } else { quoted(&grant.name) },
-        quoted(grant.scope.as_str())
-    ));
+    let manual = if grant.name.is_empty() {
+        let scope = quoted(grant.scope.as_str());
+        Fix::look(
+            "assign a role that opens its data; --role says which",
+            format!("az role assignment list --scope {scope} --assignee {principal} -o table"),
+        )
+    } else {
+        Fix::command(format!(
+            "az role assignment create --assignee-object-id {principal} --assignee-principal-type \
+             ServicePrincipal --role {} --scope {}",
+            quoted(&grant.name),
+            quoted(grant.scope.as_str())
+        ))
+    };
     State::broken(
         code,
         format!("{name} has no {what} on {}{why}", grant.scope.name()),

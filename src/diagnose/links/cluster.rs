@@ -237,7 +237,7 @@ pub(in crate::diagnose) fn discovery(facts: &mut Facts<'_>) -> State {
             reconcile(facts),
         );
     }
-    State::holds(format!("{} keys", kids.len()))
+    State::holds(format!("{} key{}", kids.len(), if kids.len() == 1 { "" } else { "s" }))
 }
 
 /// An update without a flag makes AKS bring the cluster to its recorded state; what stays broken

@@ -145,7 +145,9 @@ fn node(events: &mut Events<'_>, event: &Event<'_>, span: Span) -> Result<Node, 
     let tag = event.tag().map(ToString::to_string);
     let value = match event {
         Event::Scalar(text, style, ..) => {
-            Value::Scalar { text: text.to_string(), style: *style, tag }
+            // The parser gives what is not written at all as `~`.
+            let text = if range.is_empty() { String::new() } else { text.to_string() };
+            Value::Scalar { text, style: *style, tag }
         }
         Event::Alias(id) => Value::Alias(*id),
         Event::SequenceStart(..) => {

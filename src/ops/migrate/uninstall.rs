@@ -10,10 +10,11 @@ use tokio::{
 };
 
 use super::{super::Connected, Overview, Surveyed};
+pub use crate::migrate::uninstall::{Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
     kubernetes::Client,
-    migrate::uninstall::{self, Given, Step, Uninstall, Wishes, asked_for},
+    migrate::uninstall::{self, Given, Step, asked_for},
     model::{
         ArmId, ClusterName, FailureKind, PrincipalId, RemoteFailure,
         desired::DesiredState,

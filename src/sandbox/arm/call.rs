@@ -14,7 +14,7 @@ use base64::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::sandbox::{context::Context, store::Guard};
+use crate::sandbox::{context::Context, doc::is_too_deep, store::Guard};
 
 /// How the last key of a page is written in a skip token.
 const SKIP: GeneralPurpose = URL_SAFE_NO_PAD;
@@ -59,10 +59,14 @@ impl Call {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as a JSON object.
+    /// The body as a JSON object whose `properties` are one, too.
     pub(super) fn object(&self) -> Result<Value, Refusal> {
+        let fits = |value: &Value| {
+            let properties = value.get("properties").unwrap_or(&Value::Null);
+            value.is_object() && (properties.is_object() || properties.is_null())
+        };
         match serde_json::from_slice::<Value>(&self.body) {
-            Ok(value) if value.is_object() => Ok(value),
+            Ok(value) if fits(&value) && !is_too_deep(&value) => Ok(value),
             // Code and text as the ARM gateway answers unreadable content.
             Ok(_) | Err(_) => Err(Refusal::new(
                 StatusCode::BAD_REQUEST,

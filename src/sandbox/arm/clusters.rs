@@ -314,6 +314,12 @@ fn replaced(old: &Value, body: &Value, location: &str, fresh: bool) -> Result<Va
                 "properties",
             )
         })?;
+    if let Some(name) = misshapen(&properties) {
+        // As the container service words what Go cannot decode; the code is a choice.
+        let message =
+            format!("Unmarshal encountered error: json: cannot unmarshal properties.{name}.");
+        return Err(bad("UnmarshalError", message, &format!("properties.{name}")));
+    }
     for name in ["dnsPrefix", "nodeResourceGroup"] {
         let changed = properties.get(name).is_some_and(|new| !new.is_null() && *new != had[name]);
         if changed && !fresh {
@@ -379,6 +385,26 @@ fn replaced(old: &Value, body: &Value, location: &str, fresh: bool) -> Result<Va
         doc["identity"] = identity;
     }
     Ok(doc)
+}
+
+/// The first member that is filled in below and is no object, or no list of objects.
+fn misshapen(properties: &Value) -> Option<&'static str> {
+    let whole = [
+        "storageProfile",
+        "networkProfile",
+        "securityProfile",
+        "oidcIssuerProfile",
+        "workloadAutoScalerProfile",
+        "identityProfile",
+        "servicePrincipalProfile",
+    ];
+    let object = |value: &Value| value.is_object() || value.is_null();
+    let bad = |name: &&str| !properties.get(*name).is_none_or(object);
+    whole.into_iter().find(bad).or_else(|| {
+        let pools = properties.get("agentPoolProfiles").unwrap_or(&Value::Null);
+        let list = pools.as_array().is_some_and(|pools| pools.iter().all(Value::is_object));
+        (!list && !pools.is_null()).then_some("agentPoolProfiles")
+    })
 }
 
 /// The agent pools, without making the member if it is absent.

@@ -10,7 +10,7 @@ use axum::{
 use serde_json::Value;
 
 use super::{
-    super::doc::Doc,
+    super::doc::{Doc, is_too_deep},
     Kubernetes,
     auth::{Attributes, User},
     discovery,
@@ -196,17 +196,29 @@ impl Kubernetes {
             return super::protobuf::decode(call.body).map_err(Status::bad_request);
         }
         if media == "application/yaml" {
-            return yaml(call.body).map_err(Status::bad_request);
+            return yaml(call.body).map_err(Status::bad_request).and_then(object);
         }
         if !matches!(media, "" | "application/json" | "text/plain") && !call.body.is_empty() {
             return Err(Status::unsupported_media(
                 "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf".to_owned(),
             ));
         }
-        serde_json::from_slice(call.body).map_err(|error| {
+        let value = serde_json::from_slice(call.body).map_err(|error| {
             Status::bad_request(format!("the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error}", call.target.kind.kind))
-        })
+        })?;
+        object(value)
     }
+}
+
+/// Refuses what is no object, or nested beyond what is stored.
+pub(super) fn object(value: Value) -> Outcome<Value> {
+    if is_too_deep(&value) {
+        return Err(Status::bad_request("json: exceeded max depth"));
+    }
+    if value.is_object() {
+        return Ok(value);
+    }
+    Err(Status::bad_request("the object provided is unrecognized"))
 }
 
 /// A YAML body as JSON; JSON is YAML, and faster to read.

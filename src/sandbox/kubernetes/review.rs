@@ -7,6 +7,7 @@ use super::{
     apply::managed::{self, Author},
     auth::{Attributes, User},
     error::{Outcome, Status},
+    fields,
     http::Call,
     objects::stamp,
 };
@@ -14,6 +15,12 @@ use super::{
 /// Answers the creation of a review.
 pub(super) fn answer(kube: &Kubernetes, call: &Call<'_>, request: &Value) -> Outcome<Value> {
     let kind = &call.target.kind;
+    if let Some(text) = fields::mistyped(request, kind.ty()) {
+        return Err(Status::bad_request(format!(
+            "{0} in version \"{1}\" cannot be handled as a {0}: {text}",
+            kind.kind, kind.version
+        )));
+    }
     let mut answer = request.clone();
     answer["kind"] = kind.kind.clone().into();
     answer["apiVersion"] = kind.api_version().into();

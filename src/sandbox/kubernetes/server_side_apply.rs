@@ -9,7 +9,7 @@ use super::{
     Kubernetes,
     apply::{managed, typed},
     error::{FieldError, Outcome, Status},
-    http::{Call, show, versioned, yaml},
+    http::{Call, object, show, versioned, yaml},
     objects::{Writer, meta},
     storage::Tx,
     verbs::writer,
@@ -29,7 +29,7 @@ pub(super) fn apply(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body
         ));
     }
     let dry_run = call.options.dry_run(&Value::Null, "PatchOptions")?;
-    let mut config = yaml(call.body).map_err(Status::bad_request)?;
+    let mut config = yaml(call.body).map_err(Status::bad_request).and_then(object)?;
     let version = kind.api_version();
     if config["apiVersion"] != version.as_str() || config["kind"] != kind.kind.as_str() {
         return Err(Status::bad_request(format!(

@@ -13,6 +13,7 @@ use super::{
     Kubernetes,
     apply::managed::{self, Author},
     error::{FieldError, Outcome, Status},
+    fields,
     kinds::Kind,
     objects::stamp,
     schema::Type,
@@ -45,6 +46,11 @@ pub(super) fn issue(
         minor,
     };
     let ty = Type::named("authentication/v1.TokenRequest");
+    if let Some(text) = fields::mistyped(&request, &ty) {
+        return Err(Status::bad_request(format!(
+            "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {text}"
+        )));
+    }
     let given = json!({"metadata": {}, "spec": request["spec"]});
     let entry = managed::computed(&given, &author, &ty);
     let (claims, expires) = {

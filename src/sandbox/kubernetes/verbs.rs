@@ -13,7 +13,7 @@ use super::{
     duplicates::duplicate_fields,
     error::{FieldError, Outcome, Status, respond, respond_with},
     fields,
-    http::{Call, as_stored, patched, show, versioned},
+    http::{self, Call, as_stored, patched, show, versioned},
     list,
     objects::{Writer, meta},
     request::Form,
@@ -37,11 +37,9 @@ pub(super) fn get(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body>>
 }
 
 /// Decodes an object of the target's kind: type names, unknown fields, wrong types.
-fn decode(call: &Call<'_>, mut object: Value) -> Outcome<(Value, Vec<String>)> {
+fn decode(call: &Call<'_>, object: Value) -> Outcome<(Value, Vec<String>)> {
     let kind = &call.target.kind;
-    if !object.is_object() {
-        return Err(Status::bad_request("the object provided is unrecognized"));
-    }
+    let mut object = http::object(object)?;
     let (version, name) = (object["apiVersion"].as_str(), object["kind"].as_str());
     if let (Some(version), Some(name)) = (version, name) {
         let wanted = kind.api_version();

@@ -224,21 +224,30 @@ fn has_path(
 /// would a pod that is made now.
 fn without_path(estate: &Estate, served: &[Served], accounts: &KubernetesSnapshot) -> Vec<String> {
     let mut wrong = Vec::new();
+    let mut templates: BTreeMap<_, Vec<&EstateTemplate>> = BTreeMap::new();
+    for template in &estate.templates {
+        templates.entry((&template.namespace, &template.account)).or_default().push(template);
+    }
+    let mut pods: BTreeMap<_, Vec<&EstatePod>> = BTreeMap::new();
+    for pod in estate.pods.iter().filter(|pod| !pod.gone && pod.ready) {
+        pods.entry((&pod.namespace, &pod.account)).or_default().push(pod);
+    }
     for one in served {
         let name = format!("{}/{}", one.namespace, one.account);
-        let own = |t: &&EstateTemplate| t.namespace == one.namespace && t.account == one.account;
+        let key = (&one.namespace, &one.account);
         let annotations = accounts.accounts[&one.namespace]
             .present()
             .unwrap()
             .get(&one.account)
             .map(|account| account.meta.annotations.clone())
             .unwrap_or_default();
-        for template in estate.templates.iter().filter(own) {
+        for template in templates.get(&key).into_iter().flatten() {
             let injected = worlds::inject(&annotations, &Audience::default()).client_ids;
             if !has_path(estate, one, &template.labels, &injected) {
                 wrong.push(format!("a new pod of {name} {} has no path", template.key()));
             }
-            let mut pods = estate.pods.iter().filter(|p| !p.gone && p.ready && template.stamps(p));
+            let own = pods.get(&key).into_iter().flatten();
+            let mut pods = own.filter(|pod| template.stamps(pod));
             if template.replicas.is_some_and(|n| n > 0) && pods.clone().next().is_none() {
                 wrong.push(format!("{name} {} has no pod that serves", template.key()));
             }

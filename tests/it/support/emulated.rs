@@ -113,7 +113,11 @@ impl Emulated {
         let mut quiet = 0;
         for _ in 0..200 {
             let request = hyper::Request::get("/api/v1/pods").body(Vec::new()).unwrap();
-            let pods: Value = client.request(request).await.unwrap();
+            // A connection that the busy server drops is made again.
+            let Ok(pods) = client.request::<Value>(request).await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
             let moving = items(&pods["items"]).any(|pod| {
                 let waits =
                     pod["spec"]["nodeName"].is_string() && pod["status"]["phase"] == "Pending";

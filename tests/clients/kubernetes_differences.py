@@ -74,7 +74,7 @@ def config_map(name="cm", data=None, **metadata):
 
 
 def requests():
-    """(name, method, path, content type, body); a body may be a function of earlier answers."""
+    """(name, method, path, content type, body); WAIT is for an answer with that text in it."""
     def r(name, method, path, body=None, media=JSON):
         return (name, method, path, media, body)
 
@@ -158,6 +158,8 @@ def requests():
     # --- deployments
     deploy = f"{APPS}/deployments"
     yield r("dep-create", "POST", f"{deploy}?fieldManager=m", workload("Deployment", "web", pod={"serviceAccountName": "sa"}))
+    # What the controller writes must not come between.
+    yield r("wait-web", "WAIT", f"{deploy}/web", b'"observedGeneration": 1')
     yield r("dep-defaults", "POST", f"{deploy}?dryRun=All", workload("Deployment", "full", pod={
         "volumes": [{"name": "a"}, {"name": "s", "secret": {"secretName": "x"}}, {"name": "c", "configMap": {"name": "x"}},
                     {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "p", "audience": "a"}}, {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}},
@@ -210,6 +212,7 @@ def requests():
     ssa = lambda name, manager, body, more="": r(name, "PATCH", f"{deploy}/ssa?fieldManager={manager}{more}", body, APPLY)
     applied = workload("Deployment", "ssa", pod={"containers": [container(env=[{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], ports=[{"containerPort": 80}])]})
     yield ssa("dep-apply", "one", applied)
+    yield r("wait-ssa", "WAIT", f"{deploy}/ssa", b'"observedGeneration": 1')
     other = json.loads(json.dumps(applied))
     other["spec"]["template"]["spec"]["containers"][0].update(image="app:2")
     yield ssa("dep-apply-conflict", "two", other)
@@ -229,6 +232,7 @@ def requests():
     # --- other workloads
     yield r("sts-create", "POST", f"{APPS}/statefulsets?dryRun=All", workload("StatefulSet", "db", {"serviceName": "db", "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}))
     yield r("sts-make", "POST", f"{APPS}/statefulsets", workload("StatefulSet", "db", {"serviceName": "db"}))
+    yield r("wait-db", "WAIT", f"{APPS}/statefulsets/db", b'"observedGeneration": 1')
     yield r("sts-forbidden", "PATCH", f"{APPS}/statefulsets/db", {"spec": {"serviceName": "other"}}, MERGE)
     yield r("ds-create", "POST", f"{APPS}/daemonsets?dryRun=All", workload("DaemonSet", "agent"))
     yield r("ds-on-delete", "POST", f"{APPS}/daemonsets?dryRun=All", workload("DaemonSet", "agent", {"updateStrategy": {"type": "OnDelete"}}))
@@ -440,7 +444,8 @@ def main():
             import time
             for server in (real, emulated):
                 for _ in range(100):
-                    if server.send("GET", path, media, None)[0] == 200:
+                    status, answer = server.send("GET", path, media, None)
+                    if status == 200 and (body or b"").decode() in json.dumps(answer):
                         break
                     time.sleep(0.1)
             continue

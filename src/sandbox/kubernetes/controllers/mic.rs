@@ -34,7 +34,7 @@ const UNASSIGNS_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// MIC acts in passes over everything, as the real one does in its sync loop. This far apart, so
 /// that a thousand changes are not a thousand passes.
-const PASSES_APART_MS: i64 = 200;
+const PASSES_APART_MS: i64 = 1000;
 /// What the passes are queued as; no object has this key.
 const PASS: &str = "mic/";
 

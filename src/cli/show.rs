@@ -1,6 +1,6 @@
 //! `sandbox show`: what the world is, for people; with `--output json` for programs.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use reqwest::Method;
 use serde_json::Value;
@@ -48,21 +48,31 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, CliError> {
 
 /// The world in lines. Writing to a string cannot fail.
 fn described(world: &Value) -> String {
-    let mut text = behaviour(world);
+    let mut text = String::new();
+    let home = home(world);
+    if !home.is_empty() {
+        let _ = writeln!(text, "subscription {home}");
+    }
+    text.push_str(&behaviour(world));
     for cluster in list(world, "clusters") {
-        text.push_str(&described_cluster(cluster));
+        text.push_str(&described_cluster(cluster, &home));
     }
     for identity in list(world, "identities") {
         let client = word(&identity["client_id"]);
         let _ = writeln!(text, "identity {}  client {client}", word(&identity["name"]));
+        // One line for each subject: the same account is often trusted in several clusters.
+        let mut trusted: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for credential in list(identity, "credentials") {
-            let subject = word(&credential["subject"]);
-            let issuer = issuer(world, &credential["issuer"]);
-            let _ = writeln!(text, "  trusts   {subject}  of {issuer}");
+            let issuers = trusted.entry(word(&credential["subject"])).or_default();
+            issuers.push(issuer(world, &credential["issuer"]));
+        }
+        for (subject, mut issuers) in trusted {
+            issuers.sort();
+            let _ = writeln!(text, "  trusts   {subject}  of {}", issuers.join(", "));
         }
         for role in list(identity, "roles") {
-            let _ =
-                writeln!(text, "  may      {} on {}", word(&role["role"]), word(&role["scope"]));
+            let (role, scope) = (word(&role["role"]), place(&role["scope"], &home));
+            let _ = writeln!(text, "  may      {role}  on {scope}");
         }
         if list(identity, "credentials").is_empty() {
             text.push_str("  trusts   nobody\n");
@@ -72,7 +82,7 @@ fn described(world: &Value) -> String {
         }
     }
     for resource in list(world, "resources") {
-        let _ = writeln!(text, "resource {}", word(resource));
+        let _ = writeln!(text, "resource {}", place(resource, &home));
     }
     if let Some(other) = world["other_assignments"].as_u64().filter(|other| *other > 0) {
         let other = counted(usize::try_from(other).unwrap_or(usize::MAX), "role assignment");
@@ -87,6 +97,40 @@ fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {
 
 fn word(value: &Value) -> String {
     escape::terminal(value.as_str().unwrap_or_default()).into_owned()
+}
+
+/// The subscription of the world's first cluster, or resource. What is in it is named without it.
+fn home(world: &Value) -> String {
+    let cluster = list(world, "clusters").first().map(|cluster| &cluster["id"]);
+    let id = cluster.or_else(|| list(world, "resources").first());
+    id.and_then(subscription).map(escape::terminal).unwrap_or_default().into_owned()
+}
+
+fn subscription(id: &Value) -> Option<&str> {
+    id.as_str()?.strip_prefix("/subscriptions/")?.split('/').next()
+}
+
+/// A scope as people name it, `Microsoft.KeyVault/vaults/kv in rg-data`; one of another
+/// subscription than `home` stays an identifier.
+fn place(id: &Value, home: &str) -> String {
+    let full = word(id);
+    if subscription(id).is_none_or(|subscription| !subscription.eq_ignore_ascii_case(home)) {
+        return full;
+    }
+    let parts: Vec<&str> = full.trim_matches('/').splitn(6, '/').collect();
+    match parts.as_slice() {
+        [_, _] => "the subscription".to_owned(),
+        [_, _, groups, group] if groups.eq_ignore_ascii_case("resourceGroups") => {
+            format!("resource group {group}")
+        }
+        [_, _, groups, group, providers, resource]
+            if groups.eq_ignore_ascii_case("resourceGroups")
+                && providers.eq_ignore_ascii_case("providers") =>
+        {
+            format!("{resource} in {group}")
+        }
+        _ => full,
+    }
 }
 
 /// Throttles and faults, where the world is being served and some are on.
@@ -111,17 +155,17 @@ fn behaviour(world: &Value) -> String {
     text
 }
 
-/// The cluster that an issuer belongs to, or its URL.
+/// The name of the cluster that an issuer belongs to, or its URL.
 fn issuer(world: &Value, url: &Value) -> String {
     let cluster = list(world, "clusters").iter().find(|cluster| cluster["oidc_issuer"] == *url);
-    cluster.map_or_else(|| word(url), |cluster| format!("cluster {}", word(&cluster["name"])))
+    cluster.map_or_else(|| word(url), |cluster| word(&cluster["name"]))
 }
 
-fn described_cluster(cluster: &Value) -> String {
+fn described_cluster(cluster: &Value, home: &str) -> String {
     let mut text = String::new();
     let version = word(&cluster["kubernetes_version"]);
     let _ = writeln!(text, "cluster {}  Kubernetes {version}", word(&cluster["name"]));
-    let _ = writeln!(text, "  id       {}", word(&cluster["id"]));
+    let _ = writeln!(text, "  is       {}", place(&cluster["id"], home));
     let issuer = if cluster["oidc_issuer"].is_string() {
         word(&cluster["oidc_issuer"])
     } else {
@@ -158,9 +202,50 @@ fn described_cluster(cluster: &Value) -> String {
     }
     let objects = cluster["objects"].as_object().into_iter().flatten();
     let objects: Vec<String> =
-        objects.map(|(kind, count)| format!("{count} {}", escape::terminal(kind))).collect();
+        objects.map(|(kind, count)| format!("{} {count}", escape::terminal(kind))).collect();
     if !objects.is_empty() {
         let _ = writeln!(text, "  objects  {}", objects.join(", "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_at_home_is_named_shortly() {
+        let short = |id: &str| place(&json!(id), "s");
+        let vault = "providers/Microsoft.KeyVault/vaults/kv";
+        for (id, shown) in [
+            (
+                format!("/subscriptions/S/resourcegroups/g/{vault}"),
+                "Microsoft.KeyVault/vaults/kv in g",
+            ),
+            ("/subscriptions/s/resourceGroups/g".into(), "resource group g"),
+            ("/subscriptions/s".into(), "the subscription"),
+            ("/subscriptions/t/resourceGroups/g".into(), "/subscriptions/t/resourceGroups/g"),
+            ("/".into(), "/"),
+        ] {
+            assert_eq!(short(&id), shown);
+        }
+    }
+
+    #[test]
+    fn a_subject_of_two_clusters_is_one_line() {
+        let trust =
+            |issuer: &str| json!({ "subject": "system:serviceaccount:n:a", "issuer": issuer });
+        let world = json!({
+            "clusters": [{ "name": "west", "id": "/subscriptions/s/resourceGroups/g", "oidc_issuer": "https://w/" }],
+            "identities": [{ "name": "id", "client_id": "c", "roles": [],
+                "credentials": [trust("https://w/"), trust("https://other/")] }],
+        });
+        let text = described(&world);
+        assert!(
+            text.contains("  trusts   system:serviceaccount:n:a  of https://other/, west\n"),
+            "{text}"
+        );
+    }
 }

@@ -175,6 +175,11 @@ def clusters(sandbox):
     before = expect(f"aks show {at}", lambda a: a["oidcIssuerProfile"]["enabled"] is False
                     and a["provisioningState"] == "Succeeded")
     expect("aks show -g rg-aks -n nope", fails="(ResourceNotFound)")
+    pools = "aks nodepool"
+    names_of = expect(f"{pools} list -g rg-aks --cluster-name aks-on", lambda a: [p["mode"] for p in a] == ["System", "User"])
+    name = names_of[0]["name"]
+    expect(f"{pools} show -g rg-aks --cluster-name aks-on -n {name}", lambda a: a["count"] == 3 and a["resourceGroup"] == "rg-aks")
+    expect(f"{pools} show -g rg-aks --cluster-name aks-on -n nope", fails="(ResourceNotFound)")
     expect(f"aks update {at} --enable-workload-identity", fails="OIDC")
     after = expect(f"aks update {at} --enable-oidc-issuer --enable-workload-identity",
                    lambda a: a["oidcIssuerProfile"]["issuerUrl"].startswith("https://")

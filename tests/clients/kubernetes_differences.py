@@ -26,6 +26,16 @@ ALLOWED = [
     (r"^c[rm]\S* \$.*f:status|^cr-(status|apply|list) \$.*managedFields$", "status set through the main path is not owned since 1.22"),
     (r"^pod-\S* \$.*f:status(\.f:phase|$)", "the same for pods"),
     (r"^crd-(create|make) \$\.status\.conditions", "null before 1.22, absent since"),
+    (r"kubernetes\.io/metadata\.name|^namespace-\S* \$\.metadata\.(labels|managedFields\S*f:metadata)$", "the label of namespaces is since 1.21"),
+    (r"^dep-strategic-(directive-\w+-(new-map|env|env-no-name|labels)|replace-no-items|delete-absent) ",
+     "newer servers drop a directive with its object where nothing is there to merge it into"),
+    (r"^apply-empty-map \$\.metadata\.managedFields", "1.20 does not record an empty map"),
+    (r"persistentVolumeClaimRetentionPolicy|maxSurge|internalTrafficPolicy|ipFamil", "defaults of fields that 1.20 does not know"),
+    (r"^job-create ", "labels, selector and fields that 1.20 does not know"),
+    (r"^cron-", "v1beta1 is gone since 1.25, v1 is since 1.21"),
+    (r"^token \$\.metadata", "a token request has no metadata in 1.20"),
+    # The real one has no nodes.
+    (r"^pod-\S* \$.*(nodeName|status)|^pod-(get|image) \$\.metadata\.managedFields$", "the sandbox's pods start"),
     # Words of Go's decoders.
     (r"^(cm-bad-json|cm-wrong-type|cm-wrong-kind|dep-wrong-type|list-bad-continue) \$\.message", "decoder's wording"),
 ]
@@ -101,6 +111,9 @@ def requests():
     yield r("cm-merge", "PATCH", f"{maps}/cm", {"data": {"a": None, "c": "3"}}, MERGE)
     yield r("cm-merge-same", "PATCH", f"{maps}/cm", {"data": {"c": "3"}}, MERGE)
     yield r("cm-merge-absent", "PATCH", f"{maps}/none", {"data": {"c": "3"}}, MERGE)
+    yield r("cm-merge-other-name", "PATCH", f"{maps}/cm", {"metadata": {"name": "other"}}, MERGE)
+    yield r("cm-merge-no-name", "PATCH", f"{maps}/cm", {"metadata": {"name": None}}, MERGE)
+    yield r("cm-put-no-name", "PUT", f"{maps}/cm", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}})
     yield r("cm-merge-stale", "PATCH", f"{maps}/cm", {"metadata": {"resourceVersion": "1"}, "data": {"c": "4"}}, MERGE)
     yield r("cm-json", "PATCH", f"{maps}/cm", [{"op": "add", "path": "/data/d", "value": "4"}, {"op": "remove", "path": "/data/c"}], PATCH)
     yield r("cm-json-test-fails", "PATCH", f"{maps}/cm", [{"op": "test", "path": "/data/d", "value": "5"}], PATCH)
@@ -172,6 +185,22 @@ def requests():
     yield r("dep-strategic-delete", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"template": {"spec": {"containers": [{"name": "c", "$patch": "delete"}, {"name": "d", "image": "d:1"}]}}}}, STRATEGIC)
     yield r("dep-strategic-replace", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"template": {"spec": {"containers": [{"$patch": "replace"}, {"name": "d", "image": "d:1"}]}}}}, STRATEGIC)
     yield r("dep-strategic-no-key", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"template": {"spec": {"containers": [{"image": "d:1"}]}}}}, STRATEGIC)
+    yield r("dep-strategic-unknown-directive", "PATCH", f"{deploy}/web?dryRun=All", {"metadata": {"$patch": "nonsense"}}, STRATEGIC)
+    yield r("dep-strategic-unknown-directive-root", "PATCH", f"{deploy}/web?dryRun=All", {"$patch": "nonsense"}, STRATEGIC)
+    in_container = lambda **more: {"spec": {"template": {"spec": {"containers": [{"name": "c", **more}]}}}}
+    for name, directive in (("word", "nonsense"), ("number", 5), ("null", None), ("object", {"a": "b"})):
+        yield r(f"dep-strategic-directive-{name}-item", "PATCH", f"{deploy}/web?dryRun=All", in_container(**{"$patch": directive}), STRATEGIC)
+        yield r(f"dep-strategic-directive-{name}-map", "PATCH", f"{deploy}/web?dryRun=All", in_container(resources={"$patch": directive}), STRATEGIC)
+        yield r(f"dep-strategic-directive-{name}-new-map", "PATCH", f"{deploy}/web?dryRun=All", in_container(securityContext={"$patch": directive, "runAsUser": 7}), STRATEGIC)
+        yield r(f"dep-strategic-directive-{name}-env", "PATCH", f"{deploy}/web?dryRun=All", in_container(env=[{"name": "A", "$patch": directive}]), STRATEGIC)
+        yield r(f"dep-strategic-directive-{name}-env-no-name", "PATCH", f"{deploy}/web?dryRun=All", in_container(env=[{"$patch": directive}]), STRATEGIC)
+        yield r(f"dep-strategic-directive-{name}-labels", "PATCH", f"{deploy}/web?dryRun=All", {"metadata": {"labels": {"$patch": directive}}}, STRATEGIC)
+    yield r("dep-strategic-replace-no-items", "PATCH", f"{deploy}/web?dryRun=All", in_container(env=[{"$patch": "replace"}]), STRATEGIC)
+    yield r("dep-strategic-replace-in-item", "PATCH", f"{deploy}/web?dryRun=All", in_container(image="d:2", **{"$patch": "replace"}), STRATEGIC)
+    yield r("dep-strategic-merge-item", "PATCH", f"{deploy}/web?dryRun=All", in_container(image="d:2", **{"$patch": "merge"}), STRATEGIC)
+    yield r("dep-strategic-delete-map", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"template": {"spec": {"securityContext": {"$patch": "delete"}}}}}, STRATEGIC)
+    yield r("dep-strategic-delete-absent", "PATCH", f"{deploy}/web?dryRun=All", in_container(securityContext={"$patch": "delete"}, env=[{"name": "A", "$patch": "delete"}]), STRATEGIC)
+    yield r("dep-strategic-root-replace", "PATCH", f"{deploy}/web?dryRun=All", {"$patch": "replace", "spec": {}}, STRATEGIC)
     yield r("dep-strategic-recreate", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}, STRATEGIC)
     yield r("dep-account-name", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"template": {"spec": {"serviceAccountName": "other"}}}}, STRATEGIC)
     yield r("dep-pause", "PATCH", f"{deploy}/web?dryRun=All", {"spec": {"paused": True}}, MERGE)
@@ -347,13 +376,28 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
+def whole(entries):
+    """Managed fields with one entry for each manager: since 1.22 subresources have their own."""
+    def merged(a, b):
+        return {k: merged(a.get(k, {}), b.get(k, {})) for k in [*a, *(k for k in b if k not in a)]}
+
+    found = {}
+    for entry in entries:
+        entry = {k: v for k, v in entry.items() if k != "subresource"}
+        if "fieldsV1" not in entry:
+            return entries
+        same = found.setdefault((entry.get("manager"), entry.get("operation"), entry.get("apiVersion")), entry)
+        same["fieldsV1"] = merged(same["fieldsV1"], entry["fieldsV1"])
+    return list(found.values())
+
+
 def normal(value, key=""):
     """Replaces what cannot be equal."""
     if isinstance(value, dict):
         return {k: normal(v, k) for k, v in value.items()}
     if isinstance(value, list):
         if key == "managedFields":
-            value = sorted(value, key=lambda m: (m.get("operation", ""), m.get("manager", "")))
+            value = sorted(whole(value), key=lambda m: (m.get("operation", ""), m.get("manager", "")))
         return [normal(v) for v in value]
     if isinstance(value, str):
         if key in ("resourceVersion", "continue", "token"):

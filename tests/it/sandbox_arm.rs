@@ -446,6 +446,32 @@ async fn a_new_principal_and_parent_may_take_time_to_be_seen() {
 }
 
 #[tokio::test]
+async fn the_pools_of_a_cluster_can_be_read() {
+    let world = World::start().await;
+    let at = format!("{}/agentPools", cluster_id("aks-prod"));
+    let version = "?api-version=2025-10-01";
+    let cluster = world.get(&format!("{}{version}", cluster_id("aks-prod"))).await.body;
+    let listed = world.get(&format!("{at}{version}")).await.body;
+    let pools = listed["value"].as_array().unwrap();
+    assert_eq!(pools.len(), cluster["properties"]["agentPoolProfiles"].as_array().unwrap().len());
+    let first = &pools[0];
+    assert_eq!(first["type"], "Microsoft.ContainerService/managedClusters/agentPools");
+    assert_eq!(first["id"], format!("{}/agentPools/system", cluster["id"].as_str().unwrap()));
+    assert_eq!(
+        (&first["name"], &first["properties"]["mode"]),
+        (&json!("system"), &json!("System"))
+    );
+    assert_eq!(first["properties"].get("name"), None);
+    assert_eq!(&world.get(&format!("{at}/SYSTEM{version}")).await.body, first);
+    let missing = world.get(&format!("{at}/none{version}")).await;
+    assert_eq!((missing.status.as_u16(), missing.code()), (404, "ResourceNotFound"));
+    let written = world.put(&format!("{at}/more{version}"), json!({})).await;
+    assert_eq!(written.status, 405);
+    let other = format!("{}/agentPools{version}", cluster_id("aks-none"));
+    assert_eq!(world.get(&other).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_cluster_update_takes_time_and_keeps_everything_else() {
     let world = World::start().await;
     let path = format!("{}?api-version=2025-10-01", cluster_id("aks-prod"));

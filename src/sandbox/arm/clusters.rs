@@ -4,6 +4,8 @@
 //! `provisioningState: Updating` and an `Azure-AsyncOperation` URL, and refuses a second write
 //! meanwhile (recorded, and "AKS pending operation" in Microsoft's documentation).
 
+use std::sync::Arc;
+
 use axum::http::{Method, StatusCode};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
@@ -65,6 +67,18 @@ pub(super) fn one(call: &Call) -> Result<Reply, Refusal> {
     }
 }
 
+/// The wire form of the cluster that a path names or begins with.
+pub(super) fn shown(call: &Call) -> Result<Value, Refusal> {
+    Ok(render(&*found(call)?, call.now_ms()))
+}
+
+/// The record of that cluster.
+fn found(call: &Call) -> Result<Arc<Value>, Refusal> {
+    let now = call.now_ms();
+    let doc = call.ctx.store.get(&key(call)).filter(|doc| !clusters::gone(doc, now));
+    doc.ok_or_else(|| Refusal::resource_not_found(KIND, &call.segments[7], &call.segments[3]))
+}
+
 /// The lists of a resource group or a whole subscription.
 pub(super) fn list(call: &Call) -> Reply {
     let prefix = format!("arm/subscriptions/{}/resourcegroups/", call.lower[1]);
@@ -86,10 +100,7 @@ pub(super) fn credentials(call: &Call, admin: bool) -> Result<Reply, Refusal> {
     if call.method != Method::POST {
         return Err(groups::method_not_allowed(call));
     }
-    let now = call.now_ms();
-    let doc = call.ctx.store.get(&key(call)).filter(|doc| !clusters::gone(doc, now));
-    let doc =
-        doc.ok_or_else(|| Refusal::resource_not_found(KIND, &call.segments[7], &call.segments[3]))?;
+    let doc = found(call)?;
     let local = doc["properties"]["disableLocalAccounts"] != true;
     let entra = doc["properties"]["aadProfile"]["managed"] == true;
     if !local && (admin || !entra) {

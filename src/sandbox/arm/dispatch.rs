@@ -13,7 +13,7 @@ use axum::{
 use jiff::Timestamp;
 
 use super::{
-    assignments,
+    agent_pools, assignments,
     call::{Call, Caller, Refusal, Reply, percent_decoded},
     clusters, credentials, definitions, groups, identities, metadata,
     throttle::{Levels, throttle},
@@ -206,6 +206,12 @@ async fn in_group(call: &Call, rest: &[&str]) -> Result<Reply, Refusal> {
             _,
         ] => credentials::one(call).await,
         ["microsoft.containerservice", "managedclusters", _] => clusters::one(call),
+        ["microsoft.containerservice", "managedclusters", _, "agentpools"] => {
+            agent_pools::list(call)
+        }
+        ["microsoft.containerservice", "managedclusters", _, "agentpools", _] => {
+            agent_pools::one(call)
+        }
         ["microsoft.containerservice", "managedclusters", _, "listclusterusercredential"] => {
             clusters::credentials(call, false)
         }

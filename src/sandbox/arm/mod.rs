@@ -1,5 +1,6 @@
 //! Azure Resource Manager and the providers behind it, as far as workload identity needs them.
 
+mod agent_pools;
 mod assignments;
 mod call;
 mod clusters;

@@ -151,13 +151,7 @@ pub(super) fn update(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Bod
     let warnings = field_validation(call, &unknown, &duplicates)?;
     let dry_run = call.options.dry_run(&Value::Null, "UpdateOptions")?;
     let (manager, version) = (call.options.manager(), target.kind.api_version());
-    let name = meta(&object, "name");
-    if name != target.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        )));
-    }
+    check_name(&object, &target.name)?;
     let mut tx = kube.begin();
     let old = tx
         .get(&target.kind, &target.namespace, &target.name)
@@ -213,15 +207,24 @@ pub(super) fn patch(kube: &Kubernetes, call: &Call<'_>) -> Outcome<Response<Body
     }
     let (object, unknown) = decode(call, object)?;
     let warnings = field_validation(call, &unknown, &[])?;
-    if meta(&object, "name") != target.name {
-        return Err(Status::bad_request(
-            "the name of the object does not match the name on the URL",
-        ));
-    }
+    check_name(&object, &target.name)?;
     let writer = Writer { patch: true, ..writer(call, &manager, &version, dry_run) };
     let new = tx.update(&target.kind, &old, object, &writer)?;
     drop(tx);
     Ok(with_warnings(show(kube, call, 200, &new)?, &warnings))
+}
+
+/// Refuses a body that names another object than the path does, or none.
+fn check_name(object: &Value, name: &str) -> Outcome<()> {
+    match meta(object, "name") {
+        same if same == name => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        other => Err(Status::bad_request(format!(
+            "the name of the object ({other}) does not match the name on the URL ({name})"
+        ))),
+    }
 }
 
 /// How a deletion treats dependents.

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use super::super::schema::{PatchList, Shape, Type};
 
+/// The member that says what else to do with an object than to merge it.
+const DIRECTIVE: &str = "$patch";
+
 /// Applies `patch` to `target`; the error is the server's text.
 pub(in super::super) fn strategic_merge(
     target: &mut Value,
@@ -27,24 +30,22 @@ fn merge_object(
     changes: &Map<String, Value>,
     ty: &Type,
 ) -> Result<(), String> {
-    match changes.get("$patch").and_then(Value::as_str) {
-        Some("replace") => {
-            fields.clone_from(changes);
-            fields.remove("$patch");
-            return Ok(());
+    if let Some(directive) = changes.get(DIRECTIVE) {
+        match directive.as_str() {
+            Some("replace") => {
+                fields.clone_from(changes);
+                fields.remove(DIRECTIVE);
+            }
+            Some("delete") => fields.clear(),
+            _ => return Err(unknown_directive(directive, changes)),
         }
-        Some("delete") => {
-            fields.clear();
-            return Ok(());
-        }
-        Some("merge") | None => {}
-        Some(other) => return Err(format!("Unknown patch type found: {other}")),
+        return Ok(());
     }
     if let Some(keep) = changes.get("$retainKeys").and_then(Value::as_array) {
         fields.retain(|key, _| keep.iter().any(|k| k == key));
     }
     for (key, change) in changes {
-        if key == "$patch" || key == "$retainKeys" || key.starts_with("$setElementOrder/") {
+        if key == "$retainKeys" || key.starts_with("$setElementOrder/") {
             continue;
         }
         if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
@@ -82,60 +83,53 @@ fn merge_value(
     change: &Value,
     ty: &Type,
 ) -> Result<(), String> {
-    match (change, ty.shape()) {
-        (Value::Object(change), _) => {
-            let place = fields.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-            if !place.is_object() {
-                *place = Value::Object(Map::new());
-            }
-            if let Value::Object(inner) = place {
-                merge_object(inner, change, ty)?;
-            }
-            if change.get("$patch").is_some_and(|p| p == "delete") {
-                fields.remove(key);
-            }
-            Ok(())
+    match (fields.get_mut(key), change, ty.shape()) {
+        (Some(Value::Object(live)), Value::Object(changes), _) => {
+            return merge_object(live, changes, ty);
         }
-        (Value::Array(items), Shape::List(list)) => {
-            match &list.patch {
-                PatchList::Replace => {
-                    fields.insert(key.to_owned(), change.clone());
-                }
-                PatchList::Merge => {
-                    let place = array(fields, key);
-                    for item in items {
-                        if !place.contains(item) {
-                            place.push(item.clone());
-                        }
+        (Some(Value::Array(live)), Value::Array(items), Shape::List(list)) => match &list.patch {
+            PatchList::Replace => live.clone_from(items),
+            PatchList::Merge => {
+                for item in items {
+                    if !live.contains(item) {
+                        live.push(item.clone());
                     }
                 }
-                PatchList::MergeKey(merge_key) => {
-                    merge_items(array(fields, key), items, merge_key, &list.item)?;
-                }
             }
-            Ok(())
-        }
-        _ => {
-            fields.insert(key.to_owned(), change.clone());
-            Ok(())
-        }
+            PatchList::MergeKey(merge_key) => {
+                return merge_items(live, items, merge_key, &list.item);
+            }
+        },
+        // What is new is taken as it is: no key and no directive in it is looked at.
+        _ => match without_directives(change) {
+            Some(value) => drop(fields.insert(key.to_owned(), value)),
+            None => drop(fields.remove(key)),
+        },
     }
+    Ok(())
+}
+
+/// A copy without nulls, and without the objects that hold a directive: there is nothing that it
+/// could apply to. Servers before 1.27 keep such objects.
+fn without_directives(value: &Value) -> Option<Value> {
+    Some(match value {
+        Value::Object(fields) if fields.contains_key(DIRECTIVE) => return None,
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .filter_map(|(key, value)| Some((key.clone(), without_directives(value)?)))
+            .collect(),
+        Value::Array(items) => items.iter().filter_map(without_directives).collect(),
+        other => other.clone(),
+    })
+}
+
+fn unknown_directive(directive: &Value, holder: &Map<String, Value>) -> String {
+    format!("unknown patch type: {} in map: {}", go_text(directive), go_map(holder))
 }
 
 fn list_at(fields: &Map<String, Value>, key: &str) -> Vec<Value> {
     fields.get(key).and_then(Value::as_array).cloned().unwrap_or_default()
-}
-
-fn array<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
-    let place = fields.entry(key.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
-    if !place.is_array() {
-        *place = Value::Array(Vec::new());
-    }
-    match place {
-        Value::Array(items) => items,
-        // Made an array above.
-        _ => unreachable!("a list"),
-    }
 }
 
 fn merge_items(
@@ -144,39 +138,46 @@ fn merge_items(
     merge_key: &str,
     ty: &Type,
 ) -> Result<(), String> {
-    let replaces = |item: &&Value| {
-        item["$patch"] == "replace" && item.as_object().is_some_and(|o| o.len() == 1)
-    };
-    if changes.iter().any(|item| replaces(&item)) {
-        *live = changes.iter().filter(|item| !replaces(item)).cloned().collect();
-        return Ok(());
-    }
+    let mut plain = Vec::with_capacity(changes.len());
+    let mut replace = false;
     for change in changes {
         let Value::Object(object) = change else {
             return Err("invalid map in list of maps".to_owned());
         };
-        let Some(id) = object.get(merge_key) else {
-            return Err(format!(
-                "map: {} does not contain declared merge key: {merge_key}",
-                go_map(object)
-            ));
-        };
-        let found = live.iter().position(|item| &item[merge_key] == id);
-        if object.get("$patch").is_some_and(|p| p == "delete") {
-            live.retain(|item| &item[merge_key] != id);
+        let Some(directive) = object.get(DIRECTIVE) else {
+            plain.push(object);
             continue;
-        }
-        if let Some(index) = found {
-            if let Value::Object(fields) = &mut live[index] {
-                merge_object(fields, object, ty)?;
+        };
+        match directive.as_str() {
+            Some("delete") => {
+                let id = key_of(object, merge_key)?;
+                live.retain(|item| &item[merge_key] != id);
             }
-        } else {
-            let mut fresh = Map::new();
-            merge_object(&mut fresh, object, ty)?;
-            live.push(Value::Object(fresh));
+            Some("replace") => replace = true,
+            Some("merge") => {
+                return Err("merging lists cannot yet be specified in the patch".to_owned());
+            }
+            _ => return Err(unknown_directive(directive, object)),
+        }
+    }
+    if replace {
+        *live = plain.into_iter().cloned().map(Value::Object).collect();
+        return Ok(());
+    }
+    for object in plain {
+        let id = key_of(object, merge_key)?;
+        match live.iter_mut().find(|item| &item[merge_key] == id) {
+            Some(Value::Object(fields)) => merge_object(fields, object, ty)?,
+            _ => live.push(Value::Object(object.clone())),
         }
     }
     Ok(())
+}
+
+fn key_of<'a>(item: &'a Map<String, Value>, merge_key: &str) -> Result<&'a Value, String> {
+    item.get(merge_key).ok_or_else(|| {
+        format!("map: {} does not contain declared merge key: {merge_key}", go_map(item))
+    })
 }
 
 fn delete_scalars(fields: &mut Map<String, Value>, list: &str, gone: &Value) {
@@ -251,6 +252,26 @@ fn go_value(value: &Value) -> String {
     }
 }
 
+/// A JSON value as Go prints it where text was meant.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "%!s(<nil>)".to_owned(),
+        Value::Bool(flag) => format!("%!s(bool={flag})"),
+        Value::Number(number) if number.is_f64() => format!("%!s(float64={number})"),
+        Value::Number(number) => format!("%!s(int64={number})"),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" "))
+        }
+        Value::Object(object) => {
+            let mut parts: Vec<String> =
+                object.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            parts.sort();
+            format!("map[{}]", parts.join(" "))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -282,7 +303,7 @@ mod tests {
             "nodeSelector": {"$patch": "replace", "q": "1"}, "securityContext": {"$patch": "delete"}});
         assert_eq!(
             patched(target, &patch),
-            json!({"containers": [{"name": "z"}], "nodeSelector": {"q": "1"}})
+            json!({"containers": [{"name": "z"}], "nodeSelector": {"q": "1"}, "securityContext": {}})
         );
         let volumes = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
         let patch = json!({"volumes": [{"name": "v", "$retainKeys": ["name", "secret"], "secret": {"secretName": "s"}}]});
@@ -306,13 +327,50 @@ mod tests {
         assert_eq!(names, ["c", "b", "a", "side"]);
     }
 
+    fn refused(mut target: Value, patch: &Value) -> String {
+        strategic_merge(&mut target, patch, &Type::named("core/v1.PodSpec")).unwrap_err()
+    }
+
     #[test]
     fn a_missing_merge_key_is_refused() {
-        let error = strategic_merge(
-            &mut json!({}),
-            &json!({"containers": [{"image": "x"}]}),
-            &Type::named("core/v1.PodSpec"),
+        let patch = json!({"containers": [{"image": "x"}]});
+        assert_eq!(
+            refused(json!({"containers": []}), &patch),
+            "map: map[image:x] does not contain declared merge key: name"
         );
-        assert!(error.unwrap_err().contains("does not contain declared merge key: name"));
+    }
+
+    #[test]
+    fn unknown_directives_are_refused() {
+        let target = json!({"containers": [{"name": "a", "resources": {}}]});
+        for (directive, shown, told) in [
+            (json!("nonsense"), "nonsense", "nonsense"),
+            (json!(5), "5", "%!s(int64=5)"),
+            (json!(null), "<nil>", "%!s(<nil>)"),
+            (json!({"a": "b"}), "map[a:b]", "map[a:b]"),
+        ] {
+            let item = json!({"containers": [{"name": "a", "$patch": directive}]});
+            let wanted = format!("unknown patch type: {told} in map: map[$patch:{shown} name:a]");
+            assert_eq!(refused(target.clone(), &item), wanted);
+            let map = json!({"containers": [{"name": "a", "resources": {"$patch": directive}}]});
+            let wanted = format!("unknown patch type: {told} in map: map[$patch:{shown}]");
+            assert_eq!(refused(target.clone(), &map), wanted);
+        }
+        assert_eq!(
+            refused(target, &json!({"containers": [{"name": "a", "$patch": "merge"}]})),
+            "merging lists cannot yet be specified in the patch"
+        );
+    }
+
+    #[test]
+    fn a_directive_in_what_is_new_leaves_nothing() {
+        let target = json!({"containers": [{"name": "a"}]});
+        let patch = json!({"securityContext": {"$patch": "nonsense", "runAsUser": 1},
+            "volumes": [{"name": "v", "$patch": "delete"}, {"name": "w", "emptyDir": null}],
+            "containers": [{"name": "a", "env": [{"$patch": "replace"}, {"name": "X"}]}]});
+        assert_eq!(
+            patched(target, &patch),
+            json!({"containers": [{"name": "a", "env": [{"name": "X"}]}], "volumes": [{"name": "w"}]})
+        );
     }
 }

@@ -83,9 +83,14 @@ impl Shelf for Folder {
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         paths.sort();
         let id = self.clusters.get(cluster);
-        let kept = paths.iter().filter_map(|path| {
-            let kept: Kept = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-            (Some(&kept.cluster) == id).then_some(kept.backup)
+        let read =
+            |path: &PathBuf| -> io::Result<Kept> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+        let kept = paths.iter().filter_map(|path| match read(path) {
+            Ok(kept) => (Some(&kept.cluster) == id).then_some(kept.backup),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a backup cannot be read");
+                None
+            }
         });
         kept.collect()
     }

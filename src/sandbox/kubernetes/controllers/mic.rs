@@ -5,7 +5,10 @@
 //! Source: Azure/aad-pod-identity at v1.8.17, `pkg/mic/mic.go` (`createDesiredAssignedIdentityList`,
 //! `makeAssignedIDs`) and `pkg/crd/crd.go` (the finalizer).
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -29,20 +32,33 @@ const LABEL: &str = "aadpodidbinding";
 /// MIC needs 10 to 60 s to take an identity from its nodes; the sandbox takes this.
 const UNASSIGNS_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
-/// Looks at what a changed object means for assignments. Called for objects that are gone, too.
+/// MIC acts in passes over everything, as the real one does in its sync loop. This far apart, so
+/// that a thousand changes are not a thousand passes.
+const PASSES_APART_MS: i64 = 1000;
+/// What the passes are queued as; no object has this key.
+const PASS: &str = "mic/";
+
+/// Lets the next pass see a changed object, or runs the pass that is due. Called for objects that
+/// are gone, too.
 pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     let watched = ["core/pods/", "apps/deployments/", BINDINGS, IDENTITIES, ASSIGNED];
-    if !watched.contains(&key.stem.as_str())
-        || tx.state.kinds.find(GROUP, "v1", "azureassignedidentities").is_none()
-    {
-        return Ok(());
+    if key.stem == PASS {
+        return pass(tx);
     }
-    match key.stem.as_str() {
-        "core/pods/" => pod(tx, key),
-        ASSIGNED => release(tx, key),
-        "apps/deployments/" if !key.name.contains("mic") => Ok(()),
-        _ => all(tx),
+    let installed = tx.state.kinds.find(GROUP, "v1", "azureassignedidentities").is_some();
+    let relevant = key.stem != "apps/deployments/" || key.name.contains("mic");
+    if installed && relevant && watched.contains(&key.stem.as_str()) {
+        let now = tx.now;
+        pass_after(tx, now);
     }
+    Ok(())
+}
+
+/// Queues the first pass after `at`. All of one stretch of time are one entry.
+fn pass_after(tx: &mut Tx<'_>, at: Timestamp) {
+    let next = (at.as_millisecond() / PASSES_APART_MS + 1) * PASSES_APART_MS;
+    let next = Timestamp::from_millisecond(next).unwrap_or(at);
+    tx.enqueue_at(next, Key::of(PASS, "", "pass"));
 }
 
 /// Whether MIC runs, and whether it matches within a namespace only.
@@ -82,65 +98,69 @@ fn field<'a>(object: &'a Value, name: &str) -> &'a str {
     spec[name].as_str().or_else(|| spec[&old].as_str()).unwrap_or_default()
 }
 
-fn wanted(tx: &Tx<'_>, pod: &Value, confined: bool) -> Vec<Wanted> {
-    let Some(selector) = pod["metadata"]["labels"][LABEL].as_str().filter(|s| !s.is_empty()) else {
-        return Vec::new();
-    };
-    if !is_active(pod) || !pod["spec"]["nodeName"].is_string() {
-        return Vec::new();
+/// What pods reach. Bindings match by label; in namespaced mode only within their namespace.
+fn wanted(tx: &Tx<'_>, confined: bool) -> Vec<(Arc<Value>, Wanted)> {
+    let bindings = tx.list(BINDINGS, None);
+    let mut by_selector: BTreeMap<&str, Vec<&(Key, Arc<Value>)>> = BTreeMap::new();
+    for binding in &bindings {
+        by_selector.entry(field(&binding.1, "selector")).or_default().push(binding);
     }
-    let (namespace, name) = (meta(pod, "namespace"), meta(pod, "name"));
     let mut found = Vec::new();
-    for (at, binding) in tx.list(BINDINGS, None) {
-        if field(&binding, "selector") != selector {
+    for (_, pod) in tx.list("core/pods/", None) {
+        let selector = pod["metadata"]["labels"][LABEL].as_str().filter(|s| !s.is_empty());
+        let Some(bindings) = selector.and_then(|selector| by_selector.get(selector)) else {
+            continue;
+        };
+        if !is_active(&pod) || !pod["spec"]["nodeName"].is_string() {
             continue;
         }
-        let identity = Key::of(IDENTITIES, &at.namespace, field(&binding, "azureIdentity"));
-        let Some(identity) = tx.get_key(&identity) else { continue };
-        let behavior = &identity["metadata"]["annotations"]["aadpodidentity.k8s.io/Behavior"];
-        let own = behavior.as_str().is_some_and(|value| value.eq_ignore_ascii_case("namespaced"));
-        if (confined || own) && at.namespace != namespace {
-            continue;
+        let (namespace, name) = (meta(&pod, "namespace"), meta(&pod, "name"));
+        for (at, binding) in bindings {
+            let identity = Key::of(IDENTITIES, &at.namespace, field(binding, "azureIdentity"));
+            let Some(identity) = tx.get_key(&identity) else { continue };
+            let behavior = &identity["metadata"]["annotations"]["aadpodidentity.k8s.io/Behavior"];
+            let own = behavior.as_str().is_some_and(|v| v.eq_ignore_ascii_case("namespaced"));
+            if (confined || own) && at.namespace != namespace {
+                continue;
+            }
+            let place = if confined { at.namespace.as_str() } else { "default" };
+            let called = format!("{name}-{namespace}-{}", meta(&identity, "name"));
+            let key = Key::of(ASSIGNED, place, &called);
+            found.push((pod.clone(), Wanted { key, identity, binding: binding.clone() }));
         }
-        let place = if confined { at.namespace.as_str() } else { "default" };
-        let called = format!("{name}-{namespace}-{}", meta(&identity, "name"));
-        found.push(Wanted { key: Key::of(ASSIGNED, place, &called), identity, binding });
     }
     found
 }
 
-/// Assigns what a pod reaches; what it does not reach any more is released.
-fn pod(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
-    let pod = tx.get_key(key);
-    let labelled =
-        pod.as_ref().is_some_and(|pod| pod["metadata"]["labels"][LABEL].as_str().is_some());
-    let begins = format!("{}-{}-", key.name, key.namespace);
-    let known: Vec<Key> = tx
-        .list(ASSIGNED, None)
-        .into_iter()
-        .map(|(key, _)| key)
-        .filter(|key| key.name.starts_with(&begins))
-        .collect();
-    if known.is_empty() && !labelled {
+/// Assigns what pods reach and takes back what they do not reach any more.
+fn pass(tx: &mut Tx<'_>) -> Outcome<()> {
+    let Some(confined) = running(tx) else { return Ok(()) };
+    let Some(kind) = tx.state.kinds.find(GROUP, "v1", "azureassignedidentities").cloned() else {
         return Ok(());
+    };
+    let wanted = wanted(tx, confined);
+    let there = tx.list(ASSIGNED, None);
+    let known: BTreeSet<&Key> = there.iter().map(|(key, _)| key).collect();
+    for (pod, Wanted { key, identity, binding }) in &wanted {
+        if known.contains(key) {
+            continue;
+        }
+        let node = pod["spec"]["nodeName"].clone();
+        let object = json!({
+            "apiVersion": format!("{GROUP}/v1"), "kind": "AzureAssignedIdentity",
+            "metadata": {"name": key.name, "namespace": key.namespace,
+                "labels": {"nodename": node}, "finalizers": [FINALIZER]},
+            "spec": {"azureIdentityRef": **identity, "azureBindingRef": **binding,
+                "pod": meta(pod, "name"), "podNamespace": meta(pod, "namespace"),
+                "nodename": node, "replicas": 0},
+            "status": {"status": "Assigned"},
+        });
+        // Another pod may have made it a moment ago: two bindings may name one identity.
+        drop(tx.create(&kind, &key.namespace, object, &writer()));
     }
-    let Some(confined) = running(tx) else { return Ok(()) };
-    if let Some(pod) = &pod {
-        assign(tx, pod, confined)?;
-    }
-    for key in known {
-        tx.enqueue(key);
-    }
-    Ok(())
-}
-
-fn all(tx: &mut Tx<'_>) -> Outcome<()> {
-    let Some(confined) = running(tx) else { return Ok(()) };
-    for (_, pod) in tx.list("core/pods/", None) {
-        assign(tx, &pod, confined)?;
-    }
-    for (key, _) in tx.list(ASSIGNED, None) {
-        tx.enqueue(key);
+    let wanted: BTreeSet<&Key> = wanted.iter().map(|(_, wanted)| &wanted.key).collect();
+    for (key, object) in there.iter().filter(|(key, _)| !wanted.contains(key)) {
+        release(tx, key, object)?;
     }
     Ok(())
 }
@@ -149,45 +169,16 @@ fn writer() -> Writer<'static> {
     Writer::system("mic")
 }
 
-fn assign(tx: &mut Tx<'_>, pod: &Value, confined: bool) -> Outcome<()> {
-    let Some(kind) = tx.state.kinds.find(GROUP, "v1", "azureassignedidentities").cloned() else {
-        return Ok(());
-    };
-    for Wanted { key, identity, binding } in wanted(tx, pod, confined) {
-        if tx.get_key(&key).is_some() {
-            continue;
-        }
-        let node = pod["spec"]["nodeName"].clone();
-        let object = json!({
-            "apiVersion": format!("{GROUP}/v1"), "kind": "AzureAssignedIdentity",
-            "metadata": {"name": key.name, "namespace": key.namespace,
-                "labels": {"nodename": node}, "finalizers": [FINALIZER]},
-            "spec": {"azureIdentityRef": *identity, "azureBindingRef": *binding,
-                "pod": meta(pod, "name"), "podNamespace": meta(pod, "namespace"),
-                "nodename": node, "replicas": 0},
-            "status": {"status": "Assigned"},
-        });
-        tx.create(&kind, &key.namespace, object, &writer())?;
-    }
-    Ok(())
-}
-
 /// Takes an assignment back that nothing wants: deletes it, and lets it go a while later.
-fn release(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
-    let (Some(object), Some(kind)) = (tx.get_key(key), tx.kind_of(key)) else { return Ok(()) };
-    let Some(confined) = running(tx) else { return Ok(()) };
-    let text = |name: &str| object["spec"][name].as_str().unwrap_or_default();
-    let pod = tx.get_key(&Key::of("core/pods/", text("podNamespace"), text("pod")));
-    if pod.is_some_and(|pod| wanted(tx, &pod, confined).iter().any(|w| w.key == *key)) {
-        return Ok(());
-    }
+fn release(tx: &mut Tx<'_>, key: &Key, object: &Arc<Value>) -> Outcome<()> {
+    let Some(kind) = tx.kind_of(key) else { return Ok(()) };
     let Some(since) = object["metadata"]["deletionTimestamp"].as_str() else {
         return tx.delete(key, &Deletion::default()).map(drop);
     };
     let since: Timestamp = since.parse().unwrap_or(tx.now);
     let due = since.checked_add(UNASSIGNS_WITHIN).unwrap_or(tx.now);
     if due > tx.now {
-        tx.enqueue_at(due, key.clone());
+        pass_after(tx, due);
         return Ok(());
     }
     let free = |object: &mut Value| {
@@ -195,5 +186,5 @@ fn release(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
             all.retain(|finalizer| finalizer != FINALIZER);
         }
     };
-    tx.modify(&kind, &object, &writer(), free).map(drop)
+    tx.modify(&kind, object, &writer(), free).map(drop)
 }

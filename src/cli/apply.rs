@@ -1,6 +1,6 @@
 //! `apply`: plan, ask, do, prove, report.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{fs::File, path::PathBuf};
 
 use super::{
     args::{Apply, Format},
@@ -10,6 +10,7 @@ use super::{
     main::Context,
     plan,
     progress::Progress,
+    prompt::{Answer, ask},
     world::World,
 };
 use crate::{
@@ -96,13 +97,8 @@ async fn in_world(
     if asks.map_err(|error| not_approved(&error, &planned))? {
         let project = escape::terminal(planned.scope.project.as_str()).into_owned();
         let question = format!("\nApply this to project {project}? Only `yes` is accepted: ");
-        match ask(context, &question, interrupt).await? {
-            Answer::Yes => {}
-            Answer::No => {
-                output.message("not applied: only `yes` is taken for an answer");
-                return Ok(ExitCode::Failed);
-            }
-            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        if let Answer::End(exit) = ask(context, &question, "not applied", interrupt).await? {
+            return Ok(exit);
         }
     }
     let now = context.env.now();
@@ -152,38 +148,6 @@ fn not_approved(error: &NotApproved, planned: &Planned) -> CliError {
             .hint("the world or the file changed since; plan and review again"),
         NotApproved::Project { .. } | NotApproved::Sandbox => {
             CliError::new(ExitCode::Refused, error.to_string())
-        }
-    }
-}
-
-/// What a person said.
-pub(super) enum Answer {
-    Yes,
-    No,
-    Interrupted,
-}
-
-/// Asks at the terminal; only `yes` is yes.
-pub(super) async fn ask(
-    context: &Context,
-    question: &str,
-    interrupt: &Interrupt,
-) -> Result<Answer, CliError> {
-    context.output.ask(question);
-    let read = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
-    });
-    tokio::select! {
-        line = read => {
-            let line = line.map_err(|_| CliError::new(ExitCode::Internal, "the prompt broke"))?;
-            let line = line
-                .map_err(|error| CliError::failed(format!("cannot read the answer: {error}")))?;
-            Ok(if line.trim_end_matches(['\r', '\n']) == "yes" { Answer::Yes } else { Answer::No })
-        }
-        () = interrupt.asked() => {
-            context.output.message("\ninterrupted: nothing was written");
-            Ok(Answer::Interrupted)
         }
     }
 }

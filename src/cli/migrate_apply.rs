@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    apply::{Answer, ask},
     args::{Format, MigrateApply},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     migrate,
     progress::Progress,
+    prompt::{Answer, ask},
     world::World,
 };
 use crate::{
@@ -71,13 +71,8 @@ async fn in_world(
     if !args.yes {
         let count = counted(due, "workload");
         let question = format!("\nMigrate {count}? Only `yes` is accepted: ");
-        match ask(context, &question, interrupt).await? {
-            Answer::Yes => {}
-            Answer::No => {
-                output.message("not migrated: only `yes` is taken for an answer");
-                return Ok(ExitCode::Failed);
-            }
-            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        if let Answer::End(exit) = ask(context, &question, "not migrated", interrupt).await? {
+            return Ok(exit);
         }
     }
     let mut moved = Vec::new();

@@ -5,20 +5,20 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::{self, Instant};
 
 use super::{
-    apply::{Answer, ask},
     args::{Format, MigrateFinish},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     migrate,
     progress::Progress,
+    prompt::{Answer, ask},
     world::World,
 };
 use crate::{
     execute::{Event, RunOptions, exit::ExitCode},
     ops::migrate::{
-        Overview, Removal, Surveyed, Workload,
-        finish::{self, Finished, Finishing, Patience},
+        Overview, Patience, Removal, Surveyed, Workload,
+        finish::{self, Finished, Finishing},
     },
     render::{
         findings::counted,
@@ -111,13 +111,8 @@ async fn in_world(
     if !args.yes {
         let what = counted(count, "object");
         let question = format!("\nRemove {what} of Pod Identity? Only `yes` is accepted: ");
-        match ask(context, &question, interrupt).await? {
-            Answer::Yes => {}
-            Answer::No => {
-                output.message("not removed: only `yes` is taken for an answer");
-                return Ok(ExitCode::Failed);
-            }
-            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        if let Answer::End(exit) = ask(context, &question, "not removed", interrupt).await? {
+            return Ok(exit);
         }
     }
     let mut done = Vec::new();

@@ -1,12 +1,12 @@
 //! `migrate rollback WORKLOAD`.
 
 use super::{
-    apply::{Answer, ask},
     args::{Format, MigrateRollback},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     migrate,
+    prompt::{Answer, ask},
     world::World,
 };
 use crate::{
@@ -66,10 +66,8 @@ async fn in_world(
     }
     if !args.yes {
         let question = format!("Put {name} back to Pod Identity? Only `yes` is accepted: ");
-        match ask(context, &question, interrupt).await? {
-            Answer::Yes => {}
-            Answer::No => return Ok(ExitCode::Failed),
-            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        if let Answer::End(exit) = ask(context, &question, "", interrupt).await? {
+            return Ok(exit);
         }
     }
     let request = migrate::request(context, world, &args.select);

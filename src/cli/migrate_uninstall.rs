@@ -3,11 +3,11 @@
 use jiff::SignedDuration;
 
 use super::{
-    apply::{Answer, ask},
     args::{Format, MigrateUninstall, Select},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
+    prompt::{Answer, ask},
     world::World,
 };
 use crate::{
@@ -121,13 +121,8 @@ async fn in_world(
             counted(steps, "step"),
             names.join(", ")
         );
-        match ask(context, &question, interrupt).await? {
-            Answer::Yes => {}
-            Answer::No => {
-                output.message("nothing was done: only `yes` is taken for an answer");
-                return Ok(ExitCode::Failed);
-            }
-            Answer::Interrupted => return Ok(ExitCode::Interrupted),
+        if let Answer::End(exit) = ask(context, &question, "nothing was done", interrupt).await? {
+            return Ok(exit);
         }
     }
     let mut ran = Vec::new();

@@ -25,6 +25,7 @@ mod output;
 mod plan;
 mod pod_identity_seed;
 mod progress;
+mod prompt;
 mod sandbox;
 mod schema;
 mod seed;

@@ -73,6 +73,28 @@ impl Address {
         }
     }
 
+    /// The workload in its cluster, or the shared object, that a part belongs to.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        match self {
+            Self::Workload { namespace, account, cluster, part: _ } => Self::Workload {
+                namespace: namespace.clone(),
+                account: account.clone(),
+                cluster: cluster.clone(),
+                part: None,
+            },
+            shared @ (Self::Cluster(_) | Self::Identity(_)) => shared.clone(),
+        }
+    }
+
+    /// `namespace/account` of a workload, whatever the cluster and part.
+    pub fn workload_name(&self) -> Option<String> {
+        match self {
+            Self::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
+            Self::Cluster(_) | Self::Identity(_) => None,
+        }
+    }
+
     /// A part of the same workload.
     #[must_use]
     pub fn part(self, of: Part) -> Self {

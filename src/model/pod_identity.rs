@@ -81,6 +81,22 @@ pub struct Named {
     pub uid: String,
 }
 
+impl Binding {
+    /// What it is deleted by.
+    pub fn named(&self) -> Named {
+        let Self { namespace, name, uid, .. } = self.clone();
+        Named { namespace, name, uid }
+    }
+}
+
+impl PodIdentity {
+    /// What it is deleted by.
+    pub fn named(&self) -> Named {
+        let Self { namespace, name, uid, .. } = self.clone();
+        Named { namespace, name, uid }
+    }
+}
+
 /// An `AzureAssignedIdentity`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

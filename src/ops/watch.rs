@@ -97,17 +97,17 @@ pub fn standings(planned: &Planned, report: &ApplyReport) -> BTreeMap<Address, S
     {
         for Finding { address, code, message, .. } in findings {
             let (code, why) = (Some(code.clone()), Some(message.clone()));
-            add(whole(address), Standing { state, code, why });
+            add(address.whole(), Standing { state, code, why });
         }
     }
     for unseen in unknown {
-        add(whole(&unseen.address), of_failure(State::NotSeen, &unseen.failure));
+        add(unseen.address.whole(), of_failure(State::NotSeen, &unseen.failure));
     }
     for step in &report.steps {
         let (StepInfo { address, .. }, Some(outcome)) = (&step.info, &step.outcome) else {
             continue;
         };
-        add(whole(address), of_outcome(outcome));
+        add(address.whole(), of_outcome(outcome));
     }
     found
 }
@@ -144,19 +144,6 @@ fn of_outcome(outcome: &Outcome) -> Standing {
             let why = Some("not tried".to_owned());
             Standing { state: State::NotSeen, code: None, why }
         }
-    }
-}
-
-/// The workload in its cluster that a part belongs to.
-fn whole(address: &Address) -> Address {
-    match address {
-        Address::Workload { namespace, account, cluster, part: _ } => Address::Workload {
-            namespace: namespace.clone(),
-            account: account.clone(),
-            cluster: cluster.clone(),
-            part: None,
-        },
-        Address::Cluster(_) | Address::Identity(_) => address.clone(),
     }
 }
 

@@ -49,6 +49,15 @@ pub fn failure_details(failure: &RemoteFailure) -> Option<String> {
     (!details.is_empty()).then(|| escape::terminal(&details.join(", ")).into_owned())
 }
 
+/// A failed call on one line, with its details and what to type next.
+pub fn failure_line(failure: &RemoteFailure) -> String {
+    let details = failure_details(failure).map(|details| format!(" ({details})"));
+    let hint = failure.hint.as_ref().map(|hint| format!("; {}", escape::terminal(hint)));
+    let said = failure.to_string();
+    let said = escape::terminal(&said);
+    format!("{said}{}{}", details.unwrap_or_default(), hint.unwrap_or_default())
+}
+
 /// One section: its title and its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {

@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::{
     Palette, escape,
-    findings::{counted, failure_details},
+    findings::{counted, failure_line},
     style::Style,
     text::SANDBOX,
 };
 use crate::{
     migrate::{Phase, Survey, Verdict, Workload, toml},
-    model::{RemoteFailure, desired::DesiredWorkload},
+    model::desired::DesiredWorkload,
     ops::migrate::{Overview, PutBack},
 };
 
@@ -111,7 +111,7 @@ pub fn text(overview: &Overview, steps: bool, palette: Palette) -> String {
         }
         for failure in &survey.unseen {
             let mark = palette.paint(Style::Alarm, "not seen:");
-            line(&mut out, format!("  {mark} {}", unseen(failure)));
+            line(&mut out, format!("  {mark} {}", failure_line(failure)));
         }
         line(&mut out, "");
     }
@@ -130,17 +130,6 @@ pub fn text(overview: &Overview, steps: bool, palette: Palette) -> String {
 
 fn identities(count: usize) -> String {
     if count == 1 { "1 identity".to_owned() } else { format!("{count} identities") }
-}
-
-fn unseen(failure: &RemoteFailure) -> String {
-    let mut text = escape::terminal(&failure.to_string()).into_owned();
-    if let Some(details) = failure_details(failure) {
-        let _ = write!(text, " ({details})");
-    }
-    if let Some(hint) = &failure.hint {
-        let _ = write!(text, "; {}", escape::terminal(hint));
-    }
-    text
 }
 
 fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
@@ -216,7 +205,7 @@ pub fn put_back(how: &PutBack) -> String {
             let what: Vec<_> = what.iter().map(|text| escape::terminal(text)).collect();
             format!("not done, this stands in the way: {}", what.join("; "))
         }
-        PutBack::Failed(failure) => format!("failed: {}", unseen(failure)),
+        PutBack::Failed(failure) => format!("failed: {}", failure_line(failure)),
     }
 }
 

@@ -125,7 +125,7 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
                 all_done += 1;
                 let detail = detail.as_ref().map(|text| format!(" ({})", escape::terminal(text)));
                 let what = format!("{}{}", step.info.verb, detail.unwrap_or_default());
-                done.entry(whole(&step.info.address)).or_default().push(what);
+                done.entry(step.info.address.whole()).or_default().push(what);
             }
             Some(Outcome::Unchanged { detail }) => {
                 let detail = detail.as_ref().map(|text| format!(": {}", escape::terminal(text)));
@@ -171,19 +171,6 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     let lines = alike(&failures).iter().flat_map(|alike| failed_lines(planned, alike)).collect();
     add(title("Failed", failures.len()), true, lines);
     sections
-}
-
-/// The workload in its cluster, or the shared object, that a part belongs to.
-fn whole(address: &Address) -> Address {
-    match address {
-        Address::Workload { namespace, account, cluster, part: _ } => Address::Workload {
-            namespace: namespace.clone(),
-            account: account.clone(),
-            cluster: cluster.clone(),
-            part: None,
-        },
-        Address::Cluster(_) | Address::Identity(_) => address.clone(),
-    }
 }
 
 fn cut(mut lines: Vec<String>) -> Vec<String> {
@@ -311,7 +298,7 @@ fn proofs(report: &ApplyReport) -> Option<Section> {
     let mut lines: BTreeMap<Address, Vec<String>> = BTreeMap::new();
     for step in &report.steps {
         if let Some(word) = proof(step) {
-            lines.entry(whole(&step.info.address)).or_default().push(word);
+            lines.entry(step.info.address.whole()).or_default().push(word);
         }
     }
     if lines.is_empty() {

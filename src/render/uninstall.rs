@@ -1,22 +1,17 @@
 //! `migrate uninstall` as text, JSON and Markdown.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use super::{
     Palette, escape,
-    findings::{counted, failure_details},
+    findings::{counted, failure_line},
     json::to_text,
     style::Style,
     text::SANDBOX,
 };
 use crate::{
     migrate::uninstall::{Exposed, Step, Uninstall},
-    model::{
-        RemoteFailure,
-        footprint::{Part, PartKind},
-    },
+    model::footprint::{Part, PartKind},
     ops::migrate::uninstall::{End, Ran},
 };
 
@@ -189,18 +184,6 @@ pub fn done(each: &Step) -> String {
     }
 }
 
-fn failure(failure: &RemoteFailure) -> String {
-    let mut text = escape::terminal(&failure.to_string()).into_owned();
-    if let Some(details) = failure_details(failure) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, " ({details})");
-    }
-    if let Some(hint) = &failure.hint {
-        let _ = write!(text, "; {}", escape::terminal(hint));
-    }
-    text
-}
-
 /// Why a cluster did not come to its end; none where it did.
 pub fn stopped(shown: Shown<'_>) -> Option<String> {
     let ran = shown.ran?;
@@ -210,7 +193,7 @@ pub fn stopped(shown: Shown<'_>) -> Option<String> {
         End::Complete => return None,
         End::HandedOver => format!("cluster {name} waits for {next}"),
         End::Interrupted => format!("cluster {name}: interrupted before or in: {next}"),
-        End::Failed(why) => format!("cluster {name}: {}", failure(why)),
+        End::Failed(why) => format!("cluster {name}: {}", failure_line(why)),
     })
 }
 

@@ -19,8 +19,8 @@ use widentity::{
         pod_identity::Backup,
     },
     ops::migrate::{
-        PutBack, Request, Shelf, apply,
-        finish::{self, Finished, Finishing, Patience},
+        Patience, PutBack, Request, Shelf, apply,
+        finish::{self, Finished, Finishing},
         overview, rollback,
     },
 };

@@ -23,27 +23,11 @@ use widentity::{
 
 use crate::{
     migrate_sandbox::World,
-    support::{cli::Desk, worlds},
+    support::{
+        cli::{Desk, NO_GRANTS},
+        worlds,
+    },
 };
-
-const SMALL: &str = r#"
-version = 1
-project = "small"
-
-[azure]
-tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
-subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
-resource_group = "rg-identities"
-location = "westeurope"
-
-[clusters.prod]
-id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
-
-[[workloads]]
-namespace = "payments"
-service_account = "api"
-grants = []
-"#;
 
 const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
 const TENANT: &str = "11111111-1111-1111-1111-111111111111";
@@ -310,7 +294,7 @@ fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
 #[test]
 fn the_command_says_what_is_wrong_with_its_directory() {
     let desk = Desk::new();
-    desk.write("workloads.toml", SMALL);
+    desk.write("workloads.toml", NO_GRANTS);
     std::fs::create_dir(desk.path("k8s")).unwrap();
     desk.run("--sandbox migrate render k8s").exits(0).shows("nothing to migrate");
     desk.run("--sandbox migrate render").exits(64);

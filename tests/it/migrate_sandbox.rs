@@ -23,8 +23,8 @@ use widentity::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
         migrate::{
-            Overview, PutBack, Request, apply,
-            finish::{self, Finishing, Patience},
+            Overview, Patience, PutBack, Request, apply,
+            finish::{self, Finishing},
             overview, rollback,
         },
     },
@@ -32,7 +32,10 @@ use widentity::{
     sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster, store::Write},
 };
 
-use crate::support::{cli::Desk, worlds};
+use crate::support::{
+    cli::{Desk, NO_GRANTS},
+    worlds,
+};
 
 pub(crate) const LABEL: &str = "aadpodidbinding";
 pub(crate) const USE: &str = "azure.workload.identity/use";
@@ -359,29 +362,10 @@ async fn a_roll_that_fails_stops_the_others_and_is_put_back() {
     assert_eq!(ready(&world.overview().await), 3);
 }
 
-const SMALL: &str = r#"
-version = 1
-project = "small"
-
-[azure]
-tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
-subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
-resource_group = "rg-identities"
-location = "westeurope"
-
-[clusters.prod]
-id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
-
-[[workloads]]
-namespace = "payments"
-service_account = "api"
-grants = []
-"#;
-
 #[test]
 fn a_cluster_without_pod_identity_says_so_and_exits_0() {
     let desk = Desk::new();
-    desk.write("workloads.toml", SMALL);
+    desk.write("workloads.toml", NO_GRANTS);
     let free = "No AAD Pod Identity: nothing to migrate.";
     desk.run("--sandbox migrate").exits(0).shows(free);
     desk.run("--sandbox migrate plan -o markdown").exits(0).shows(free);

@@ -23,7 +23,7 @@ use widentity::{
 
 use crate::support::{
     arm::{Served, answered, json as with_body},
-    cli::Desk,
+    cli::{Desk, NO_GRANTS},
     kube_apiserver::Admin,
     pod_identity::{self, GROUP, assigned, custom, left, make, manifests},
     worlds,
@@ -555,29 +555,10 @@ async fn a_definition_takes_its_objects_along_in_the_sandbox_as_in_kubernetes() 
     assert!(!world.admin.exists(&object).await);
 }
 
-const SMALL: &str = r#"
-version = 1
-project = "small"
-
-[azure]
-tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
-subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
-resource_group = "rg-identities"
-location = "westeurope"
-
-[clusters.prod]
-id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
-
-[[workloads]]
-namespace = "payments"
-service_account = "api"
-grants = []
-"#;
-
 #[test]
 fn where_nothing_is_left_it_says_so_and_wrong_words_are_answered() {
     let desk = Desk::new();
-    desk.write("workloads.toml", SMALL);
+    desk.write("workloads.toml", NO_GRANTS);
     let free = "No AAD Pod Identity: nothing to uninstall.";
     desk.run("--sandbox migrate uninstall --plan").exits(0).shows(free);
     desk.run("--sandbox migrate uninstall --yes").exits(0).shows(free);

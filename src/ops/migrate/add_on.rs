@@ -1,19 +1,14 @@
 //! Identities that the AKS add-on keeps: they go by ARM's record of the cluster, for what is
 //! removed in the cluster comes back.
 
-use tokio::time::{self, Instant};
-
-use super::{
-    Objects, Shelf, Surveyed,
-    finish::{Patience, backup_of},
-};
+use super::{Objects, Patience, Shelf, Surveyed, finish::backup_of};
 use crate::{
     azure::Arm,
     migrate::{
         matching,
         removal::{Entry, Removal, entry_name},
     },
-    model::{ArmId, FailureKind, RemoteFailure},
+    model::{ArmId, RemoteFailure},
 };
 
 /// Writes the entries down for the workloads that they answered, takes them out of the record in
@@ -73,22 +68,14 @@ async fn vanished(
     entry: &Entry,
     patience: &Patience,
 ) -> Result<(), RemoteFailure> {
-    let deadline = Instant::now() + patience.at_most;
     let tried = "wait for AKS to remove the add-on's objects";
-    loop {
+    let left = async || {
         let there = client.pod_identity(&entry.namespace, &entry.name).await;
-        // The record does not hold it any more; AKS goes on by itself.
-        if there.map_err(|error| error.failure(tried))?.is_none() || patience.ends() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(RemoteFailure::new(
-                FailureKind::TimedOut,
-                tried,
-                format!("AzureIdentity {}/{} is still there", entry.namespace, entry.name),
-            )
-            .with_hint("run migrate finish again"));
-        }
-        time::sleep(patience.look).await;
-    }
+        let there = there.map_err(|error| error.failure(tried))?;
+        let still = || format!("AzureIdentity {}/{} is still there", entry.namespace, entry.name);
+        Ok(there.map(|_| still()))
+    };
+    // The record does not hold it any more; where somebody wants an end, AKS goes on by itself.
+    patience.until(left, tried, "run migrate finish again").await?;
+    Ok(())
 }

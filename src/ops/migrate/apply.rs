@@ -17,7 +17,7 @@ use crate::{
         transition::{self, OldLabel},
     },
     model::{
-        Address, Project, RemoteFailure, desired::DesiredState, names, pod_identity::Backup,
+        Project, RemoteFailure, desired::DesiredState, names, pod_identity::Backup,
         snapshot::Snapshot,
     },
     observe::observe,
@@ -192,10 +192,6 @@ pub async fn carry_out(
 /// The workloads whose roll or whose pods failed, and those that an earlier run left with a failed
 /// rollout.
 fn failed(planned: &Planned, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
-    let name = |address: &Address| match address {
-        Address::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
-        Address::Cluster(_) | Address::Identity(_) => None,
-    };
     let mut found = BTreeSet::new();
     for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
         let operation = planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
@@ -207,7 +203,7 @@ fn failed(planned: &Planned, report: &ApplyReport, read: &Surveyed) -> Vec<Strin
                     | Operation::ProvePods { .. }
             )
         );
-        if pods && let Some(name) = name(&step.info.address) {
+        if pods && let Some(name) = step.info.address.workload_name() {
             found.insert(name);
         }
     }
@@ -217,7 +213,7 @@ fn failed(planned: &Planned, report: &ApplyReport, read: &Surveyed) -> Vec<Strin
     };
     for finding in &planned.report.not_proved {
         if finding.code == "rollout-failed"
-            && let Some(name) = name(&finding.address).filter(|name| switched(name))
+            && let Some(name) = finding.address.workload_name().filter(|name| switched(name))
         {
             found.insert(name);
         }

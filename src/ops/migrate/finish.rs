@@ -3,15 +3,11 @@
 //! pass every gate a moment ago. What is removed is written down first, so that `rollback` can
 //! make it again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use tokio::{
-    sync::watch,
-    time::{self, Instant},
-};
 
-use super::{Objects, Request, Shelf, Surveyed, add_on, read::surveyed};
+use super::{Objects, Patience, Request, Shelf, Surveyed, add_on, read::surveyed};
 use crate::{
     execute::{self, Event, Outcome, RunOptions, remote::Remote},
     migrate::{
@@ -20,39 +16,16 @@ use crate::{
         transition,
     },
     model::{
-        Address, FailureKind, RemoteFailure,
+        FailureKind, RemoteFailure,
         desired::DesiredState,
         names,
-        pod_identity::{Assigned, Backup, Binding, Named, PodIdentity},
+        pod_identity::{Assigned, Backup, Binding, PodIdentity},
         snapshot::Snapshot,
     },
     observe::observe,
     ops::{Connected, Planned, Scope, verify::proofs_only},
     plan::{self, PlanOptions},
 };
-
-/// How long others may take to do their part.
-#[derive(Debug, Clone)]
-pub struct Patience {
-    /// At most; MIC takes a minute a scale set.
-    pub at_most: Duration,
-    /// Between two looks.
-    pub look: Duration,
-    /// Becomes true when somebody wants an end: then nothing new is begun.
-    pub interrupt: watch::Receiver<bool>,
-}
-
-impl Patience {
-    /// The usual patience.
-    pub fn new(interrupt: watch::Receiver<bool>) -> Self {
-        Self { at_most: Duration::from_mins(10), look: Duration::from_secs(2), interrupt }
-    }
-
-    /// Whether somebody wants an end.
-    pub fn ends(&self) -> bool {
-        *self.interrupt.borrow()
-    }
-}
 
 /// What was removed in one cluster.
 #[derive(Debug, Default)]
@@ -105,10 +78,6 @@ pub async fn passed(
     let (plan, report) = plan::plan(desired, seen, PlanOptions::default());
     let scope = Scope::of(desired, "", false, options.started_at);
     let planned = proofs_only(Planned { scope, plan, report });
-    let name = |address: &Address| match address {
-        Address::Workload { namespace, account, .. } => Some(format!("{namespace}/{account}")),
-        Address::Cluster(_) | Address::Identity(_) => None,
-    };
     let Ok(report) = execute::run(&planned.plan, remotes, options, sink).await else {
         return BTreeSet::new();
     };
@@ -118,13 +87,14 @@ pub async fn passed(
         .iter()
         .filter(|step| step.info.exchanges_token)
         .filter(|step| step.outcome.as_ref().is_some_and(Outcome::satisfies))
-        .filter_map(|step| name(&step.info.address))
+        .filter_map(|step| step.info.address.workload_name())
         .collect();
     let failed = report.with(|outcome| !outcome.satisfies());
-    let against = failed.filter_map(|step| name(&step.info.address));
+    let against = failed.filter_map(|step| step.info.address.workload_name());
     let found = planned.report.not_proved.iter().chain(&planned.report.blocked);
-    let found = found.chain(&planned.report.refused).filter_map(|finding| name(&finding.address));
-    let unseen = planned.report.unknown.iter().filter_map(|unseen| name(&unseen.address));
+    let found =
+        found.chain(&planned.report.refused).filter_map(|finding| finding.address.workload_name());
+    let unseen = planned.report.unknown.iter().filter_map(|unseen| unseen.address.workload_name());
     for name in against.chain(found).chain(unseen).collect::<Vec<_>>() {
         passed.remove(&name);
     }
@@ -279,12 +249,7 @@ async fn objects(
     for batch in what.bindings.chunks(BATCH) {
         for binding in batch {
             let at = binding_name(binding);
-            let object = Named {
-                namespace: binding.namespace.clone(),
-                name: binding.name.clone(),
-                uid: binding.uid.clone(),
-            };
-            let gone = client.remove_binding(&object).await;
+            let gone = client.remove_binding(&binding.named()).await;
             gone.map_err(|error| error.failure(format!("remove {at}")))?;
             removed.push(at);
         }
@@ -294,12 +259,7 @@ async fn objects(
     }
     for identity in &what.identities {
         let at = identity_name(identity);
-        let object = Named {
-            namespace: identity.namespace.clone(),
-            name: identity.name.clone(),
-            uid: identity.uid.clone(),
-        };
-        let gone = client.remove_identity(&object).await;
+        let gone = client.remove_identity(&identity.named()).await;
         gone.map_err(|error| error.failure(format!("remove {at}")))?;
         removed.push(at);
     }
@@ -371,24 +331,16 @@ async fn unassigned(
     bindings: &[Binding],
     patience: &Patience,
 ) -> Result<(), RemoteFailure> {
-    let deadline = Instant::now() + patience.at_most;
-    loop {
-        let tried = "wait for MIC to un-assign identities";
+    let tried = "wait for MIC to un-assign identities";
+    let left = async || {
         let left = client.assigned().await.map_err(|error| error.failure(tried))?;
-        let of = |assigned: &&Assigned| bindings.iter().any(|b| assigned.is_for(b));
-        let Some(one) = left.iter().find(of) else { return Ok(()) };
-        // What was removed is removed; MIC goes on by itself.
-        if patience.ends() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(RemoteFailure::new(
-                FailureKind::TimedOut,
-                tried,
-                format!("AzureAssignedIdentity {}/{} is still there", one.namespace, one.name),
-            )
-            .with_hint("look at MIC's log, then run migrate finish again"));
-        }
-        time::sleep(patience.look).await;
-    }
+        let mut of = left.iter().filter(|assigned| bindings.iter().any(|b| assigned.is_for(b)));
+        let still = |one: &Assigned| {
+            format!("AzureAssignedIdentity {}/{} is still there", one.namespace, one.name)
+        };
+        Ok(of.next().map(still))
+    };
+    // What was removed is removed; where somebody wants an end, MIC goes on by itself.
+    patience.until(left, tried, "look at MIC's log, then run migrate finish again").await?;
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod add_on;
 pub mod apply;
 pub mod finish;
 pub mod objects;
+pub mod patience;
 pub mod read;
 pub mod render;
 pub mod rollback;
@@ -12,6 +13,7 @@ pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
 pub use objects::Objects;
+pub use patience::Patience;
 pub use read::{Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;
 pub use shelf::Shelf;

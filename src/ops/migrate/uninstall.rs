@@ -4,12 +4,9 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use tokio::{
-    sync::watch,
-    time::{self, Instant},
-};
+use tokio::sync::watch;
 
-use super::{super::Connected, Overview, Surveyed};
+use super::{super::Connected, Overview, Patience, Surveyed};
 pub use crate::migrate::uninstall::{Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
@@ -342,19 +339,12 @@ impl Doing<'_> {
         tried: &str,
         hint: &str,
     ) -> Result<bool, RemoteFailure> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let Some(left) = left().await? else { return Ok(true) };
-            if *self.interrupt.borrow() {
-                return Ok(false);
-            }
-            if Instant::now() >= deadline {
-                let message = format!("{left} after {} s", limit.as_secs());
-                let failure = RemoteFailure::new(FailureKind::TimedOut, tried, message);
-                return Err(failure.with_hint(hint));
-            }
-            time::sleep(self.pace.look).await;
-        }
+        let (look, interrupt) = (self.pace.look, self.interrupt.clone());
+        let left = async || {
+            let left = left().await?;
+            Ok(left.map(|left| format!("{left} after {} s", limit.as_secs())))
+        };
+        Patience { at_most: limit, look, interrupt }.until(left, tried, hint).await
     }
 
     async fn unassigned(&self) -> Result<bool, RemoteFailure> {

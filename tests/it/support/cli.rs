@@ -8,6 +8,26 @@ use std::{
 
 use tempfile::TempDir;
 
+/// A file of one workload that is granted nothing, in one cluster.
+pub(crate) const NO_GRANTS: &str = r#"
+version = 1
+project = "small"
+
+[azure]
+tenant = "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451"
+subscription = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813"
+resource_group = "rg-identities"
+location = "westeurope"
+
+[clusters.prod]
+id = "/subscriptions/a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+[[workloads]]
+namespace = "payments"
+service_account = "api"
+grants = []
+"#;
+
 /// A directory with a home in it.
 pub(crate) struct Desk {
     directory: TempDir,

@@ -33,7 +33,7 @@ use widentity::{
     },
     ops::{
         Scope,
-        migrate::{Moved, Objects, PutBack, Surveyed, apply, finish, rollback::put_back},
+        migrate::{Moved, Objects, Patience, PutBack, Surveyed, apply, finish, rollback::put_back},
     },
 };
 
@@ -384,7 +384,7 @@ impl Town {
             }
             let manager = names::field_manager(&self.base.project);
             let (_never, interrupt) = watch::channel(false);
-            let patience = finish::Patience::new(interrupt);
+            let patience = Patience::new(interrupt);
             let mut done = finish::Finished::default();
             for batch in finish::batches(&what) {
                 // Entries of the add-on go through ARM, which is not here.

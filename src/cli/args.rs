@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
-use super::output::Color;
+use super::{migrate_args::MigrateArgs, output::Color};
 
 /// AKS workload identity you declare, review, apply and prove.
 #[derive(Debug, Parser)]
@@ -122,6 +122,14 @@ pub(super) struct Select {
     /// Only this cluster of the file (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) cluster: Vec<String>,
+    /// How their world is reached.
+    #[command(flatten)]
+    pub(super) reach: Reach,
+}
+
+/// How the world is reached.
+#[derive(Debug, Default, Clone, Args)]
+pub(super) struct Reach {
     /// Reach a cluster of the file by this kubeconfig context (repeatable)
     #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
     pub(super) context: Vec<(String, String)>,
@@ -236,141 +244,6 @@ pub(super) enum VerifyMethod {
     Token,
     /// A pod that runs as the account; it is removed again.
     Job,
-}
-
-/// `migrate`; without a command it is `status`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(super) struct MigrateArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub(super) command: Option<Migrate>,
-    /// Which workloads, for the bare command.
-    #[command(flatten)]
-    pub(super) select: MigrateSelect,
-}
-
-/// The commands of `migrate`.
-#[derive(Debug, Subcommand)]
-pub(super) enum Migrate {
-    /// Where each workload stands
-    Status(MigrateSelect),
-    /// Where each workload stands and what comes next; -o toml prints `[[workloads]]`
-    Plan(MigrateSelect),
-    /// Take every ready workload as far as its gates allow; nothing of Pod Identity is removed
-    Apply(MigrateApply),
-    /// Give a workload back exactly what widentity changed
-    Rollback(MigrateRollback),
-    /// Prove again, then remove bindings and identities of workloads that have soaked
-    Finish(MigrateFinish),
-    /// Take MIC, NMI and the rest of the installation away, once nothing uses them
-    Uninstall(MigrateUninstall),
-    /// Change the manifests under a directory, comments and order kept, instead of the cluster
-    Render(MigrateRender),
-}
-
-/// `migrate uninstall`.
-#[derive(Debug, Args)]
-pub(super) struct MigrateUninstall {
-    /// Only this cluster of the file (repeatable)
-    #[arg(long, value_name = "NAME")]
-    pub(super) cluster: Vec<String>,
-    /// Reach a cluster of the file by this kubeconfig context (repeatable)
-    #[arg(long, value_name = "NAME=CONTEXT", value_parser = pair)]
-    pub(super) context: Vec<(String, String)>,
-    /// Use this credential and no other
-    #[arg(long, value_name = "KIND")]
-    pub(super) auth: Option<Auth>,
-    /// Show what would be done, and do nothing
-    #[arg(long, conflicts_with = "yes")]
-    pub(super) plan: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    pub(super) yes: bool,
-    /// Without NMI every pod may reach the metadata endpoint of its node
-    #[arg(long)]
-    pub(super) allow_open_metadata: bool,
-    /// Switch the AKS add-on off, with an update of the cluster
-    #[arg(long)]
-    pub(super) disable_add_on: bool,
-}
-
-/// `migrate render`.
-#[derive(Debug, Args)]
-pub(super) struct MigrateRender {
-    /// The directory with the manifests; they are changed in place, `git diff` is the review
-    #[arg(value_name = "DIR")]
-    pub(super) directory: PathBuf,
-    /// Write nothing, show the difference
-    #[arg(long)]
-    pub(super) diff: bool,
-    /// Which workloads.
-    #[command(flatten)]
-    pub(super) select: MigrateSelect,
-}
-
-/// `migrate finish`.
-#[derive(Debug, Args)]
-pub(super) struct MigrateFinish {
-    /// Which workloads.
-    #[command(flatten)]
-    pub(super) select: MigrateSelect,
-    /// Do not ask
-    #[arg(short, long)]
-    pub(super) yes: bool,
-    /// Identities may be taken from the nodes with their last binding although other pods may
-    /// live on them
-    #[arg(long)]
-    pub(super) unassign: bool,
-    /// Only show what would be removed; no token is proved
-    #[arg(long, conflicts_with = "yes")]
-    pub(super) plan: bool,
-}
-
-/// `migrate apply`.
-#[derive(Debug, Args)]
-pub(super) struct MigrateApply {
-    /// Which workloads.
-    #[command(flatten)]
-    pub(super) select: MigrateSelect,
-    /// Do not ask
-    #[arg(short, long)]
-    pub(super) yes: bool,
-    /// Begin nothing new after this long, for example 30m
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(super) timeout: Option<std::time::Duration>,
-    /// A rollout that takes longer has failed
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
-    pub(super) rollout_timeout: std::time::Duration,
-    /// Keep the label aadpodidbinding beside the new one: such workloads are masked, and nothing
-    /// is proved by their working, until a run without this drops it
-    #[arg(long)]
-    pub(super) keep_old: bool,
-}
-
-/// `migrate rollback`.
-#[derive(Debug, Args)]
-pub(super) struct MigrateRollback {
-    /// The workload as NAMESPACE/SERVICE-ACCOUNT
-    #[arg(value_name = "WORKLOAD")]
-    pub(super) workload: String,
-    /// Which cluster, and how it is reached.
-    #[command(flatten)]
-    pub(super) select: MigrateSelect,
-    /// Do not ask
-    #[arg(short, long)]
-    pub(super) yes: bool,
-}
-
-/// Which workloads of Pod Identity, and how their world is reached.
-#[derive(Debug, Args)]
-pub(super) struct MigrateSelect {
-    /// Which workloads, and how their world is reached.
-    #[command(flatten)]
-    pub(super) of: Select,
-    /// How long proved pods run before their binding may go, instead of `[migrate] soak`
-    #[arg(long, value_name = "DURATION", value_parser = signed_duration)]
-    pub(super) soak: Option<SignedDuration>,
 }
 
 /// `doctor`.
@@ -607,7 +480,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn signed_duration(text: &str) -> Result<SignedDuration, String> {
+pub(super) fn signed_duration(text: &str) -> Result<SignedDuration, String> {
     let length = duration(text)?;
     SignedDuration::try_from(length).map_err(|_| "that is too long".to_owned())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    args::{Doctor, Format, Select},
+    args::{Doctor, Format, Reach, Select},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
@@ -130,8 +130,8 @@ async fn in_world(
     if target.is_some() && about.is_none() {
         return Err(CliError::usage("--target is about one object").hint("KIND/NAME -n NAMESPACE"));
     }
-    let select =
-        Select { only: args.only.clone(), namespace, cluster, context: pairs, auth: args.auth };
+    let reach = Reach { context: pairs, auth: args.auth };
+    let select = Select { only: args.only.clone(), namespace, cluster, reach };
     let world = World::open(context, &select).await?;
     let unknown = args
         .cluster

@@ -6,13 +6,14 @@ use clap::{Parser as _, error::ErrorKind};
 
 use super::{
     apply,
-    args::{Cli, Command, Global, Migrate, Sandbox},
+    args::{Cli, Command, Global, Sandbox},
     audit, completions, doctor,
     env::Environment,
     error::CliError,
     explain, fault, init,
     interrupt::Interrupt,
     logging, migrate,
+    migrate_args::Migrate,
     output::{Color, Output},
     plan, sandbox, schema, show, slips, validate, verify,
 };

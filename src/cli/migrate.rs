@@ -1,11 +1,13 @@
 //! `migrate`: off AAD Pod Identity.
 
 use super::{
-    args::{Format, Migrate, MigrateSelect, Select},
+    args::{Format, Select},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate_apply, migrate_finish, migrate_render, migrate_rollback, migrate_uninstall,
+    migrate_apply,
+    migrate_args::{Migrate, MigrateSelect},
+    migrate_finish, migrate_render, migrate_rollback, migrate_uninstall,
     world::World,
 };
 use crate::{
@@ -78,9 +80,8 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it.
 pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
-    let Select { context: contexts, auth, .. } = &select.of;
-    let reach = Select { context: contexts.clone(), auth: *auth, ..Select::default() };
-    World::open(context, &reach).await
+    let everything = Select { reach: select.of.reach.clone(), ..Select::default() };
+    World::open(context, &everything).await
 }
 
 /// Every workload that was chosen.

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    args::{Format, MigrateApply},
+    args::Format,
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     migrate,
+    migrate_args::MigrateApply,
     progress::Progress,
     prompt::{Answer, ask},
     world::World,

@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::{self, Instant};
 
 use super::{
-    args::{Format, MigrateFinish},
+    args::Format,
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     migrate,
+    migrate_args::MigrateFinish,
     progress::Progress,
     prompt::{Answer, ask},
     world::World,

@@ -3,13 +3,8 @@
 use std::path::Path;
 
 use super::{
-    args::{Format, MigrateRender},
-    error::CliError,
-    files,
-    interrupt::Interrupt,
-    main::Context,
-    migrate,
-    world::World,
+    args::Format, error::CliError, files, interrupt::Interrupt, main::Context, migrate,
+    migrate_args::MigrateRender, world::World,
 };
 use crate::{
     execute::exit::ExitCode,

@@ -1,11 +1,12 @@
 //! `migrate rollback WORKLOAD`.
 
 use super::{
-    args::{Format, MigrateRollback},
+    args::Format,
     error::CliError,
     interrupt::Interrupt,
     main::Context,
     migrate,
+    migrate_args::MigrateRollback,
     prompt::{Answer, ask},
     world::World,
 };

@@ -3,10 +3,11 @@
 use jiff::SignedDuration;
 
 use super::{
-    args::{Format, MigrateUninstall, Select},
+    args::{Format, Select},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
+    migrate_args::MigrateUninstall,
     prompt::{Answer, ask},
     world::World,
 };
@@ -37,7 +38,7 @@ pub(super) async fn run(
              --yes`",
         ));
     }
-    let select = Select { context: args.context.clone(), auth: args.auth, ..Select::default() };
+    let select = Select { reach: args.reach.clone(), ..Select::default() };
     let world = World::open(context, &select).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await

@@ -17,6 +17,7 @@ mod logging;
 mod main;
 mod migrate;
 mod migrate_apply;
+mod migrate_args;
 mod migrate_finish;
 mod migrate_render;
 mod migrate_rollback;

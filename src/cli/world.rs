@@ -69,7 +69,7 @@ pub(super) fn desired(
         CliError::usage(error.to_string())
             .hint("addresses look like `payments/payments-api@prod`; `*` stands for any text")
     })?;
-    for (name, to) in &select.context {
+    for (name, to) in &select.reach.context {
         let name = ClusterName::from(name.as_str());
         let Some(cluster) = desired.clusters.get_mut(&name) else {
             return Err(CliError::usage(format!("--context: the file has no cluster `{name}`")));
@@ -154,7 +154,7 @@ fn real(
     Ok(Target {
         endpoints,
         credentials: CredentialEnv { variables: variables(context), tenant: Some(desired.tenant) },
-        auth: select.auth.map(auth_kind),
+        auth: select.reach.auth.map(auth_kind),
     })
 }
 

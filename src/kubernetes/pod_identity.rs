@@ -267,7 +267,15 @@ pub(super) fn template(
         windows,
         complete: complete(kind, object),
         written: written(meta),
+        ran: ran(&object["status"]),
     })
+}
+
+/// When the last run of a `CronJob` began, if one has succeeded since.
+fn ran(status: &Value) -> Option<jiff::Timestamp> {
+    let time = |name: &str| status[name].as_str()?.parse::<jiff::Timestamp>().ok();
+    let began = time("lastScheduleTime")?;
+    time("lastSuccessfulTime").filter(|succeeded| *succeeded >= began).map(|_| began)
 }
 
 /// When widentity last wrote an object.
@@ -304,6 +312,7 @@ pub(super) fn pod(object: &Value) -> EstatePod {
         controller,
         gone: deleted || ended,
         ending: deleted && !ended,
+        succeeded: phase == "Succeeded",
         proxied: injected.proxied,
         ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
         host_network: object["spec"]["hostNetwork"] == true,
@@ -544,6 +553,18 @@ mod tests {
         let surge = json!({"updateStrategy": {"rollingUpdate":
             {"maxSurge": 1, "maxUnavailable": 0}}});
         assert!(!gaps(TemplateKind::DaemonSet, &surge, 1));
+    }
+
+    #[test]
+    fn a_run_counts_by_when_it_began_and_only_once_one_succeeded() {
+        let began = json!("2026-01-01T03:00:00Z");
+        let status = |ended: Value| json!({"lastScheduleTime": began, "lastSuccessfulTime": ended});
+        assert_eq!(
+            ran(&status(json!("2026-01-01T03:01:00Z"))),
+            "2026-01-01T03:00:00Z".parse().ok()
+        );
+        assert_eq!(ran(&status(json!("2026-01-01T02:01:00Z"))), None);
+        assert_eq!(ran(&status(Value::Null)), None);
     }
 
     #[test]

@@ -98,6 +98,7 @@ pub(super) struct Standing {
     pub(super) phase: Phase,
     pub(super) until: Option<Timestamp>,
     pub(super) proved: usize,
+    pub(super) unrun: Vec<String>,
 }
 
 /// Whether a credential trusts this account of this cluster.
@@ -125,7 +126,7 @@ pub fn is_proved(pod: &EstatePod, client: ClientId) -> bool {
 
 pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let Facts { estate, subject, audience, identity, annotated, templates, pods, .. } = facts;
-    let at = |phase| Standing { phase, until: None, proved: 0 };
+    let at = |phase| Standing { phase, until: None, proved: 0, unrun: Vec::new() };
     let federated = identity.is_some_and(|(_, credentials)| {
         is_federated(credentials, estate.issuer.as_ref(), subject, audience)
     });
@@ -159,7 +160,7 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     };
     let proves = |pod: &&&EstatePod| client.is_some_and(|c| is_proved(pod, c)) && sidecar(pod);
     let proved = pods.iter().filter(proves).count();
-    let at = |phase| Standing { phase, until: None, proved };
+    let at = |phase| Standing { phase, until: None, proved, unrun: Vec::new() };
     let finished = templates.iter().all(|t| t.complete || t.kind == TemplateKind::CronJob);
     if count < templates.len() || proved < pods.len() || !finished {
         return at(Phase::Switched);
@@ -170,8 +171,31 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let since = templates.iter().filter_map(|t| t.written).max();
     let since = since.or_else(|| pods.iter().filter_map(|pod| pod.created).min());
     let until = since.and_then(|since| since.checked_add(facts.soak).ok());
-    let over = facts.soak.is_zero() || until.is_some_and(|until| until <= facts.now);
-    Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved }
+    let unrun = templates.iter().filter(|t| !has_run(t, facts, &proves)).map(|t| t.key());
+    let unrun: Vec<String> = unrun.collect();
+    // Whoever waives the soak waives the run, too.
+    let over =
+        facts.soak.is_zero() || (unrun.is_empty() && until.is_some_and(|until| until <= facts.now));
+    Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved, unrun }
+}
+
+/// Whether any pod of a switched template has lived on the new path: one is proved, or a run that
+/// began after the switch ended well. What is scaled to zero, suspended, or waits for its schedule
+/// has shown nothing yet.
+fn has_run(
+    template: &EstateTemplate,
+    facts: &Facts<'_>,
+    proves: &impl Fn(&&&EstatePod) -> bool,
+) -> bool {
+    let after = |time: Option<Timestamp>| time >= template.written;
+    let ended = |pod: &EstatePod| {
+        let client = facts.identity.map(|(client, _)| client.to_string());
+        let ours = pod.client_ids.iter().any(|have| client.as_ref() == Some(have));
+        pod.succeeded && ours && pod.selector().is_none() && after(pod.created)
+    };
+    facts.pods.iter().any(|pod| template.stamps(pod) && proves(&pod))
+        || (template.written.is_some() && template.ran.is_some() && after(template.ran))
+        || facts.estate.pods.iter().any(|pod| ended(pod) && template.stamps(pod))
 }
 
 /// What is left of Pod Identity for a workload that is switched: none while a binding is there.

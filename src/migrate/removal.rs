@@ -161,7 +161,11 @@ fn obstacle(
     allowed: Allowed<'_>,
 ) -> Option<String> {
     if let Some(late) = users.iter().find(|workload| !has_arrived(workload)) {
-        let until = late.soaked_at.map(|at| format!(" until {at:.0}")).unwrap_or_default();
+        let until = match (late.soaked_at, late.unrun.as_slice()) {
+            (_, [template, ..]) => format!("; {template} has not run since its switch"),
+            (Some(at), []) => format!(" until {at:.0}"),
+            (None, []) => String::new(),
+        };
         return Some(format!("{} is {}{until}", late.name(), late.phase.as_str()));
     }
     let chosen = |w: &&&Workload| allowed.workloads.is_none_or(|chosen| chosen.contains(&w.name()));

@@ -108,6 +108,9 @@ pub struct Workload {
     pub phase: Phase,
     /// When its soak ends.
     pub soaked_at: Option<Timestamp>,
+    /// Switched pod templates of which no pod has shown anything yet, `kind/name`: they are scaled
+    /// to zero, suspended, or wait for their schedule.
+    pub unrun: Vec<String>,
     /// What may be done with it.
     pub verdict: Verdict,
     /// Why, where it is not ready.
@@ -287,6 +290,7 @@ fn judge(
             .collect(),
         phase: standing.phase,
         soaked_at: standing.until,
+        unrun: standing.unrun,
         verdict: Verdict::Ready,
         reasons: Vec::new(),
         next: Vec::new(),
@@ -365,10 +369,18 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
             "wait for its pods and prove them: widentity migrate apply".to_owned(),
             format!("or put it back: widentity migrate rollback {name}"),
         ],
-        Phase::Soaking => vec![match workload.soaked_at {
-            Some(until) => format!("soak until {until:.0}"),
-            None => format!("soak for {:#}", given.soak),
-        }],
+        Phase::Soaking => {
+            let soak = match workload.soaked_at {
+                Some(until) if until <= given.now => None,
+                Some(until) => Some(format!("soak until {until:.0}")),
+                None => Some(format!("soak for {:#}", given.soak)),
+            };
+            let run = (!workload.unrun.is_empty()).then(|| {
+                let what = workload.unrun.join(", ");
+                format!("let {what} run once, or waive it: widentity migrate finish --soak 0s")
+            });
+            soak.into_iter().chain(run).collect()
+        }
         Phase::Soaked => {
             let bindings: Vec<&str> = workload.bindings.iter().map(String::as_str).collect();
             let bindings = bindings.join(", ");

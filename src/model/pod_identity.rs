@@ -234,6 +234,10 @@ pub struct EstateTemplate {
     /// When widentity last wrote it.
     #[serde(default)]
     pub written: Option<Timestamp>,
+    /// When the last run of a `CronJob` began, if one has succeeded since. Servers before 1.21 do
+    /// not say.
+    #[serde(default)]
+    pub ran: Option<Timestamp>,
 }
 
 fn default_account() -> AccountName {
@@ -299,6 +303,8 @@ pub struct EstatePod {
     pub gone: bool,
     /// Whether it is being deleted and has not ended: it may still ask for tokens.
     pub ending: bool,
+    /// Whether it has ended well.
+    pub succeeded: bool,
     /// Whether the migration sidecar is in it.
     pub proxied: bool,
     /// Whether it is ready.

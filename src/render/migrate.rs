@@ -179,6 +179,15 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         | Phase::Cleaned
         | Phase::RolledBack => {}
     }
+    for template in &workload.unrun {
+        let template = escape::terminal(template);
+        line(
+            out,
+            format!(
+                "      not run yet: no pod of {template} has shown since the switch that it works"
+            ),
+        );
+    }
     if workload.proxied {
         line(
             out,

@@ -224,12 +224,13 @@ fn a_survey_does_not_depend_on_the_order_of_what_was_read() {
 }
 
 /// The fixtures in which something may be removed.
-const GO: [&str; 7] = [
+const GO: [&str; 8] = [
     "binding-removed",
+    "cron-job-pod-ended-well",
+    "cron-job-ran-since-its-switch",
     "soaked",
     "soaked-beside-pods-of-aks",
     "soaked-with-sidecar",
-    "switched-and-scaled-to-zero",
     "switched-without-backup",
     "switched-without-backup-binding-gone",
 ];

@@ -42,6 +42,7 @@ pub use entra::{Entra, ExchangeError, Exchanged, Refusal};
 pub use error::{ArmError, Detail, ServerError};
 pub use http::TransportError;
 pub use issuer::{IssuerDocuments, Issuers};
+pub use operation::is_terminal;
 pub use pace::{Jitter, Sleep};
 pub use probe::{ProbeOutcome, Prober};
 pub use roles::{NewAssignment, PutAssignment};

@@ -33,7 +33,7 @@ enum Poll {
 }
 
 /// Whether a state of an operation or resource will not change by itself.
-pub(super) fn is_terminal(state: &str) -> bool {
+pub fn is_terminal(state: &str) -> bool {
     ["Succeeded", "Failed", "Canceled"].iter().any(|end| end.eq_ignore_ascii_case(state))
 }
 

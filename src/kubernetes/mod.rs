@@ -9,6 +9,7 @@
 mod client;
 mod connect;
 mod error;
+mod estate;
 mod footprint;
 mod parse_meta;
 mod parse_pod;

@@ -1,22 +1,17 @@
-//! Reading what AAD Pod Identity is made of: its objects, the pod templates of all controllers,
-//! live pods, and what else refers to it.
+//! What of AAD Pod Identity's objects, of pod templates, pods and their marks counts for leaving it.
 //!
 //! Fields are looked up by path, because old manifests have them in another case (`ResourceID`
 //! before Pod Identity 1.6) and a stored object may have either.
 
 use serde_json::Value;
 
-use super::{
-    Client, KubeError, parse_pod,
-    versions::{collection, plural},
-    wire::Pod,
-};
+use super::{parse_pod, wire::Pod};
 use crate::model::{
-    AccountName, Namespace, RemoteFailure,
+    AccountName, Namespace,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{
-        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
-        EstatePod, EstateTemplate, Install, Named, PodException, PodIdentity,
+        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, EstateAccount, EstatePod,
+        EstateTemplate, Install, Named, PodException, PodIdentity,
     },
     snapshot::{Strategy, TemplateKind},
 };
@@ -82,7 +77,7 @@ pub(super) fn binding(object: &Value) -> Binding {
 }
 
 /// An `AzureAssignedIdentity`: it holds its binding whole.
-fn assigned(object: &Value) -> Assigned {
+pub(super) fn assigned(object: &Value) -> Assigned {
     let Named { namespace, name, uid } = named(object);
     let of = &object["spec"]["azureBindingRef"]["metadata"];
     let binding = match (of["namespace"].as_str(), of["name"].as_str()) {
@@ -92,7 +87,8 @@ fn assigned(object: &Value) -> Assigned {
     Assigned { namespace, name, uid, binding }
 }
 
-fn exception(object: &Value) -> PodException {
+/// An `AzurePodIdentityException` in either spelling.
+pub(super) fn exception(object: &Value) -> PodException {
     let Named { namespace, name, uid } = named(object);
     let pod_labels = map(either(&object["spec"], &["podLabels", "PodLabels"]));
     PodException { namespace, name, uid, pod_labels }
@@ -379,147 +375,34 @@ pub(super) fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
     })
 }
 
+/// A service account.
+pub(super) fn account(object: &Value) -> EstateAccount {
+    let Named { namespace, name, .. } = named(object);
+    let client = &object["metadata"]["annotations"][names::CLIENT_ID_ANNOTATION];
+    EstateAccount {
+        namespace,
+        name: AccountName(name),
+        client_id: client.as_str().map(str::to_owned),
+        kept_by: kept_by(&object["metadata"]),
+    }
+}
+
+/// A `SecretProviderClass`, if it gets its tokens through Pod Identity.
+pub(super) fn secret_class(object: &Value) -> Option<Named> {
+    let flag = &object["spec"]["parameters"]["usePodIdentity"];
+    let on = flag.as_bool().unwrap_or(false)
+        || flag.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    on.then(|| named(object))
+}
+
+/// A `TriggerAuthentication` of KEDA, if it gets its tokens through Pod Identity.
+pub(super) fn trigger(object: &Value) -> Option<Named> {
+    (object["spec"]["podIdentity"]["provider"] == "azure").then(|| named(object))
+}
+
 /// What a `ConfigMap` of ours holds; none where it is not a backup.
 pub(super) fn backup(object: &Value) -> Option<Backup> {
     serde_json::from_str(object["data"][BACKUP_KEY].as_str()?).ok()
-}
-
-impl Client {
-    /// Every object of a collection, reduced by `each`; none where the kind is not served.
-    pub(super) async fn collect<T>(
-        &self,
-        version: &str,
-        plural: &str,
-        query: &[(&'static str, String)],
-        each: impl Fn(&Value) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, KubeError> {
-        let path = collection(version, None, plural);
-        let fold = |found: &mut Vec<T>, object: Value| found.extend(each(&object));
-        match self.list_where(&path, query, fold).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
-        let each = |o: &Value| Some(assigned(o));
-        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
-        Ok(found.unwrap_or_default())
-    }
-
-    /// Reads everything of Pod Identity that this cluster's API server knows. What is refused is
-    /// among [`Estate::unseen`], and the rest is read all the same.
-    pub async fn estate(&self) -> Estate {
-        let mut estate = Estate::default();
-        let mut failures: Vec<RemoteFailure> = Vec::new();
-        macro_rules! read {
-            ($what:expr, $version:expr, $plural:expr, $query:expr, $each:expr) => {
-                match self.collect($version, $plural, $query, $each).await {
-                    Ok(found) => found,
-                    Err(error) => {
-                        failures.push(error.failure(format!("list {}", $what)));
-                        // Refused is not absent.
-                        Some(Vec::new())
-                    }
-                }
-            };
-        }
-        let (identities, bindings, exceptions, assigned) = (
-            read!("AzureIdentity objects", GROUP, "azureidentities", &[], |o| Some(identity(o))),
-            read!("AzureIdentityBinding objects", GROUP, "azureidentitybindings", &[], |o| {
-                Some(binding(o))
-            }),
-            read!(
-                "AzurePodIdentityException objects",
-                GROUP,
-                "azurepodidentityexceptions",
-                &[],
-                |o| Some(exception(o))
-            ),
-            read!("AzureAssignedIdentity objects", GROUP, "azureassignedidentities", &[], |o| {
-                Some(assigned(o))
-            }),
-        );
-        estate.installed = identities.is_some()
-            || bindings.is_some()
-            || exceptions.is_some()
-            || assigned.is_some();
-        estate.identities = identities.unwrap_or_default();
-        estate.bindings = bindings.unwrap_or_default();
-        estate.exceptions = exceptions.unwrap_or_default();
-        estate.assigned = assigned.unwrap_or_default();
-        // Neither is worth stopping for: the dry run before the first roll knows better.
-        estate.version = self.version().await.unwrap_or_default();
-        let namespaces = self.namespaces().await.unwrap_or_default();
-        let enforced = namespaces.into_iter().filter_map(|(name, level)| Some((name, level?)));
-        estate.pod_security = enforced.collect();
-        let mut kinds = match self.versions().await {
-            Ok(versions) => versions.kinds(),
-            Err(error) => {
-                failures.push(error.failure("discover the kinds of controllers"));
-                Vec::new()
-            }
-        };
-        kinds.push((TemplateKind::ReplicaSet, "apps/v1"));
-        kinds.push((TemplateKind::Job, "batch/v1"));
-        for (kind, version) in kinds {
-            let each = |o: &Value| Some((template(kind, version, o)?, install(kind, o)));
-            let found = read!(plural(kind), version, plural(kind), &[], each);
-            for (template, install) in found.into_iter().flatten() {
-                estate.templates.push(template);
-                estate.installs.extend(install);
-            }
-        }
-        let each = |o: &Value| Some((pod(o), template(TemplateKind::Pod, "v1", o)));
-        for (pod, bare) in read!("pods", "v1", "pods", &[], each).into_iter().flatten() {
-            estate.templates.extend(bare.filter(|_| !pod.gone));
-            estate.pods.push(pod);
-        }
-        let each = |o: &Value| {
-            let Named { namespace, name, .. } = named(o);
-            let annotations = &o["metadata"]["annotations"];
-            let client = annotations[names::CLIENT_ID_ANNOTATION].as_str().map(str::to_owned);
-            let name = AccountName(name);
-            Some(EstateAccount {
-                namespace,
-                name,
-                client_id: client,
-                kept_by: kept_by(&o["metadata"]),
-            })
-        };
-        let accounts = read!("service accounts", "v1", "serviceaccounts", &[], each);
-        estate.accounts = accounts.unwrap_or_default();
-        let uses = |o: &Value| {
-            let flag = &o["spec"]["parameters"]["usePodIdentity"];
-            let on = flag.as_bool().unwrap_or(false)
-                || flag.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"));
-            on.then(|| named(o))
-        };
-        let classes = read!(
-            "SecretProviderClass objects",
-            "secrets-store.csi.x-k8s.io/v1",
-            "secretproviderclasses",
-            &[],
-            uses
-        );
-        estate.secret_classes = classes.unwrap_or_default();
-        let uses = |o: &Value| (o["spec"]["podIdentity"]["provider"] == "azure").then(|| named(o));
-        let triggers = read!(
-            "TriggerAuthentication objects",
-            "keda.sh/v1alpha1",
-            "triggerauthentications",
-            &[],
-            uses
-        );
-        estate.triggers = triggers.unwrap_or_default();
-        let ours = [("labelSelector", format!("{BACKUP_LABEL}={BACKUP_MARK}"))];
-        estate.backups =
-            read!("backups of widentity", "v1", "configmaps", &ours, backup).unwrap_or_default();
-        estate.unseen = failures;
-        estate
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{super::Connected, Shelf};
 use crate::{
-    azure::Arm,
+    azure::{self, Arm},
     migrate::{self, Survey, Verdict, matching, survey::Given},
     model::{
         ArmId, FailureKind, Project, RemoteFailure,
@@ -149,8 +149,7 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
         Ok(Some(record)) => {
             estate.issuer = record.issuer;
             estate.workload_identity = record.workload_identity;
-            let busy = record.provisioning_state != "Succeeded";
-            estate.busy = busy.then_some(record.provisioning_state);
+            estate.busy = under_way(record.provisioning_state);
             let profile = record.pod_identity.filter(|profile| profile.enabled);
             estate.add_on = profile.map(|profile| profile.identities);
         }
@@ -162,6 +161,12 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
         Err(error) => estate.unseen.push(error.failure(format!("read cluster {name}"))),
     }
     estate
+}
+
+/// The state of a cluster, if an operation on it has not ended. One that failed has ended: its
+/// pods run, and it takes the next update.
+fn under_way(state: String) -> Option<String> {
+    (!azure::is_terminal(&state)).then_some(state)
 }
 
 async fn identities(arm: &Arm, estate: &Estate) -> BTreeMap<ArmId, AzureIdentityState> {
@@ -190,6 +195,21 @@ async fn identity(arm: &Arm, id: &ArmId) -> AzureIdentityState {
         Err(error) => {
             let tried = format!("list federated credentials of identity {}", id.name());
             AzureIdentityState::Unknown(error.failure(tried))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_that_failed_is_not_under_way() {
+        for state in ["Succeeded", "succeeded", "Failed", "Canceled"] {
+            assert_eq!(under_way(state.to_owned()), None, "{state}");
+        }
+        for state in ["Updating", "Upgrading", "Deleting", "Starting"] {
+            assert_eq!(under_way(state.to_owned()).as_deref(), Some(state));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which credential is used: the first that applies, or the one that was asked for. Everything
 //! that did not apply says why.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, pin::pin, str::FromStr, sync::Arc, time::Duration};
 
 use azure_core::{
     cloud::{CloudConfiguration, CustomConfiguration},
@@ -14,10 +14,14 @@ use azure_identity::{
     ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use url::Url;
 
 use super::{
+    arm::Waits,
     assertion::Assertion,
     claims::Actor,
     credential_env::{
@@ -143,11 +147,12 @@ impl CredentialError {
 }
 
 /// Takes the first credential that applies, or the one of `kind`, and asks it for a token, so that
-/// what does not work is known before anything is read.
+/// what does not work is known before anything is read. `waits` hears of one that takes long.
 pub async fn choose(
     env: &CredentialEnv,
     endpoints: &Endpoints,
     kind: Option<AuthKind>,
+    waits: &Waits,
 ) -> Result<Chosen, CredentialError> {
     let transport = http::transport(endpoints)?;
     let mut refused = Vec::new();
@@ -164,8 +169,9 @@ pub async fn choose(
             }
         };
         let scopes = [endpoints.arm_scope.as_str()];
-        let asked = credential.get_token(&scopes, None);
-        let token = match tokio::time::timeout(patience(candidate), asked).await {
+        let asked = timeout(patience(candidate), credential.get_token(&scopes, None));
+        let slow = || waits(&format!("a token of credential `{candidate}`: no answer yet"));
+        let token = match saying(asked, slow).await {
             Ok(Ok(token)) => Ok(token),
             Ok(Err(error)) => Err(one_line(&innermost(&error))),
             Err(_) => Err("no answer in time".to_owned()),
@@ -186,6 +192,19 @@ pub async fn choose(
         }
     }
     Err(CredentialError::None { refused })
+}
+
+/// From here on somebody who looks at a terminal wonders.
+const LONG: Duration = Duration::from_secs(4);
+
+/// Waits for `asked`, and says so once if it takes long: the libraries below try again in silence.
+async fn saying<T>(asked: impl Future<Output = T>, say: impl FnOnce()) -> T {
+    let mut asked = pin!(asked);
+    if let Ok(answer) = timeout(LONG, &mut asked).await {
+        return answer;
+    }
+    say();
+    asked.await
 }
 
 fn patience(kind: AuthKind) -> Duration {
@@ -390,6 +409,17 @@ mod tests {
             Err(Refused::DoesNotApply(why)) => why,
             Err(Refused::Broken(why)) => format!("broken: {why}"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_said_once_and_waited_for() {
+        let after = async |seconds| {
+            let said = std::cell::Cell::new(0);
+            let asked = tokio::time::sleep(Duration::from_secs(seconds));
+            saying(asked, || said.set(said.get() + 1)).await;
+            said.get()
+        };
+        assert_eq!((after(1).await, after(60).await), (0, 1));
     }
 
     const TENANT: (&str, &str) = ("AZURE_TENANT_ID", "00000000-0000-0000-0000-000000000001");

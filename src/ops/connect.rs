@@ -91,7 +91,7 @@ pub async fn connect(
     waits: Waits,
 ) -> Result<Connected, ConnectError> {
     let Target { endpoints, credentials, auth } = target;
-    let chosen = choose(&credentials, &endpoints, auth).await?;
+    let chosen = choose(&credentials, &endpoints, auth, &waits).await?;
     let actor = chosen.actor().clone();
     // A token that names no tenant is not ours to judge; Azure will.
     if actor.tenant.is_some_and(|tenant| tenant != desired.tenant) {
@@ -111,7 +111,7 @@ pub async fn connect(
 /// issuers can be asked without.
 pub async fn without_file(target: Target, waits: Waits) -> Reach {
     let Target { endpoints, credentials, auth } = target;
-    let arm = match choose(&credentials, &endpoints, auth).await {
+    let arm = match choose(&credentials, &endpoints, auth, &waits).await {
         Ok(chosen) => Arm::new(&endpoints, chosen.credential, waits).map_err(|error| {
             RemoteFailure::new(FailureKind::Refused, "reach Azure", error.to_string())
         }),

@@ -12,7 +12,7 @@ use url::Url;
 use widentity::{
     azure::{
         Arm, AuthKind, CredentialEnv, CredentialError, Endpoints, Jitter, NewAssignment,
-        PutAssignment, Sleep, choose,
+        PutAssignment, Sleep, choose, silent,
     },
     model::{
         AccountName, ArmId, Audience, FailureKind, Issuer, Namespace, Origin, RemoteFailure,
@@ -118,7 +118,9 @@ impl World {
     }
 
     async fn arm(&self) -> (Arm, Arc<Mutex<Vec<String>>>) {
-        let chosen = choose(&self.env, &self.endpoints, Some(AuthKind::Environment)).await.unwrap();
+        let chosen = choose(&self.env, &self.endpoints, Some(AuthKind::Environment), &silent())
+            .await
+            .unwrap();
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let tell = Arc::clone(&told);
         let waits = Arc::new(move |what: &str| tell.lock().unwrap().push(what.to_owned()));
@@ -319,7 +321,7 @@ async fn new_identities_are_waited_for_where_azure_lags() {
 #[tokio::test]
 async fn who_acts_is_read_from_the_token_and_a_wrong_secret_is_not_passed_over() {
     let world = World::start(|_| {}).await;
-    let chosen = choose(&world.env, &world.endpoints, None).await.unwrap();
+    let chosen = choose(&world.env, &world.endpoints, None, &silent()).await.unwrap();
     assert_eq!(chosen.kind, AuthKind::Environment);
     let actor = chosen.actor();
     let ready = world.running.ready();
@@ -328,7 +330,7 @@ async fn who_acts_is_read_from_the_token_and_a_wrong_secret_is_not_passed_over()
 
     let mut env = world.env.clone();
     env.variables.insert("AZURE_CLIENT_SECRET".into(), "hunter2".into());
-    let failed = choose(&env, &world.endpoints, None).await.unwrap_err();
+    let failed = choose(&env, &world.endpoints, None, &silent()).await.unwrap_err();
     assert!(matches!(failed, CredentialError::Failed { kind: AuthKind::Environment, .. }));
     let text = format!("{failed} {failed:?} {:?}", failed.failure());
     assert!(text.contains("7000215") && !text.contains("hunter2"), "{text}");
@@ -338,16 +340,18 @@ async fn who_acts_is_read_from_the_token_and_a_wrong_secret_is_not_passed_over()
 async fn the_sandbox_takes_no_credential_from_outside_and_reaches_nothing_but_loopback() {
     let world = World::start(|_| {}).await;
     let none = CredentialEnv::default();
-    let Err(CredentialError::None { refused }) = choose(&none, &world.endpoints, None).await else {
+    let Err(CredentialError::None { refused }) =
+        choose(&none, &world.endpoints, None, &silent()).await
+    else {
         panic!("some credential applied");
     };
     assert_eq!(refused.len(), AuthKind::ALL.len());
     assert!(refused[5].1.contains("sandbox"), "{refused:?}");
 
-    let chosen = choose(&world.env, &world.endpoints, None).await.unwrap();
+    let chosen = choose(&world.env, &world.endpoints, None, &silent()).await.unwrap();
     let mut endpoints = world.endpoints.clone();
     endpoints.resource_manager = url("https://management.azure.com/");
-    let arm = Arm::new(&endpoints, chosen.credential, widentity::azure::silent()).unwrap();
+    let arm = Arm::new(&endpoints, chosen.credential, silent()).unwrap();
     let failed = arm.identity(&identity_id()).await.unwrap_err();
     assert!(failed.to_string().contains("only loopback"), "{failed}");
 }
@@ -395,7 +399,7 @@ async fn federated_credentials_of_build_systems_and_pods_act_as_the_identity() {
         env.variables.extend(ids.map(|(name, value)| (name.to_owned(), value)));
         let given = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         env.variables.extend(given);
-        let chosen = choose(&env, &endpoints, None).await.unwrap();
+        let chosen = choose(&env, &endpoints, None, &silent()).await.unwrap();
         assert_eq!(chosen.actor().object_id, Some(identity.principal_id));
         chosen.kind
     };

@@ -6,19 +6,22 @@ use serde_json::Value;
 
 use super::{
     Client, KubeError,
+    parse_stamp::template,
     pod_identity::{
         BACKUP_LABEL, BACKUP_MARK, GROUP, account, assigned, backup, binding, exception, identity,
-        install, pod, secret_class, template, trigger,
+        install, pod, secret_class, trigger,
     },
     versions::{collection, plural},
 };
 use crate::model::{
     RemoteFailure,
-    pod_identity::{Assigned, Estate, EstateTemplate, Install},
+    pod_identity::{Assigned, Estate, EstateTemplate, Install, Named},
     snapshot::TemplateKind,
 };
 
-const SECRETS_STORE: &str = "secrets-store.csi.x-k8s.io/v1";
+/// Drivers before 1.0 serve the second alone.
+const SECRETS_STORE: [&str; 2] =
+    ["secrets-store.csi.x-k8s.io/v1", "secrets-store.csi.x-k8s.io/v1alpha1"];
 const KEDA: &str = "keda.sh/v1alpha1";
 
 /// One list: none where the kind is not served.
@@ -80,7 +83,20 @@ impl Client {
         Ok(found.unwrap_or_default())
     }
 
-    /// Controllers that no other controller owns, and the parts of Pod Identity among them.
+    /// `SecretProviderClass` objects that use Pod Identity, in whichever version is served.
+    async fn secret_classes(&self) -> Part<Named> {
+        let mut found = Ok(None);
+        for version in SECRETS_STORE {
+            let plural = "secretproviderclasses";
+            found = self.part("SecretProviderClass objects", version, plural, secret_class).await;
+            if !matches!(found, Ok(None)) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Controllers that are not stamped by one of these themselves, and the parts of Pod Identity among them.
     async fn stamping(&self) -> Vec<Part<(EstateTemplate, Option<Install>)>> {
         let (mut kinds, failure) = match self.versions().await {
             Ok(versions) => (versions.kinds(), None),
@@ -124,27 +140,22 @@ impl Client {
         let pods = self
             .part("pods", "v1", "pods", |o| Some((pod(o), template(TemplateKind::Pod, "v1", o))));
         let accounts = self.part("service accounts", "v1", "serviceaccounts", |o| Some(account(o)));
-        let classes = self.part(
-            "SecretProviderClass objects",
-            SECRETS_STORE,
-            "secretproviderclasses",
-            secret_class,
-        );
+        let classes = self.secret_classes();
         let triggers =
             self.part("TriggerAuthentication objects", KEDA, "triggerauthentications", trigger);
+        let wide = self.part(
+            "ClusterTriggerAuthentication objects",
+            KEDA,
+            "clustertriggerauthentications",
+            trigger,
+        );
         // Who may use an object is read after the object: whatever came between them is seen.
         let (identities, bindings, exceptions, assigned) =
             join!(identities, bindings, exceptions, assigned);
-        let (stamping, pods, accounts, classes, triggers, backups, version, namespaces) = join!(
-            self.stamping(),
-            pods,
-            accounts,
-            classes,
-            triggers,
-            backups,
-            self.version(),
-            self.namespaces()
-        );
+        let (stamping, pods, accounts, classes, triggers, wide, backups) =
+            join!(self.stamping(), pods, accounts, classes, triggers, wide, backups);
+        let (version, namespaces, webhook) =
+            join!(self.version(), self.namespaces(), self.webhook());
 
         let mut unseen = Unseen::default();
         let identities = unseen.of(identities);
@@ -168,7 +179,8 @@ impl Client {
             bindings: bindings.unwrap_or_default(),
             exceptions: exceptions.unwrap_or_default(),
             assigned: assigned.unwrap_or_default(),
-            // Neither is worth stopping for: the dry run before the first roll knows better.
+            // None of these is worth stopping for: the dry run before the first roll knows better.
+            workload_identity: matches!(webhook, Ok(Some(_))),
             version: version.unwrap_or_default(),
             pod_security: namespaces
                 .unwrap_or_default()
@@ -180,7 +192,7 @@ impl Client {
             pods: live,
             accounts: unseen.all(accounts),
             secret_classes: unseen.all(classes),
-            triggers: unseen.all(triggers),
+            triggers: unseen.all(triggers).into_iter().chain(unseen.all(wide)).collect(),
             backups: unseen.all(backups),
             unseen: unseen.0,
             ..Estate::default()

@@ -13,6 +13,7 @@ mod estate;
 mod footprint;
 mod parse_meta;
 mod parse_pod;
+mod parse_stamp;
 mod parse_template;
 mod parse_webhook;
 pub mod pod_identity;

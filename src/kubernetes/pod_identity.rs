@@ -7,13 +7,12 @@ use serde_json::Value;
 
 use super::{parse_pod, wire::Pod};
 use crate::model::{
-    AccountName, Namespace,
-    names::{self, PROJECT_ANNOTATION},
+    AccountName, Namespace, names,
     pod_identity::{
         Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, EstateAccount, EstatePod,
         EstateTemplate, Install, Named, PodException, PodIdentity,
     },
-    snapshot::{Strategy, TemplateKind},
+    snapshot::TemplateKind,
 };
 
 pub(super) const GROUP: &str = "aadpodidentity.k8s.io/v1";
@@ -59,7 +58,9 @@ pub(super) fn identity(object: &Value) -> PodIdentity {
         kind: either(spec, &["type", "Type"]).as_i64().unwrap_or_default(),
         resource_id: text(either(spec, &["resourceID", "ResourceID"])),
         client_id: text(either(spec, &["clientID", "ClientID"])),
-        namespaced: behavior.is_some_and(|value| value.eq_ignore_ascii_case("namespaced")),
+        // Byte for byte, as MIC compares: `Namespaced` confines nothing.
+        namespaced: behavior == Some("namespaced"),
+        kept_by: kept_by(&object["metadata"]),
     }
 }
 
@@ -73,6 +74,7 @@ pub(super) fn binding(object: &Value) -> Binding {
         uid,
         identity: text(either(spec, &["azureIdentity", "AzureIdentity"])),
         selector: text(either(spec, &["selector", "Selector"])),
+        kept_by: kept_by(&object["metadata"]),
     }
 }
 
@@ -118,172 +120,6 @@ pub(super) fn kept_by(meta: &Value) -> Option<String> {
     Some(by.to_owned())
 }
 
-/// A number, or a percentage of `of`, rounded down or up as the field says.
-fn portion(value: &Value, of: i64, up: bool) -> Option<i64> {
-    if let Some(number) = value.as_i64() {
-        return Some(number);
-    }
-    let percent: i64 = value.as_str()?.strip_suffix('%')?.parse().ok()?;
-    let all = of.saturating_mul(percent);
-    Some(if up { all.saturating_add(99) / 100 } else { all / 100 })
-}
-
-/// Whether a roll may leave no old pod where one was before its successor is ready.
-///
-/// Source: Kubernetes documentation, "Deployments: Rolling Update Deployment" (25 % each; of
-/// unavailable pods rounded down) and "Perform a Rolling Update on a `DaemonSet`" (1 and 0).
-fn gaps(kind: TemplateKind, spec: &Value, replicas: i64) -> bool {
-    match kind {
-        TemplateKind::Deployment => {
-            let rolling = &spec["strategy"]["rollingUpdate"];
-            let unavailable = portion(&rolling["maxUnavailable"], replicas, false);
-            unavailable.unwrap_or(replicas / 4) >= replicas && replicas > 0
-        }
-        TemplateKind::DaemonSet => {
-            let rolling = &spec["updateStrategy"]["rollingUpdate"];
-            let surge = portion(&rolling["maxSurge"], 100, true).unwrap_or(0);
-            let unavailable = portion(&rolling["maxUnavailable"], 100, true);
-            surge == 0 || unavailable.is_some_and(|n| n > 0)
-        }
-        TemplateKind::StatefulSet
-        | TemplateKind::CronJob
-        | TemplateKind::Rollout
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => false,
-    }
-}
-
-fn strategy(kind: TemplateKind, spec: &Value) -> Strategy {
-    match kind {
-        TemplateKind::Deployment | TemplateKind::Rollout if spec["paused"] == true => {
-            Strategy::Paused
-        }
-        TemplateKind::Deployment if spec["strategy"]["type"] == "Recreate" => Strategy::Recreate,
-        TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
-            let update = &spec["updateStrategy"];
-            let partition = update["rollingUpdate"]["partition"].as_u64().unwrap_or_default();
-            match u32::try_from(partition) {
-                _ if update["type"] == "OnDelete" => Strategy::OnDelete,
-                Ok(partition) if partition > 0 => Strategy::Partition(partition),
-                Ok(_) | Err(_) => Strategy::RollingUpdate,
-            }
-        }
-        TemplateKind::Deployment | TemplateKind::Rollout => Strategy::RollingUpdate,
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => Strategy::NextRun,
-    }
-}
-
-fn complete(kind: TemplateKind, object: &Value) -> bool {
-    let (spec, status) = (&object["spec"], &object["status"]);
-    let count = |value: &Value| value.as_i64().unwrap_or_default();
-    let observed = &status["observedGeneration"];
-    let observed = observed.as_i64().or_else(|| observed.as_str()?.parse().ok()).unwrap_or(0);
-    if observed < count(&object["metadata"]["generation"]) {
-        return false;
-    }
-    let wanted = spec["replicas"].as_i64().unwrap_or(1);
-    match kind {
-        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout => {
-            let updated = count(&status["updatedReplicas"]);
-            updated >= wanted && count(&status["replicas"]) <= updated
-        }
-        TemplateKind::DaemonSet => {
-            count(&status["updatedNumberScheduled"]) >= count(&status["desiredNumberScheduled"])
-        }
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => true,
-    }
-}
-
-/// A controller that no other controller owns; none for one that is owned.
-pub(super) fn template(
-    kind: TemplateKind,
-    version: &str,
-    object: &Value,
-) -> Option<EstateTemplate> {
-    let (meta, spec) = (&object["metadata"], &object["spec"]);
-    let owners = meta["ownerReferences"].as_array().into_iter().flatten();
-    if owners.into_iter().any(|owner| owner["controller"] == true) {
-        return None;
-    }
-    let template = match kind {
-        TemplateKind::CronJob => &spec["jobTemplate"]["spec"]["template"],
-        TemplateKind::Pod => object,
-        TemplateKind::Deployment
-        | TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::Rollout
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job => &spec["template"],
-    };
-    let pod = &template["spec"];
-    let containers = || pod["containers"].as_array().into_iter().flatten();
-    let tolerated = pod["tolerations"].as_array().into_iter().flatten();
-    let virtual_node = pod["nodeSelector"]["type"] == "virtual-kubelet"
-        || tolerated.into_iter().any(|t| t["key"] == "virtual-kubelet.io/provider");
-    let windows = pod["os"]["name"] == "windows"
-        || pod["nodeSelector"]["kubernetes.io/os"] == "windows"
-        || pod["nodeSelector"]["beta.kubernetes.io/os"] == "windows";
-    let counts = matches!(
-        kind,
-        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout
-    );
-    let replicas = counts.then(|| spec["replicas"].as_i64().unwrap_or(1));
-    let ended = ["Complete", "Failed"];
-    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    let finished = conditions
-        .into_iter()
-        .any(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| ended.contains(&t)));
-    let account = pod["serviceAccountName"].as_str().filter(|name| !name.is_empty());
-    let Named { namespace, name, uid } = named(object);
-    Some(EstateTemplate {
-        namespace,
-        kind,
-        api_version: version.to_owned(),
-        name,
-        uid,
-        account: AccountName::from(account.unwrap_or("default")),
-        labels: map(&template["metadata"]["labels"]),
-        annotations: map(&template["metadata"]["annotations"]),
-        kept_by: kept_by(meta),
-        replicas,
-        idle: spec["suspend"] == true || (kind == TemplateKind::Job && finished),
-        strategy: strategy(kind, spec),
-        readiness: containers().all(|c| c["readinessProbe"].is_object()),
-        gaps: gaps(kind, spec, replicas.unwrap_or(1)),
-        selector_holds: spec["selector"]["matchLabels"].get(BINDING_LABEL).is_some(),
-        host_network: pod["hostNetwork"] == true,
-        virtual_node,
-        windows,
-        complete: complete(kind, object),
-        written: written(meta),
-        ran: ran(&object["status"]),
-    })
-}
-
-/// When the last run of a `CronJob` began, if one has succeeded since.
-fn ran(status: &Value) -> Option<jiff::Timestamp> {
-    let time = |name: &str| status[name].as_str()?.parse::<jiff::Timestamp>().ok();
-    let began = time("lastScheduleTime")?;
-    time("lastSuccessfulTime").filter(|succeeded| *succeeded >= began).map(|_| began)
-}
-
-/// When widentity last wrote an object.
-fn written(meta: &Value) -> Option<jiff::Timestamp> {
-    meta["annotations"].get(PROJECT_ANNOTATION)?;
-    let entries = meta["managedFields"].as_array().into_iter().flatten();
-    let ours = entries.filter(|entry| {
-        entry["manager"].as_str().is_some_and(|name| name.starts_with("widentity-"))
-    });
-    ours.filter_map(|entry| entry["time"].as_str()?.parse().ok()).max()
-}
-
 /// A pod, with what the workload identity webhook put into it.
 pub(super) fn pod(object: &Value) -> EstatePod {
     let Named { namespace, name, .. } = named(object);
@@ -312,6 +148,10 @@ pub(super) fn pod(object: &Value) -> EstatePod {
         proxied: injected.proxied,
         ready: conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
         host_network: object["spec"]["hostNetwork"] == true,
+        // The names that virtual-kubelet's chart and the AKS add-on give their nodes.
+        virtual_node: object["spec"]["nodeName"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("virtual-node-") || name == "virtual-kubelet"),
         client_ids: if injected.present {
             injected.client_ids
         } else {
@@ -424,30 +264,6 @@ mod tests {
         assert_eq!(binding(&old).selector, "s");
         let new = json!({"metadata": {}, "spec": {"azureIdentity": "i", "selector": "t"}});
         assert_eq!(binding(&new).selector, "t");
-    }
-
-    #[test]
-    fn a_roll_leaves_a_gap_only_where_no_old_pod_need_stay() {
-        let deployment = |unavailable: Value| json!({"strategy": {"rollingUpdate": {"maxUnavailable": unavailable}}});
-        let gap = |value, replicas| gaps(TemplateKind::Deployment, &deployment(value), replicas);
-        assert!(!gap(Value::Null, 1) && !gap(json!("25%"), 3) && !gap(json!(1), 2));
-        assert!(gap(json!(1), 1) && gap(json!("100%"), 4));
-        assert!(gaps(TemplateKind::DaemonSet, &json!({}), 1));
-        let surge = json!({"updateStrategy": {"rollingUpdate":
-            {"maxSurge": 1, "maxUnavailable": 0}}});
-        assert!(!gaps(TemplateKind::DaemonSet, &surge, 1));
-    }
-
-    #[test]
-    fn a_run_counts_by_when_it_began_and_only_once_one_succeeded() {
-        let began = json!("2026-01-01T03:00:00Z");
-        let status = |ended: Value| json!({"lastScheduleTime": began, "lastSuccessfulTime": ended});
-        assert_eq!(
-            ran(&status(json!("2026-01-01T03:01:00Z"))),
-            "2026-01-01T03:00:00Z".parse().ok()
-        );
-        assert_eq!(ran(&status(json!("2026-01-01T02:01:00Z"))), None);
-        assert_eq!(ran(&status(Value::Null)), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Source: Azure/aad-pod-identity, `pkg/mic/mic.go` (`createDesiredAssignedIdentityList`),
 //! `pkg/nmi/managed.go`, and its documentation page "Match pods in namespace".
 
+use std::collections::BTreeMap;
+
 use crate::model::{
     ArmId, ClientId, Namespace,
     pod_identity::{Binding, Estate, EstatePod, PodIdentity},
@@ -58,14 +60,14 @@ pub fn client_id(identity: &PodIdentity) -> Option<ClientId> {
     identity.client_id.trim().parse().ok()
 }
 
-/// Whether an exception lets a pod through to the node's metadata endpoint: one equal label in
+/// Whether an exception lets pods with these labels through to the node's metadata endpoint: one equal label in
 /// its namespace is enough, and values are compared without case.
 ///
 /// Source: Azure/aad-pod-identity, `pkg/pod/pod.go`.
-pub fn excepted(estate: &Estate, pod: &EstatePod) -> bool {
-    estate.exceptions.iter().filter(|e| e.namespace == pod.namespace).any(|exception| {
+pub fn excepted(estate: &Estate, namespace: &Namespace, labels: &BTreeMap<String, String>) -> bool {
+    estate.exceptions.iter().filter(|e| e.namespace == *namespace).any(|exception| {
         exception.pod_labels.iter().any(|(key, value)| {
-            pod.labels.get(key).is_some_and(|have| have.eq_ignore_ascii_case(value))
+            labels.get(key).is_some_and(|have| have.eq_ignore_ascii_case(value))
         })
     })
 }
@@ -93,5 +95,5 @@ pub fn on_node_identity(estate: &Estate) -> Vec<&EstatePod> {
         })
     };
     let live = estate.pods.iter().filter(|pod| !pod.gone && !component(pod) && !is_of_aks(pod));
-    live.filter(|pod| pod.host_network || excepted(estate, pod)).collect()
+    live.filter(|pod| pod.host_network || excepted(estate, &pod.namespace, &pod.labels)).collect()
 }

@@ -13,6 +13,7 @@ pub mod phase;
 mod reasons;
 pub mod removal;
 pub mod rollback;
+mod surroundings;
 pub mod survey;
 pub mod toml;
 pub mod transition;

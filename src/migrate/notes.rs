@@ -1,16 +1,53 @@
 //! What matters beside the workloads: other objects that refer to Pod Identity, bindings that do
 //! nothing, pods that may live on the node's identity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     matching,
+    surroundings::maker,
     survey::{Given, Note, Workload},
 };
 use crate::model::{
     desired::DesiredWorkload,
-    pod_identity::{Estate, EstateTemplate, Named},
+    pod_identity::{Estate, EstatePod, EstateTemplate},
 };
+
+/// Whether anything answers token requests of labelled pods.
+fn answers(estate: &Estate) -> bool {
+    estate.add_on.is_some() || estate.installs.iter().any(|install| install.component == "nmi")
+}
+
+/// Objects of Pod Identity that another tool makes again when they are removed here.
+fn kept_objects(estate: &Estate) -> Vec<(String, &str)> {
+    let identities = estate
+        .identities
+        .iter()
+        .filter_map(|i| Some((format!("AzureIdentity {}", i.named().at()), i.kept_by.as_deref()?)));
+    let bindings = estate
+        .bindings
+        .iter()
+        .filter_map(|b| Some((format!("binding {}", b.named().at()), b.kept_by.as_deref()?)));
+    identities.chain(bindings).collect()
+}
+
+/// What runs beside the templates of a workload, carries its label and cannot be changed.
+fn left_behind(estate: &Estate, workloads: &[Workload]) -> Vec<(String, String)> {
+    let mut found = BTreeSet::new();
+    for workload in workloads.iter().filter(|w| !w.templates.is_empty()) {
+        let at = (&workload.namespace, &workload.account);
+        let fixed = |t: &&EstateTemplate| !t.writable() && !t.idle && t.selector().is_some();
+        let ours = estate.templates.iter().filter(|t| (&t.namespace, &t.account) == at);
+        found.extend(ours.filter(fixed).map(|t| (t.key(), workload.name())));
+        let stray = |pod: &&EstatePod| {
+            let stamped = estate.templates.iter().any(|t| t.stamps(pod));
+            !pod.gone && !stamped && pod.selector().is_some()
+        };
+        let pods = estate.pods.iter().filter(|pod| (&pod.namespace, &pod.account) == at);
+        found.extend(pods.filter(stray).map(|pod| (maker(pod), workload.name())));
+    }
+    found.into_iter().collect()
+}
 
 /// What matters beside the workloads.
 pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -> Vec<Note> {
@@ -18,21 +55,24 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
     let mut note = |code: &str, message: String| {
         notes.push(Note { code: code.to_owned(), message });
     };
-    for Named { namespace, name, .. } in &estate.secret_classes {
+    for class in &estate.secret_classes {
         note(
             "secret-provider-class",
             format!(
-                "SecretProviderClass {namespace}/{name} uses Pod Identity: set usePodIdentity: \
-                 \"false\" and clientID in it"
+                "SecretProviderClass {} uses Pod Identity: set usePodIdentity: \
+                 \"false\" and clientID in it",
+                class.at()
             ),
         );
     }
-    for Named { namespace, name, .. } in &estate.triggers {
+    for trigger in &estate.triggers {
+        let kind = if trigger.namespace.as_str().is_empty() { "Cluster" } else { "" };
         note(
             "keda-trigger",
             format!(
-                "TriggerAuthentication {namespace}/{name} uses Pod Identity: provider \
-                 azure-workload and a federated credential for KEDA's own account"
+                "{kind}TriggerAuthentication {} uses Pod Identity: provider \
+                 azure-workload and a federated credential for KEDA's own account",
+                trigger.at()
             ),
         );
     }
@@ -56,6 +96,26 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
         if !used && !known {
             note("binding-unused", format!("binding {at} selects no template and no live pod"));
         }
+    }
+    for (what, by) in kept_objects(estate) {
+        note("kept-object", format!("{what} is kept by {by}: remove it there, or it comes back"));
+    }
+    for (what, workload) in left_behind(estate, workloads) {
+        note(
+            "left-behind",
+            format!(
+                "{what} carries the label of {workload} and cannot be changed: whoever made it must \
+                 make it again before the binding can go"
+            ),
+        );
+    }
+    if !answers(estate) && workloads.iter().any(|w| !w.selectors.is_empty()) {
+        note(
+            "no-nmi",
+            "no NMI runs: nothing answers as Pod Identity, labelled pods see the identities of \
+             their node"
+                .to_owned(),
+        );
     }
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for identity in &estate.identities {

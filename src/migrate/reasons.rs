@@ -1,24 +1,21 @@
-//! Why a workload is not ready: what lies in its identities, in Azure, in the cluster, the account
-//! and the templates.
+//! Why a workload is not ready, as far as it lies in its identities and in Azure.
 
 use std::collections::BTreeSet;
 
 use super::{
     matching::{self, Reached},
-    survey::{Acts, Given, Group, Key, account_of},
-    verdict::{self, Reason},
+    survey::Acts,
+    verdict::Reason,
 };
 use crate::model::{
     ArmId,
-    desired::{DesiredWorkload, ManagedBy, PodSelection},
-    pod_identity::{AzureIdentityState, Backup, Estate, EstateTemplate},
-    snapshot::{ObservedCredential, TemplateKind},
+    desired::DesiredWorkload,
+    pod_identity::{AzureIdentityState, Backup, Estate},
+    snapshot::ObservedCredential,
 };
 
-/// The code for what another tool keeps.
-pub(super) const KEPT_BY: &str = "kept-by";
-
-/// The distinct managed identities behind the bindings, and what is wrong with the others.
+/// The distinct managed identities behind the bindings, and what is wrong with the others. A
+/// binding that gives no identity is in the way only where none of them gives one.
 pub(super) fn identities(
     reached: &[Reached<'_>],
     backup: Option<&Backup>,
@@ -26,10 +23,11 @@ pub(super) fn identities(
     reasons: &mut Vec<Reason>,
 ) -> Vec<ArmId> {
     let mut ids: BTreeSet<ArmId> = BTreeSet::new();
+    let mut empty = Vec::new();
     for Reached { binding, identity } in reached {
         let at = format!("{}/{}", binding.namespace, binding.name);
         let Some(identity) = identity else {
-            reasons.push(Reason::obstacle(
+            empty.push(Reason::obstacle(
                 "binding-to-nothing",
                 format!(
                     "binding {at} names AzureIdentity {}, which does not exist in its namespace",
@@ -45,7 +43,7 @@ pub(super) fn identities(
                 Some(id) => {
                     ids.insert(id);
                 }
-                None => reasons.push(Reason::obstacle(
+                None => empty.push(Reason::obstacle(
                     "identity-without-id",
                     format!(
                         "AzureIdentity {name} has resourceID `{}`, which MIC ignores",
@@ -64,6 +62,9 @@ pub(super) fn identities(
                  Microsoft Graph",
             )),
         }
+    }
+    if ids.is_empty() {
+        reasons.append(&mut empty);
     }
     if ids.is_empty()
         && let Some(backup) = backup
@@ -173,142 +174,15 @@ pub(super) fn azure<'a>(
     }
 }
 
-/// Reasons that lie in the cluster, the account and the templates.
-pub(super) fn surroundings(
-    estate: &Estate,
-    given: Given<'_>,
-    key: Key<'_>,
-    group: &Group<'_>,
-    decided: Option<&DesiredWorkload>,
-    reasons: &mut Vec<Reason>,
-) {
-    let (namespace, account) = key;
-    if verdict::never_mutated(namespace) {
-        reasons.push(Reason::obstacle(
-            "system-namespace",
-            format!("pods of namespace {namespace} are never mutated by the webhook on AKS"),
-            "move the workload to a namespace of its own",
-        ));
-    }
-    if (estate.issuer.is_none() || !estate.workload_identity) && !given.may_enable {
-        let what = if estate.issuer.is_none() { "OIDC issuer" } else { "workload identity add-on" };
-        reasons.push(Reason::decision(
-            "cluster-not-ready",
-            format!("the {what} of cluster {} is off; enabling cannot be undone", estate.cluster),
-            format!(
-                "[clusters.{}] enable = [\"oidc-issuer\", \"workload-identity\"]",
-                estate.cluster
-            ),
-        ));
-    }
-    let named = match decided.map(|d| &d.pods) {
-        Some(PodSelection::Named(named)) => named.clone(),
-        Some(PodSelection::All) | None => BTreeSet::new(),
-    };
-    let quoted = |keys: &[String]| {
-        let keys: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
-        format!("pods = [{}]", keys.join(", "))
-    };
-    let writable: Vec<String> =
-        group.templates.iter().filter(|t| t.kind.writable()).map(|t| t.key()).collect();
-    let all_named = !writable.is_empty() && writable.iter().all(|key| named.contains(key));
-    if account.as_str() == "default" && !all_named {
-        reasons.push(Reason::decision(
-            "default-account",
-            format!(
-                "it runs as the default account: every labelled pod of {namespace} gets the identity"
-            ),
-            quoted(&writable),
-        ));
-    }
-    let others: Vec<String> = estate
-        .templates
-        .iter()
-        .filter(|t| (&t.namespace, &t.account) == key && !(t.kind == TemplateKind::Job && t.idle))
-        .filter(|t| !group.templates.iter().any(|known| known.key() == t.key()))
-        .map(EstateTemplate::key)
-        .collect();
-    let selectors: BTreeSet<Option<&str>> = group.templates.iter().map(|t| t.selector()).collect();
-    if account.as_str() != "default" && !all_named && (!others.is_empty() || selectors.len() > 1) {
-        let with = if others.is_empty() {
-            "its templates have different selectors".to_owned()
-        } else {
-            format!("{} use the account without Pod Identity", others.join(", "))
-        };
-        reasons.push(Reason::decision("shared-account", with, quoted(&writable)));
-    }
-    let adopted = decided.is_some_and(|d| d.adopt || d.managed_by == ManagedBy::Widentity);
-    let keepers = group.templates.iter().filter_map(|t| Some((t.key(), t.kept_by.clone()?)));
-    let account_kept = account_of(estate, key).and_then(|a| a.kept_by.clone());
-    let keepers = keepers.chain(account_kept.map(|by| (format!("serviceaccount/{account}"), by)));
-    for (what, by) in keepers.filter(|_| !adopted) {
-        let decide = if by == "Helm" {
-            "adopt = true, or change it there"
-        } else {
-            "`widentity migrate apply` federates its identity, then `widentity migrate render DIR` \
-             changes its manifests; or managed_by = \"widentity\""
-        };
-        reasons.push(Reason::decision(
-            KEPT_BY,
-            format!("{what} is kept by {by}, which puts the old label back"),
-            decide,
-        ));
-    }
-    let mut alone = true;
-    for template in &group.templates {
-        let proxy = decided.is_some_and(|decided| decided.proxy);
-        reasons.extend(verdict::sidecar_obstacle(estate, template, proxy));
-        if template.selector_holds {
-            reasons.push(Reason::obstacle(
-                "selector-holds-label",
-                format!(
-                    "{} selects its pods by aadpodidbinding, and a selector cannot be changed",
-                    template.key()
-                ),
-                "make it again with another selector",
-            ));
-        }
-        if template.virtual_node {
-            reasons.push(Reason::obstacle(
-                "virtual-node",
-                format!("{} runs on a virtual node, which has no projected tokens", template.key()),
-                "run it on a node pool",
-            ));
-        }
-        if template.kind.writable() {
-            alone = false;
-            if let Some(gap) = verdict::gap(template).filter(|_| !named.contains(&template.key())) {
-                reasons.push(Reason::decision("no-overlap", gap, quoted(&writable)));
-            }
-        }
-    }
-    if alone {
-        let what = group.templates.first().map_or_else(
-            || {
-                let pod = group.pods.first();
-                pod.map_or("a pod".to_owned(), |pod| {
-                    pod.controller.clone().unwrap_or_else(|| format!("pod/{}", pod.name))
-                })
-            },
-            |template| template.key(),
-        );
-        let ended = group.templates.iter().all(|t| t.idle) && group.pods.is_empty();
-        let message = if ended {
-            format!("{what} has ended: nothing runs that could be migrated")
-        } else {
-            format!("{what} cannot be changed: whoever made it must make it again")
-        };
-        reasons.push(Reason::obstacle(
-            if ended { "ended" } else { "must-be-recreated" },
-            message,
-            "in its manifest: label azure.workload.identity/use: \"true\", without aadpodidbinding",
-        ));
-    }
-    if let Some(state) = &estate.busy {
-        reasons.push(Reason::obstacle(
-            "cluster-busy",
-            format!("an operation on cluster {} is under way ({state})", estate.cluster),
-            "run again when it has ended",
-        ));
-    }
+/// Azure takes no more federated credentials on the identity.
+pub(super) fn no_room(acts: &Acts, most: usize) -> Reason {
+    Reason::obstacle(
+        "twenty-credentials",
+        format!(
+            "identity {} has no room for another federated credential: Azure allows {most}",
+            acts.id.name()
+        ),
+        "give some of its workloads an identity of their own, with the same roles: `identity = \
+         \"NAME\"` and `grants`",
+    )
 }

@@ -10,14 +10,17 @@ use super::{
     matching::{self, Reached},
     notes,
     phase::{self, Facts, Phase},
-    reasons::KEPT_BY,
+    reasons,
+    surroundings::{self, KEPT_BY, Place},
     verdict::{self, Reason, Verdict},
 };
 use crate::model::{
     AccountName, ArmId, Audience, ClientId, ClusterName, Namespace, PrincipalId, RemoteFailure,
     Subject, TenantId,
     desired::DesiredWorkload,
-    pod_identity::{Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate},
+    pod_identity::{
+        Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate, PodIdentity,
+    },
 };
 
 /// Azure takes no more federated credentials on one identity.
@@ -111,6 +114,8 @@ pub struct Workload {
     /// Switched pod templates of which no pod has shown anything yet, `kind/name`: they are scaled
     /// to zero, suspended, or wait for their schedule.
     pub unrun: Vec<String>,
+    /// What its workload identity lacks, where it is half-done or broken.
+    pub lacks: Vec<String>,
     /// What may be done with it.
     pub verdict: Verdict,
     /// Why, where it is not ready.
@@ -176,24 +181,22 @@ pub(super) fn account_of<'a>(
 
 /// Templates and pods of every account that Pod Identity answers or answered for.
 fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
-    let clients: BTreeSet<String> =
-        estate.identities.iter().map(|i| i.client_id.trim().to_lowercase()).collect();
     let mut groups: BTreeMap<Key<'_>, Group<'_>> = BTreeMap::new();
+    let live = || estate.pods.iter().filter(|pod| !pod.gone);
     for template in &estate.templates {
         let key = (&template.namespace, &template.account);
         let backed = || {
             let of = |b: &Backup| b.templates.iter().any(|t| t.key == template.key());
             backup_of(estate, key).is_some_and(of)
         };
-        let pointed = || {
-            let client = account_of(estate, key).and_then(|a| a.client_id.as_ref());
-            client.is_some_and(|client| clients.contains(&client.to_lowercase()))
-        };
-        if template.selector().is_some() || backed() || (template.labelled() && pointed()) {
+        // A running pod may carry a label that its template has lost.
+        let lives = || live().any(|pod| pod.selector().is_some() && template.stamps(pod));
+        let pointed = || template.labelled() && is_pointed(estate, key);
+        if template.selector().is_some() || backed() || pointed() || lives() {
             groups.entry(key).or_default().templates.push(template);
         }
     }
-    for pod in estate.pods.iter().filter(|pod| !pod.gone) {
+    for pod in live() {
         let key = (&pod.namespace, &pod.account);
         let stamped = estate.templates.iter().any(|template| template.stamps(pod));
         if pod.selector().is_some() && !stamped {
@@ -205,6 +208,22 @@ fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
         }
     }
     groups
+}
+
+/// Whether an account is annotated with an identity that Pod Identity gives: where any of its
+/// templates still carries the old label, with one that these reach.
+fn is_pointed(estate: &Estate, key: Key<'_>) -> bool {
+    let Some(client) = account_of(estate, key).and_then(|a| a.client_id.as_deref()) else {
+        return false;
+    };
+    let is = |identity: &PodIdentity| identity.client_id.trim().eq_ignore_ascii_case(client);
+    let labelled = estate.templates.iter().filter(|t| (&t.namespace, &t.account) == key);
+    let selectors: BTreeSet<&str> = labelled.filter_map(EstateTemplate::selector).collect();
+    if selectors.is_empty() {
+        return estate.identities.iter().any(is);
+    }
+    let reached = selectors.iter().flat_map(|s| matching::reached(estate, key.0, s));
+    reached.filter_map(|reached| reached.identity).any(is)
 }
 
 fn judge(
@@ -219,7 +238,7 @@ fn judge(
         given.workloads.iter().find(|w| w.namespace == *namespace && w.account == *account);
     let backup = backup_of(estate, key);
     let templates: Vec<&EstateTemplate> =
-        group.templates.iter().copied().filter(|t| t.kind.writable()).collect();
+        group.templates.iter().copied().filter(|t| t.writable()).collect();
     let labelled = group.templates.iter().filter_map(|t| t.selector());
     let selectors: BTreeSet<&str> =
         labelled.chain(group.pods.iter().filter_map(|p| p.selector())).collect();
@@ -227,7 +246,7 @@ fn judge(
         selectors.iter().flat_map(|s| matching::reached(estate, namespace, s)).collect();
     let mut reasons = Vec::new();
     let annotated = account_of(estate, key).and_then(|a| a.client_id.as_deref());
-    let mut reaches = super::reasons::identities(&reached, backup, &selectors, &mut reasons);
+    let mut reaches = reasons::identities(&reached, backup, &selectors, &mut reasons);
     if reaches.is_empty() && selectors.is_empty() {
         // Switched without a backup: the account says whom it acts as.
         let named = estate.identities.iter().find(|identity| {
@@ -235,14 +254,13 @@ fn judge(
         });
         reaches.extend(named.and_then(matching::resource_id));
     }
-    let chosen = super::reasons::choose(&reaches, decided, &mut reasons);
-    let seen = chosen.and_then(|id| super::reasons::azure(estate, id, &reached, &mut reasons));
+    let chosen = reasons::choose(&reaches, decided, &mut reasons);
+    let seen = chosen.and_then(|id| reasons::azure(estate, id, &reached, &mut reasons));
     let (identity, credentials) = match seen {
         Some((acts, credentials)) => (Some(acts), credentials),
         None => (None, &[][..]),
     };
-    let stamped =
-        |pod: &&&EstatePod| group.templates.iter().any(|t| t.kind.writable() && t.stamps(pod));
+    let stamped = |pod: &&&EstatePod| group.templates.iter().any(|t| t.writable() && t.stamps(pod));
     let subject = Subject::of(namespace, account);
     let mut bindings: BTreeSet<String> = reached
         .iter()
@@ -269,7 +287,7 @@ fn judge(
     let whole = estate
         .templates
         .iter()
-        .filter(|t| (&t.namespace, &t.account) == key && t.kind.writable())
+        .filter(|t| (&t.namespace, &t.account) == key && t.writable())
         .all(|t| group.templates.iter().any(|known| known.key() == t.key()));
     let mut workload = Workload {
         namespace: namespace.clone(),
@@ -291,33 +309,43 @@ fn judge(
         phase: standing.phase,
         soaked_at: standing.until,
         unrun: standing.unrun,
+        lacks: Vec::new(),
         verdict: Verdict::Ready,
         reasons: Vec::new(),
         next: Vec::new(),
     };
+    let federated =
+        phase::is_federated(credentials, estate.issuer.as_ref(), &subject, given.audience);
+    if matches!(workload.phase, Phase::HalfDone | Phase::Broken) {
+        let client = workload.identity.as_ref().map(|acts| acts.client.to_string());
+        let points = |have: &str| client.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(have));
+        let lacks = [
+            (federated, "no federated credential of its identity trusts its account"),
+            (annotated.is_some_and(points), "its account does not name its client id"),
+            (estate.workload_identity, "the cluster has no workload identity webhook"),
+        ];
+        let lacks = lacks.into_iter().filter(|(has, _)| !has);
+        workload.lacks = lacks.map(|(_, what)| what.to_owned()).collect();
+    }
     if !workload.phase.is_switched() {
-        let federated =
-            phase::is_federated(credentials, estate.issuer.as_ref(), &subject, given.audience);
-        if let Some(acts) = &workload.identity
-            && !federated
-        {
+        let acts = workload.identity.as_ref();
+        reasons.extend(surroundings::surroundings(&Place {
+            estate,
+            given,
+            key,
+            group,
+            decided,
+            acts,
+        }));
+        if let Some(acts) = acts.filter(|_| !federated) {
             let used = room.entry(acts.id.clone()).or_insert(credentials.len());
             if *used >= MOST_CREDENTIALS {
-                reasons.push(Reason::obstacle(
-                    "twenty-credentials",
-                    format!(
-                        "identity {} has no room for another federated credential: Azure allows \
-                         {MOST_CREDENTIALS}",
-                        acts.id.name()
-                    ),
-                    "give some of its workloads an identity of their own, with the same roles: \
-                     `identity = \"NAME\"` and `grants`",
-                ));
-            } else {
+                reasons.push(reasons::no_room(acts, MOST_CREDENTIALS));
+            } else if reasons.is_empty() {
+                // What does not move takes no place from what does.
                 *used += 1;
             }
         }
-        super::reasons::surroundings(estate, given, key, group, decided, &mut reasons);
     }
     reasons.sort();
     reasons.dedup();
@@ -362,7 +390,11 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
         Phase::IdentityFederated => vec![prove, "annotate the account".to_owned(), switch],
         Phase::TokenProved => vec![prove, switch],
         Phase::HalfDone | Phase::Masked => {
-            vec![prove, "drop aadpodidbinding in one roll".to_owned()]
+            let lacks = !workload.lacks.is_empty();
+            let complete = [federate, "annotate the account".to_owned()].into_iter();
+            let mut steps: Vec<String> = complete.filter(|_| lacks).collect();
+            steps.extend([prove, "drop aadpodidbinding in one roll".to_owned()]);
+            steps
         }
         Phase::Broken => vec![federate, prove, "complete the account".to_owned()],
         Phase::Switched => vec![

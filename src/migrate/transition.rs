@@ -137,7 +137,7 @@ pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, 
             .filter(|t| t.namespace == workload.namespace && t.account == workload.account)
             .filter(|t| ours(t))
             .filter(|t| t.labels.contains_key(BINDING_LABEL) && !rolled.contains(&t.uid))
-            .filter(|t| t.labelled() && t.kind.writable())
+            .filter(|t| t.labelled() && t.writable())
             .collect();
         let account = estate
             .accounts

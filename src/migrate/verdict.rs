@@ -110,8 +110,12 @@ pub(super) fn gap(template: &EstateTemplate) -> Option<String> {
         }
         _ => {}
     }
-    (!template.readiness)
-        .then(|| format!("{key} has no readiness probe: a pod that cannot sign in counts as ready"))
+    (!template.readiness).then(|| {
+        format!(
+            "{key} has no readiness probe, or not in every container: a pod that cannot sign in may \
+             count as ready"
+        )
+    })
 }
 
 /// Why the migration sidecar cannot work in a template that asks for it, or for which the file

@@ -27,7 +27,7 @@ pub struct Estate {
     pub cluster: ClusterName,
     /// Its issuer, if the OIDC issuer is on.
     pub issuer: Option<Issuer>,
-    /// Whether the workload identity add-on is on.
+    /// Whether pods are given tokens: the add-on is on, or the webhook was installed by hand.
     pub workload_identity: bool,
     /// The server's version, `v1.33.2`; empty where it could not be read.
     pub version: String,
@@ -46,7 +46,7 @@ pub struct Estate {
     pub exceptions: Vec<PodException>,
     /// `AzureAssignedIdentity` objects: what MIC has assigned and not taken back.
     pub assigned: Vec<Assigned>,
-    /// Pod templates of every controller that no other controller owns.
+    /// Pod templates of every controller that none of these controllers stamps itself.
     pub templates: Vec<EstateTemplate>,
     /// Pods, live or not.
     pub pods: Vec<EstatePod>,
@@ -59,7 +59,8 @@ pub struct Estate {
     pub installs: Vec<Install>,
     /// `SecretProviderClass` objects that use Pod Identity.
     pub secret_classes: Vec<Named>,
-    /// KEDA `TriggerAuthentication` objects whose provider is Pod Identity.
+    /// KEDA `TriggerAuthentication` and `ClusterTriggerAuthentication` objects whose provider is Pod
+    /// Identity; the latter have no namespace.
     pub triggers: Vec<Named>,
     /// The managed identities that `identities` name, as Azure knows them.
     pub azure: BTreeMap<ArmId, AzureIdentityState>,
@@ -79,6 +80,16 @@ pub struct Named {
     pub name: String,
     /// The UID.
     pub uid: String,
+}
+
+impl Named {
+    /// `namespace/name`; the name alone where the kind has no namespaces.
+    pub fn at(&self) -> String {
+        if self.namespace.as_str().is_empty() {
+            return self.name.clone();
+        }
+        format!("{}/{}", self.namespace, self.name)
+    }
 }
 
 impl Binding {
@@ -139,6 +150,8 @@ pub struct PodIdentity {
     pub client_id: String,
     /// Whether the Behavior annotation confines it to its namespace.
     pub namespaced: bool,
+    /// The tool whose marks it bears: `Argo CD`, `Flux` or `Helm`.
+    pub kept_by: Option<String>,
 }
 
 /// An `AzureIdentityBinding`.
@@ -155,6 +168,8 @@ pub struct Binding {
     pub identity: String,
     /// The value of the pod label that it selects.
     pub selector: String,
+    /// The tool whose marks it bears.
+    pub kept_by: Option<String>,
 }
 
 /// An `AzurePodIdentityException`: pods of its namespace with one of these labels reach the node's
@@ -200,6 +215,10 @@ pub struct EstateTemplate {
     /// The tool whose marks the controller bears: `Argo CD`, `Flux` or `Helm`.
     #[serde(default)]
     pub kept_by: Option<String>,
+    /// The object that makes this controller, `kind/name`: an operator's, which writes the template
+    /// and would put back what anybody else changes in it.
+    #[serde(default)]
+    pub owned_by: Option<String>,
     /// How many pods it is to have; none where the kind does not count them.
     #[serde(default)]
     pub replicas: Option<i64>,
@@ -222,9 +241,12 @@ pub struct EstateTemplate {
     /// Whether its pods use the node's network.
     #[serde(default)]
     pub host_network: bool,
-    /// Whether its pods run on a virtual node.
+    /// Whether its pods are sent to virtual nodes.
     #[serde(default)]
     pub virtual_node: bool,
+    /// The `SecretProviderClass` objects of its namespace that its pods mount.
+    #[serde(default)]
+    pub secret_classes: BTreeSet<String>,
     /// Whether its pods run on Windows.
     #[serde(default)]
     pub windows: bool,
@@ -256,6 +278,11 @@ impl EstateTemplate {
     /// `kind/name`, as `pods` names it.
     pub fn key(&self) -> String {
         format!("{}/{}", self.kind.as_str(), self.name)
+    }
+
+    /// Whether the template may be written: its kind may, and nobody else makes it.
+    pub fn writable(&self) -> bool {
+        self.kind.writable() && self.owned_by.is_none()
     }
 
     /// Whether its controller made a pod, or it is that pod.
@@ -311,6 +338,8 @@ pub struct EstatePod {
     pub ready: bool,
     /// Whether it uses the node's network.
     pub host_network: bool,
+    /// Whether it runs on a virtual node.
+    pub virtual_node: bool,
     /// The client ids that the workload identity webhook put into it; empty where it put none.
     pub client_ids: BTreeSet<String>,
     /// When it was made.

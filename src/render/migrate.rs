@@ -157,12 +157,19 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         ),
         Phase::HalfDone => line(
             out,
-            "      half-done: it answers through Pod Identity because its workload identity is \
-             incomplete",
+            format!(
+                "      half-done: it answers through Pod Identity because its workload identity is \
+                 incomplete: {}",
+                workload.lacks.join("; ")
+            ),
         ),
-        Phase::Broken => {
-            line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
-        }
+        Phase::Broken => line(
+            out,
+            format!(
+                "      broken: it left Pod Identity and its workload identity is incomplete: {}",
+                workload.lacks.join("; ")
+            ),
+        ),
         Phase::Switched => line(
             out,
             format!(

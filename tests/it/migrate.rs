@@ -42,6 +42,9 @@ struct Fixture {
     now: Timestamp,
     #[serde(default)]
     unseen: usize,
+    /// Whether NMI runs, where the world does not say what is installed.
+    #[serde(default = "yes")]
+    nmi: bool,
 }
 
 fn yes() -> bool {
@@ -119,7 +122,12 @@ fn fixtures() -> Vec<(String, Fixture)> {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let text = fs::read_to_string(&path).unwrap();
-        let fixture = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut fixture: Fixture =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        if fixture.nmi && fixture.estate.installs.is_empty() {
+            let (component, kind) = ("nmi".to_owned(), "daemonset".to_owned());
+            fixture.estate.installs.push(Install { component, kind, ..Install::default() });
+        }
         found.push((name, fixture));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -246,7 +254,7 @@ fn no_binding_goes_while_anything_lives_by_it() {
         for binding in &what.bindings {
             let live = estate.pods.iter().filter(|pod| !pod.gone);
             let live = live.filter_map(|pod| Some((&pod.namespace, pod.selector()?)));
-            let stamped = estate.templates.iter().filter(|t| t.kind.writable());
+            let stamped = estate.templates.iter().filter(|t| t.writable());
             let stamped = stamped.filter_map(|t| Some((&t.namespace, t.selector()?)));
             let used = live.chain(stamped).any(|(n, s)| selects(estate, binding, n, s));
             assert!(!used, "{name}: {binding:?}");
@@ -358,6 +366,7 @@ fn estate(
             uid: format!("b{at}"),
             identity: format!("id{i}"),
             selector: format!("s{selector}"),
+            ..Binding::default()
         });
     }
     estate.installs = vec![Install {

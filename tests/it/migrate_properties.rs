@@ -201,6 +201,7 @@ fn bind(have: &mut PodIdentities, place: &Namespace, selector: u8, identity_of: 
         uid: format!("binding-{}", have.bindings.len()),
         identity: name,
         selector: format!("sel-{selector}"),
+        ..Binding::default()
     });
 }
 

@@ -190,10 +190,7 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
         found.push(obstacle(
             Class::Blocked,
             "keda-trigger",
-            format!(
-                "TriggerAuthentication {}/{} uses Pod Identity",
-                trigger.namespace, trigger.name
-            ),
+            format!("TriggerAuthentication {} uses Pod Identity", trigger.at()),
             "use provider azure-workload, with a federated credential for KEDA's own account",
         ));
     }

@@ -148,7 +148,8 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
     match record {
         Ok(Some(record)) => {
             estate.issuer = record.issuer;
-            estate.workload_identity = record.workload_identity;
+            // Without the add-on the webhook that was installed by hand does its work.
+            estate.workload_identity |= record.workload_identity;
             estate.busy = under_way(record.provisioning_state);
             let profile = record.pod_identity.filter(|profile| profile.enabled);
             estate.add_on = profile.map(|profile| profile.identities);

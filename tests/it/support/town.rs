@@ -630,6 +630,7 @@ impl Objects for Town {
                         uid,
                         identity: text(&spec["azureIdentity"]),
                         selector: text(&spec["selector"]),
+                        ..Binding::default()
                     });
                 }
             });

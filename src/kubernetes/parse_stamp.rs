@@ -1,0 +1,269 @@
+//! The pod templates of all controllers, as far as they matter for leaving AAD Pod Identity: how a
+//! roll replaces pods, where they run, what they mount, and whose template it is.
+
+use serde_json::Value;
+
+use super::pod_identity::{kept_by, map, named, text};
+use crate::model::{
+    AccountName,
+    names::PROJECT_ANNOTATION,
+    pod_identity::{BINDING_LABEL, EstateTemplate, Named},
+    snapshot::{Strategy, TemplateKind},
+};
+
+/// A number, or a percentage of `of`, rounded down or up as the field says.
+fn portion(value: &Value, of: i64, up: bool) -> Option<i64> {
+    if let Some(number) = value.as_i64() {
+        return Some(number);
+    }
+    let percent: i64 = value.as_str()?.strip_suffix('%')?.parse().ok()?;
+    let all = of.saturating_mul(percent);
+    Some(if up { all.saturating_add(99) / 100 } else { all / 100 })
+}
+
+/// Whether a roll may leave no old pod where one was before its successor is ready.
+///
+/// Source: Kubernetes documentation, "Deployments: Rolling Update Deployment" (25 % each; of
+/// unavailable pods rounded down) and "Perform a Rolling Update on a `DaemonSet`" (1 and 0).
+fn gaps(kind: TemplateKind, spec: &Value, replicas: i64) -> bool {
+    match kind {
+        TemplateKind::Deployment => {
+            let rolling = &spec["strategy"]["rollingUpdate"];
+            let unavailable = portion(&rolling["maxUnavailable"], replicas, false);
+            unavailable.unwrap_or(replicas / 4) >= replicas && replicas > 0
+        }
+        TemplateKind::DaemonSet => {
+            let rolling = &spec["updateStrategy"]["rollingUpdate"];
+            let surge = portion(&rolling["maxSurge"], 100, true).unwrap_or(0);
+            let unavailable = portion(&rolling["maxUnavailable"], 100, true);
+            surge == 0 || unavailable.is_some_and(|n| n > 0)
+        }
+        TemplateKind::StatefulSet
+        | TemplateKind::CronJob
+        | TemplateKind::Rollout
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => false,
+    }
+}
+
+fn strategy(kind: TemplateKind, spec: &Value) -> Strategy {
+    match kind {
+        TemplateKind::Deployment | TemplateKind::Rollout if spec["paused"] == true => {
+            Strategy::Paused
+        }
+        TemplateKind::Deployment if spec["strategy"]["type"] == "Recreate" => Strategy::Recreate,
+        TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
+            let update = &spec["updateStrategy"];
+            let partition = update["rollingUpdate"]["partition"].as_u64().unwrap_or_default();
+            match u32::try_from(partition) {
+                _ if update["type"] == "OnDelete" => Strategy::OnDelete,
+                Ok(partition) if partition > 0 => Strategy::Partition(partition),
+                Ok(_) | Err(_) => Strategy::RollingUpdate,
+            }
+        }
+        TemplateKind::Deployment | TemplateKind::Rollout => Strategy::RollingUpdate,
+        TemplateKind::CronJob
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => Strategy::NextRun,
+    }
+}
+
+fn complete(kind: TemplateKind, object: &Value) -> bool {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let count = |value: &Value| value.as_i64().unwrap_or_default();
+    let observed = &status["observedGeneration"];
+    let observed = observed.as_i64().or_else(|| observed.as_str()?.parse().ok()).unwrap_or(0);
+    if observed < count(&object["metadata"]["generation"]) {
+        return false;
+    }
+    let wanted = spec["replicas"].as_i64().unwrap_or(1);
+    match kind {
+        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout => {
+            let updated = count(&status["updatedReplicas"]);
+            updated >= wanted && count(&status["replicas"]) <= updated
+        }
+        TemplateKind::DaemonSet => {
+            count(&status["updatedNumberScheduled"]) >= count(&status["desiredNumberScheduled"])
+        }
+        TemplateKind::CronJob
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job
+        | TemplateKind::Pod => true,
+    }
+}
+
+/// The groups of the kinds that are read themselves.
+const STAMPING: [(&str, &str); 7] = [
+    ("Deployment", "apps/"),
+    ("StatefulSet", "apps/"),
+    ("DaemonSet", "apps/"),
+    ("ReplicaSet", "apps/"),
+    ("CronJob", "batch/"),
+    ("Job", "batch/"),
+    ("Rollout", "argoproj.io/"),
+];
+
+/// A controller and its pod template; none where a controller that is read itself stamps it, as a
+/// Deployment does its `ReplicaSet`, and for a pod that any controller made.
+pub(super) fn template(
+    kind: TemplateKind,
+    version: &str,
+    object: &Value,
+) -> Option<EstateTemplate> {
+    let (meta, spec) = (&object["metadata"], &object["spec"]);
+    let mut owners = meta["ownerReferences"].as_array().into_iter().flatten();
+    let owner = owners.find(|owner| owner["controller"] == true);
+    let stamped = owner.is_some_and(|owner| {
+        let version = owner["apiVersion"].as_str().unwrap_or_default();
+        STAMPING.iter().any(|(kind, group)| owner["kind"] == *kind && version.starts_with(group))
+    });
+    if stamped || (kind == TemplateKind::Pod && owner.is_some()) {
+        return None;
+    }
+    let template = match kind {
+        TemplateKind::CronJob => &spec["jobTemplate"]["spec"]["template"],
+        TemplateKind::Pod => object,
+        TemplateKind::Deployment
+        | TemplateKind::StatefulSet
+        | TemplateKind::DaemonSet
+        | TemplateKind::Rollout
+        | TemplateKind::ReplicaSet
+        | TemplateKind::Job => &spec["template"],
+    };
+    let pod = &template["spec"];
+    let containers = || pod["containers"].as_array().into_iter().flatten();
+    let volumes = pod["volumes"].as_array().into_iter().flatten();
+    let mounted = volumes.filter(|v| v["csi"]["driver"] == "secrets-store.csi.k8s.io");
+    let class =
+        |v: &Value| v["csi"]["volumeAttributes"]["secretProviderClass"].as_str().map(str::to_owned);
+    let secret_classes = mounted.filter_map(class).collect();
+    let windows = pod["os"]["name"] == "windows"
+        || pod["nodeSelector"]["kubernetes.io/os"] == "windows"
+        || pod["nodeSelector"]["beta.kubernetes.io/os"] == "windows";
+    let counts = matches!(
+        kind,
+        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout
+    );
+    let replicas = counts.then(|| spec["replicas"].as_i64().unwrap_or(1));
+    let ended = ["Complete", "Failed"];
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let finished = conditions
+        .into_iter()
+        .any(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| ended.contains(&t)));
+    let account = pod["serviceAccountName"].as_str().filter(|name| !name.is_empty());
+    let Named { namespace, name, uid } = named(object);
+    Some(EstateTemplate {
+        namespace,
+        kind,
+        api_version: version.to_owned(),
+        name,
+        uid,
+        account: AccountName::from(account.unwrap_or("default")),
+        labels: map(&template["metadata"]["labels"]),
+        annotations: map(&template["metadata"]["annotations"]),
+        kept_by: kept_by(meta),
+        owned_by: owner.map(|owner| {
+            format!("{}/{}", text(&owner["kind"]).to_lowercase(), text(&owner["name"]))
+        }),
+        replicas,
+        idle: spec["suspend"] == true || (kind == TemplateKind::Job && finished),
+        strategy: strategy(kind, spec),
+        readiness: containers().all(|c| c["readinessProbe"].is_object()),
+        gaps: gaps(kind, spec, replicas.unwrap_or(1)),
+        selector_holds: spec["selector"]["matchLabels"].get(BINDING_LABEL).is_some(),
+        host_network: pod["hostNetwork"] == true,
+        // A toleration alone sends nobody there.
+        virtual_node: pod["nodeSelector"]["type"] == "virtual-kubelet",
+        secret_classes,
+        windows,
+        complete: complete(kind, object),
+        written: written(meta),
+        ran: ran(&object["status"]),
+    })
+}
+
+/// When the last run of a `CronJob` began, if one has succeeded since.
+fn ran(status: &Value) -> Option<jiff::Timestamp> {
+    let time = |name: &str| status[name].as_str()?.parse::<jiff::Timestamp>().ok();
+    let began = time("lastScheduleTime")?;
+    time("lastSuccessfulTime").filter(|succeeded| *succeeded >= began).map(|_| began)
+}
+
+/// When widentity last wrote an object.
+fn written(meta: &Value) -> Option<jiff::Timestamp> {
+    meta["annotations"].get(PROJECT_ANNOTATION)?;
+    let entries = meta["managedFields"].as_array().into_iter().flatten();
+    let ours = entries.filter(|entry| {
+        entry["manager"].as_str().is_some_and(|name| name.starts_with("widentity-"))
+    });
+    ours.filter_map(|entry| entry["time"].as_str()?.parse().ok()).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_roll_leaves_a_gap_only_where_no_old_pod_need_stay() {
+        let deployment = |unavailable: Value| json!({"strategy": {"rollingUpdate": {"maxUnavailable": unavailable}}});
+        let gap = |value, replicas| gaps(TemplateKind::Deployment, &deployment(value), replicas);
+        assert!(!gap(Value::Null, 1) && !gap(json!("25%"), 3) && !gap(json!(1), 2));
+        assert!(gap(json!(1), 1) && gap(json!("100%"), 4));
+        assert!(gaps(TemplateKind::DaemonSet, &json!({}), 1));
+        let surge = json!({"updateStrategy": {"rollingUpdate":
+            {"maxSurge": 1, "maxUnavailable": 0}}});
+        assert!(!gaps(TemplateKind::DaemonSet, &surge, 1));
+    }
+
+    #[test]
+    fn a_run_counts_by_when_it_began_and_only_once_one_succeeded() {
+        let began = json!("2026-01-01T03:00:00Z");
+        let status = |ended: Value| json!({"lastScheduleTime": began, "lastSuccessfulTime": ended});
+        assert_eq!(
+            ran(&status(json!("2026-01-01T03:01:00Z"))),
+            "2026-01-01T03:00:00Z".parse().ok()
+        );
+        assert_eq!(ran(&status(json!("2026-01-01T02:01:00Z"))), None);
+        assert_eq!(ran(&status(Value::Null)), None);
+    }
+
+    /// What an operator makes is a workload like any other, only not one that anybody else may
+    /// write; what our own kinds stamp is told by them.
+    #[test]
+    fn an_owner_hides_a_controller_only_where_it_is_read_itself() {
+        let owned = |kind: &str, version: &str, at: &str| {
+            let owner =
+                json!({"apiVersion": version, "kind": kind, "name": at, "controller": true});
+            json!({"metadata": {"name": "x", "ownerReferences": [owner]}, "spec": {"template": {}}})
+        };
+        let of = |kind, object: &Value| template(kind, "v", object).map(|t| t.owned_by);
+        let replica_set = owned("Deployment", "apps/v1", "web");
+        assert_eq!(of(TemplateKind::ReplicaSet, &replica_set), None);
+        let job = owned("CronJob", "batch/v1beta1", "nightly");
+        assert_eq!(of(TemplateKind::Job, &job), None);
+        let operated = owned("Prometheus", "monitoring.coreos.com/v1", "k8s");
+        let by = Some(Some("prometheus/k8s".to_owned()));
+        assert_eq!(of(TemplateKind::StatefulSet, &operated), by);
+        assert!(!template(TemplateKind::StatefulSet, "v", &operated).unwrap().writable());
+        assert_eq!(of(TemplateKind::Pod, &operated), None);
+        // A kind of another group that happens to have one of our names.
+        let foreign = owned("Deployment", "example.com/v1", "web");
+        assert_eq!(of(TemplateKind::ReplicaSet, &foreign), Some(Some("deployment/web".to_owned())));
+    }
+
+    #[test]
+    fn mounted_secrets_and_virtual_nodes_are_read_off_the_template() {
+        let object = json!({"metadata": {"name": "x"}, "spec": {"template": {"spec": {
+            "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
+            "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "csi": {
+                "driver": "secrets-store.csi.k8s.io",
+                "volumeAttributes": {"secretProviderClass": "kv"}}}]}}}});
+        let found = template(TemplateKind::Deployment, "v", &object).unwrap();
+        assert_eq!(found.secret_classes.into_iter().collect::<Vec<_>>(), ["kv"]);
+        assert!(!found.virtual_node, "a toleration places nothing");
+    }
+}

@@ -28,16 +28,16 @@ use widentity::{
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fixture {
-    estate: Estate,
+pub(crate) struct Fixture {
+    pub(crate) estate: Estate,
     #[serde(default)]
     file: Vec<Decision>,
-    expect: BTreeMap<String, Expected>,
+    pub(crate) expect: BTreeMap<String, Expected>,
     notes: Option<Vec<String>>,
     #[serde(default = "yes")]
     found: bool,
     #[serde(default)]
-    may_enable: bool,
+    pub(crate) may_enable: bool,
     #[serde(default = "later")]
     now: Timestamp,
     #[serde(default)]
@@ -54,10 +54,10 @@ fn later() -> Timestamp {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Expected {
-    phase: Phase,
-    verdict: Verdict,
-    reasons: Vec<String>,
+pub(crate) struct Expected {
+    pub(crate) phase: Phase,
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,8 +97,13 @@ impl Decision {
 }
 
 impl Fixture {
+    /// The workloads of its file.
+    pub(crate) fn workloads(&self) -> Vec<DesiredWorkload> {
+        self.file.iter().map(Decision::workload).collect()
+    }
+
     fn survey(&self) -> Survey {
-        let workloads: Vec<DesiredWorkload> = self.file.iter().map(Decision::workload).collect();
+        let workloads = self.workloads();
         migrate::survey(
             &self.estate,
             Given {
@@ -112,7 +117,7 @@ impl Fixture {
     }
 }
 
-fn fixtures() -> Vec<(String, Fixture)> {
+pub(crate) fn fixtures() -> Vec<(String, Fixture)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/migrate");
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -29,6 +29,7 @@ mod migrate_gates;
 mod migrate_properties;
 mod migrate_render;
 mod migrate_sandbox;
+mod migrate_shapes;
 mod observe;
 mod plan_cases;
 mod planner;

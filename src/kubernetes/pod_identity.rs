@@ -9,8 +9,8 @@ use super::{parse_pod, wire::Pod};
 use crate::model::{
     AccountName, Namespace, names,
     pod_identity::{
-        Assigned, BEHAVIOR_ANNOTATION, BINDING_LABEL, Backup, Binding, EstateAccount, EstatePod,
-        EstateTemplate, Install, Named, PodException, PodIdentity,
+        Assigned, BEHAVIOR_ANNOTATION, Backup, Binding, EstateAccount, EstatePod, Install, Named,
+        PodException, PodIdentity,
     },
     snapshot::TemplateKind,
 };

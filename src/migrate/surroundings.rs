@@ -9,6 +9,7 @@ use super::{
     verdict::{self, Reason},
 };
 use crate::model::{
+    ArmId,
     desired::{DesiredWorkload, ManagedBy, PodSelection},
     pod_identity::{Estate, EstatePod, EstateTemplate},
     snapshot::TemplateKind,
@@ -205,7 +206,7 @@ fn acts_as(place: &Place<'_>) -> Vec<Reason> {
         let ids: BTreeSet<_> =
             reached.iter().filter_map(|r| r.identity.and_then(matching::resource_id)).collect();
         if !ids.is_empty() && !ids.contains(&acts.id) {
-            let names: Vec<&str> = ids.iter().map(|id| id.name()).collect();
+            let names: Vec<&str> = ids.iter().map(ArmId::name).collect();
             let message = format!(
                 "{} answers as {}, and an account acts as one identity",
                 template.key(),
@@ -358,7 +359,7 @@ fn keda(place: &Place<'_>) -> Vec<Reason> {
     let is_operator = |t: &EstateTemplate| {
         let labels = ["app", "app.kubernetes.io/name", "name"];
         let says = |key: &&str| t.labels.get(*key).is_some_and(|value| value == "keda-operator");
-        t.name == "keda-operator" || labels.iter().any(|key| says(&key))
+        t.name == "keda-operator" || labels.iter().any(says)
     };
     place.unless_named("keda-trigger", |t| {
         is_operator(t).then(|| {
@@ -369,7 +370,7 @@ fn keda(place: &Place<'_>) -> Vec<Reason> {
             };
             format!(
                 "{} asks for the tokens of TriggerAuthentication {at}{more}, which end with its \
-                 switch: set provider azure-workload in the same hour",
+                 switch: set provider azure-workload at once",
                 t.key()
             )
         })

@@ -190,7 +190,10 @@ fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
             backup_of(estate, key).is_some_and(of)
         };
         // A running pod may carry a label that its template has lost.
-        let lives = || live().any(|pod| pod.selector().is_some() && template.stamps(pod));
+        let lives = || {
+            let of = |pod: &&EstatePod| (&pod.namespace, &pod.account) == key;
+            live().filter(of).any(|pod| pod.selector().is_some() && template.stamps(pod))
+        };
         let pointed = || template.labelled() && is_pointed(estate, key);
         if template.selector().is_some() || backed() || pointed() || lives() {
             groups.entry(key).or_default().templates.push(template);

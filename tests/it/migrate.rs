@@ -337,6 +337,39 @@ fn only_pods_of_the_users_need_the_decision_about_nodes() {
     assert_eq!((what.bindings.len(), what.unassigned.len()), (1, 1), "{what:#?}");
 }
 
+/// A toleration sends nobody to a virtual node, but where a pod runs on one its template cannot move.
+#[test]
+fn a_pod_on_a_virtual_node_stops_its_template() {
+    let (_, mut fixture) =
+        fixtures().into_iter().find(|(name, _)| name == "plain-deployment").unwrap();
+    assert_eq!(fixture.survey().workloads[0].verdict, Verdict::Ready);
+    fixture.estate.pods.push(EstatePod {
+        namespace: "shop".into(),
+        name: "api-77-x".to_owned(),
+        account: "api".into(),
+        labels: BTreeMap::from([(BINDING_LABEL.to_owned(), "api".to_owned())]),
+        controller: Some("replicaset/api-77".to_owned()),
+        virtual_node: true,
+        ..EstatePod::default()
+    });
+    let workload = &fixture.survey().workloads[0];
+    assert_eq!(workload.verdict, Verdict::Cannot);
+    assert_eq!(workload.reasons[0].code, "virtual-node");
+}
+
+/// Every maker of a pod that nobody can change is named, and what has ended is not.
+#[test]
+fn what_must_be_made_again_is_named_by_its_maker() {
+    let message = |wanted: &str| {
+        let (_, fixture) = fixtures().into_iter().find(|(name, _)| name == wanted).unwrap();
+        fixture.survey().workloads[0].reasons[0].message.clone()
+    };
+    let operated = message("owned-by-an-operator-scaled-to-zero");
+    assert!(operated.contains("deployment/api of prometheus/k8s"), "{operated}");
+    let job = message("running-job-beside-a-finished-one");
+    assert!(job.contains("job/runs") && !job.contains("job/done"), "{job}");
+}
+
 /// How far one workload of a random estate has come.
 #[derive(Debug, Clone, Copy)]
 enum Way {

@@ -75,11 +75,10 @@ fn inhabited(estate: &Estate, world: &mut Snapshot, name: &ClusterName) -> PodId
     for (n, binding) in have.bindings.iter_mut().enumerate() {
         binding.uid = format!("binding-{n}");
     }
-    let stamps =
-        |pod: &&EstatePod| estate.templates.iter().any(|t| t.kind.writable() && t.stamps(pod));
+    let stamps = |pod: &&EstatePod| estate.templates.iter().any(|t| t.writable() && t.stamps(pod));
     have.rest = Estate {
         pods: estate.pods.iter().filter(|pod| !stamps(pod)).cloned().collect(),
-        templates: estate.templates.iter().filter(|t| !t.kind.writable()).cloned().collect(),
+        templates: estate.templates.iter().filter(|t| !t.writable()).cloned().collect(),
         version: estate.version.clone(),
         pod_security: estate.pod_security.clone(),
         busy: estate.busy.clone(),
@@ -96,7 +95,7 @@ fn inhabited(estate: &Estate, world: &mut Snapshot, name: &ClusterName) -> PodId
         let accounts = accounts(estate, place);
         seen.accounts.insert(place.clone(), Observation::Present(accounts));
         let (mut templates, mut pods) = (Vec::new(), Vec::new());
-        let here = estate.templates.iter().filter(|t| t.namespace == *place && t.kind.writable());
+        let here = estate.templates.iter().filter(|t| t.namespace == *place && t.writable());
         for old in here {
             have.traits.insert((place.clone(), old.key()), old.clone());
             let new = template(old);

@@ -98,7 +98,8 @@ async fn in_world(
             break;
         }
     }
-    let after = migrate::survey(context, world, &args.select).await?;
+    let after = migrate::everything(context, world, &args.select).await?;
+    let after = migrate::chosen(&args.select.of, after);
     show(context, &moved, &after);
     let failed = moved.iter().map(|(_, _, exit)| *exit).find(|exit| *exit != ExitCode::Done);
     Ok(failed.unwrap_or_else(|| migrate::seen(&after)))

@@ -34,6 +34,8 @@ mod plan_cases;
 mod planner;
 mod properties;
 mod real_cluster;
+mod real_migration;
+mod real_moments;
 mod recordings;
 mod render_plan;
 mod render_report;

@@ -26,6 +26,7 @@ mod kubernetes_wire;
 mod migrate;
 mod migrate_faults;
 mod migrate_gates;
+mod migrate_middle;
 mod migrate_properties;
 mod migrate_render;
 mod migrate_sandbox;

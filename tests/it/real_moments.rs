@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Moments at once.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 const MERGE: &str = "application/merge-patch+json";
 const USE: &str = "azure.workload.identity/use";
 
@@ -150,7 +150,7 @@ impl Moment {
 
 /// What a lap does, how far it is to come, and how many objects of Pod Identity there are then.
 const STAGES: [(&str, &str, usize); 3] = [
-    ("apply --yes -n {n} --rollout-timeout 1m", "soaking", 2),
+    ("apply --yes -n {n} --rollout-timeout 3m", "soaking", 2),
     ("finish --soak 0s --yes -n {n}", "cleaned", 0),
     ("rollback {n}/{name} --yes", "rolled-back", 2),
 ];
@@ -199,7 +199,7 @@ async fn cannot_sign_in((scene, server): Given<'_>) {
     object["spec"]["progressDeadlineSeconds"] = 2.into();
     let moment = Moment::of(scene, server, object).await;
     let revisions = moment.revisions().await;
-    let ran = moment.apply("1m").exits(7).shows("ProgressDeadlineExceeded");
+    let ran = moment.apply("3m").exits(7).shows("ProgressDeadlineExceeded");
     moment.was_put_back(&ran, &revisions).await;
 }
 
@@ -221,7 +221,7 @@ async fn cannot_sign_in_one_after_the_other((scene, server): Given<'_>) {
 async fn others_write_it_too((scene, server): Given<'_>) {
     let moment = Moment::of(scene, server, deployment("busy", 2)).await;
     moment.overtaken(3);
-    moment.apply("1m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Apply complete!");
     assert_eq!(moment.phase(), "soaking");
     assert_eq!(moment.now().await["metadata"]["annotations"]["team"], "t3");
     moment.overtaken(2);
@@ -237,7 +237,7 @@ async fn it_is_scaled((scene, server): Given<'_>) {
     let scale = format!("{}/scale", moment.path);
     let four = json!({"spec": {"replicas": 4}});
     moment.in_the_roll(2, vec![(Method::PATCH, scale, MERGE, four)]);
-    moment.apply("1m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Apply complete!");
     assert_eq!(moment.phase(), "soaking");
     moment.rollback().exits(0);
     let now = moment.now().await;
@@ -249,7 +249,7 @@ async fn its_pods_are_evicted((scene, server): Given<'_>) {
     let moment = Moment::of(scene, server, deployment("evicted", 2)).await;
     let pods = format!("/api/v1/namespaces/{}/pods", moment.namespace);
     moment.in_the_roll(2, vec![(Method::DELETE, pods, "application/json", json!({}))]);
-    moment.apply("1m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Apply complete!");
     assert_eq!(moment.phase(), "soaking");
 }
 
@@ -259,7 +259,7 @@ async fn it_is_deleted((scene, server): Given<'_>) {
     moment.held(true);
     let gone = json!({"propagationPolicy": "Background"});
     moment.in_the_roll(2, vec![(Method::DELETE, moment.path.clone(), "application/json", gone)]);
-    let ran = moment.apply("1m").exits(7).shows("it was deleted or recreated meanwhile");
+    let ran = moment.apply("3m").exits(7).shows("it was deleted or recreated meanwhile");
     ran.shows("Apply incomplete!").shows("it is as it was");
     let path = format!("/api/v1/namespaces/{}/serviceaccounts/deleted", moment.namespace);
     assert_eq!(scene.admin.get(&path).await["metadata"]["annotations"], Value::Null);
@@ -273,11 +273,11 @@ async fn somebody_takes_the_label_away((scene, server): Given<'_>) {
     let labels = json!({USE: null, "aadpodidbinding": "taken"});
     let old = json!({"spec": {"template": {"metadata": {"labels": labels}}}});
     moment.in_the_roll(2, vec![(Method::PATCH, moment.path.clone(), MERGE, old)]);
-    let ran = moment.apply("1m").exits(3).shows("somebody took label");
+    let ran = moment.apply("3m").exits(3).shows("somebody took label");
     assert!(!ran.stdout.contains("Apply complete!"), "{}", ran.stdout);
     moment.held(false);
     assert_eq!(moment.phase(), "token-proved");
-    moment.apply("1m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Apply complete!");
     assert_eq!(moment.phase(), "soaking");
 }
 
@@ -285,15 +285,15 @@ async fn it_is_paused((scene, server): Given<'_>) {
     let moment = Moment::of(scene, server, deployment("paused", 2)).await;
     let revisions = moment.revisions().await;
     scene.admin.merge(&moment.path, &json!({"spec": {"paused": true}})).await;
-    moment.apply("1m").exits(0).shows("deployment/paused is paused");
+    moment.apply("3m").exits(0).shows("deployment/paused is paused");
     assert_eq!(moment.phase(), "discovered");
     moment.decide(&decided(&moment.namespace, "paused", "\"deployment/paused\""));
-    moment.apply("1m").exits(0);
+    moment.apply("3m").exits(0);
     // Its pods are the old ones, and Pod Identity answers them.
     assert_eq!((moment.phase().as_str(), moment.revisions().await), ("switched", revisions));
     scene.admin.merge(&moment.path, &json!({"spec": {"paused": null}})).await;
     scene.settled(&moment.namespace).await;
-    moment.apply("1m").exits(0);
+    moment.apply("3m").exits(0);
     assert_eq!(moment.phase(), "soaking");
 }
 
@@ -303,15 +303,15 @@ async fn it_has_a_partition((scene, server): Given<'_>) {
     let object = controller("apps/v1", "StatefulSet", "parted", spec);
     let moment = Moment::of(scene, server, object).await;
     moment.decide(&decided(&moment.namespace, "parted", "\"statefulset/parted\""));
-    moment.apply("1m").exits(0);
+    moment.apply("3m").exits(0);
     assert_eq!(moment.phase(), "switched");
     moment.rollback().exits(0).shows("it is as it was");
     assert_eq!(moment.now().await["spec"], moment.before["spec"]);
-    moment.apply("1m").exits(0);
+    moment.apply("3m").exits(0);
     let whole = json!({"spec": {"updateStrategy": partition(0)}});
     scene.admin.merge(&moment.path, &whole).await;
     scene.settled(&moment.namespace).await;
-    moment.apply("1m").exits(0);
+    moment.apply("3m").exits(0);
     assert_eq!(moment.phase(), "soaking");
 }
 
@@ -320,7 +320,7 @@ async fn its_namespace_ends((scene, server): Given<'_>) {
     let path = format!("/api/v1/namespaces/{}", moment.namespace);
     moment.in_the_roll(1, vec![(Method::DELETE, path, "application/json", json!({}))]);
     moment.held(true);
-    let ran = moment.apply("1m").exits(7);
+    let ran = moment.apply("3m").exits(7);
     ran.shows("Apply incomplete!");
 }
 
@@ -418,7 +418,7 @@ async fn a_migration_survives_its_hard_moments_on_a_real_api_server() {
     let (moment, ran, revisions) = the_webhook_goes((&scene, &server), "ignoring", "Ignore").await;
     let ran = ran.exits(7).shows("came without the injected identity");
     moment.was_put_back(&ran, &revisions).await;
-    moment.apply("1m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Apply complete!");
 }
 
 /// `cargo test --test it real_moments -- --ignored`.

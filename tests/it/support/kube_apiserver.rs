@@ -315,6 +315,13 @@ impl Admin {
         self.kube.request(request).await
     }
 
+    /// Reads a list, with nothing in it where the server does not answer or does not know the kind.
+    pub(crate) async fn items(&self, path: &str) -> Vec<Value> {
+        let text = self.text(path).await.unwrap_or_default();
+        let list: Value = serde_json::from_str(&text).unwrap_or_default();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
     /// The client.
     pub(crate) fn kube(&self) -> kube::Client {
         self.kube.clone()

@@ -91,21 +91,20 @@ pub(crate) fn can_run(test: &str) -> bool {
 impl Admin {
     /// Says that every node is there: one that is silent for a minute is taken for lost.
     async fn keep_nodes(&self) {
-        for node in self.get("/api/v1/nodes").await["items"].as_array().unwrap() {
+        for node in self.items("/api/v1/nodes").await {
             let name = node["metadata"]["name"].as_str().unwrap();
             let now = format!("{:.0}", jiff::Timestamp::now());
             let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True",
                 "reason": "KubeletReady", "lastHeartbeatTime": now}]}});
             let kind = "application/strategic-merge-patch+json";
             let path = format!("/api/v1/nodes/{name}/status");
-            self.send(Method::PATCH, &path, kind, &status).await;
+            drop(self.attempt(Method::PATCH, &path, kind, &status).await);
         }
     }
 
     /// Looks at every pod once, and says that it runs and whether it is ready.
     async fn start_pods(&self, habits: &Mutex<Habits>) {
-        let pods = self.get("/api/v1/pods").await;
-        for pod in pods["items"].as_array().unwrap() {
+        for pod in &self.items("/api/v1/pods").await {
             let meta = &pod["metadata"];
             let namespace = meta["namespace"].as_str().unwrap();
             let phase = pod["status"]["phase"].as_str().unwrap_or_default();

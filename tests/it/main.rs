@@ -30,6 +30,7 @@ mod migrate_middle;
 mod migrate_properties;
 mod migrate_render;
 mod migrate_sandbox;
+mod migrate_shapes;
 mod observe;
 mod plan_cases;
 mod planner;

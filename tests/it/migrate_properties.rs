@@ -11,7 +11,7 @@ use widentity::{
     model::{
         AccountName, ArmId, ClientId, FailureKind, Namespace, PrincipalId,
         desired::{DesiredState, PodSelection},
-        pod_identity::{BINDING_LABEL, Binding, Install, PodIdentity},
+        pod_identity::{BINDING_LABEL, Binding, EstateTemplate, Install, PodIdentity},
         snapshot::{
             Injected, ObjectMeta, Observation, ObservedAccount, ObservedIdentity, Progress,
             Snapshot, Strategy as Rolling, TemplateKind,
@@ -242,7 +242,8 @@ fn populate(case: &Case, base: &mut DesiredState, world: &mut Snapshot, have: &m
                 }
                 (_, 1) => template.strategy = Rolling::Recreate,
                 (_, 2) => {
-                    have.unready.insert((place.clone(), template.name.clone()));
+                    let unready = EstateTemplate { readiness: false, ..town::blank() };
+                    have.traits.insert((place.clone(), template.key()), unready);
                 }
                 // Somebody began by hand: the new label beside the old one.
                 (_, 3) => {

@@ -7,6 +7,7 @@ pub(crate) mod fake;
 pub(crate) mod gateway;
 pub(crate) mod kube_apiserver;
 pub(crate) mod kubelet;
+pub(crate) mod moving_in;
 pub(crate) mod plans;
 pub(crate) mod pod_identity;
 pub(crate) mod scene;

@@ -44,6 +44,7 @@ use super::{
 
 pub(crate) const CLUSTER: &str = "aks-a";
 const ARGO: &str = "argocd.argoproj.io/tracking-id";
+const FLUX: &str = "kustomize.toolkit.fluxcd.io/name";
 
 /// What the API server holds of Pod Identity, and MIC's part.
 #[derive(Debug, Clone, Default)]
@@ -53,15 +54,18 @@ pub(crate) struct PodIdentities {
     pub(crate) installs: Vec<Install>,
     pub(crate) add_on: Option<Vec<String>>,
     pub(crate) backups: Vec<Backup>,
-    /// Templates without a readiness probe: namespace and name.
-    pub(crate) unready: BTreeSet<(Namespace, String)>,
+    /// What a snapshot does not say of a template, by its key.
+    pub(crate) traits: BTreeMap<(Namespace, String), EstateTemplate>,
+    /// What stays as it is: pods of nobody, exceptions, other objects.
+    pub(crate) rest: Estate,
     /// Labels of pods by their revision: a pod keeps those it was made with.
-    labels: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) labels: BTreeMap<String, BTreeMap<String, String>>,
     /// How often MIC has been looked at since a binding went.
-    looks: usize,
+    pub(crate) looks: usize,
     /// Bindings that went.
-    taken: Vec<(Namespace, String)>,
-    uids: usize,
+    pub(crate) taken: Vec<(Namespace, String)>,
+    /// How many objects were made again.
+    pub(crate) uids: usize,
 }
 
 /// A workload that has a path at the beginning, and as whom.
@@ -92,6 +96,9 @@ fn kept_by(meta: &ObjectMeta) -> Option<String> {
     if meta.annotations.contains_key(ARGO) {
         return Some("Argo CD".to_owned());
     }
+    if meta.labels.contains_key(FLUX) {
+        return Some("Flux".to_owned());
+    }
     let helm = meta.labels.get("app.kubernetes.io/managed-by").is_some_and(|by| by == "Helm");
     helm.then(|| "Helm".to_owned())
 }
@@ -99,6 +106,15 @@ fn kept_by(meta: &ObjectMeta) -> Option<String> {
 /// Marks an object as kept by Argo CD.
 pub(crate) fn keep_in_git(meta: &mut ObjectMeta) {
     meta.annotations.insert(ARGO.to_owned(), "shop:apps/Deployment:shop/api".to_owned());
+}
+
+/// Marks an object as kept by this tool.
+pub(crate) fn keep(meta: &mut ObjectMeta, by: &str) {
+    match by {
+        "Argo CD" => keep_in_git(meta),
+        "Flux" => drop(meta.labels.insert(FLUX.to_owned(), "apps".to_owned())),
+        _ => drop(meta.labels.insert("app.kubernetes.io/managed-by".to_owned(), by.to_owned())),
+    }
 }
 
 /// What `migrate` would read.
@@ -115,12 +131,12 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
         installs: have.installs.clone(),
         add_on: have.add_on.clone(),
         backups: have.backups.clone(),
-        ..Estate::default()
+        ..have.rest.clone()
     };
     for (namespace, templates) in &kubernetes.templates {
         for t in templates.present().unwrap() {
             let counts = matches!(t.kind, TemplateKind::Deployment | TemplateKind::StatefulSet);
-            let key = (namespace.clone(), t.name.clone());
+            let traits = have.traits.get(&(namespace.clone(), t.key())).cloned();
             estate.templates.push(EstateTemplate {
                 namespace: namespace.clone(),
                 kind: t.kind,
@@ -133,14 +149,13 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
                 kept_by: kept_by(&t.meta),
                 replicas: counts.then_some(t.progress.desired),
                 strategy: t.strategy,
-                readiness: !have.unready.contains(&key),
                 complete: t.progress.complete(),
                 written: t
                     .meta
                     .annotations
                     .contains_key(names::PROJECT_ANNOTATION)
                     .then_some(Timestamp::UNIX_EPOCH),
-                ..blank()
+                ..traits.unwrap_or_else(blank)
             });
         }
     }
@@ -158,7 +173,10 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
                     .as_ref()
                     .map(|(kind, name)| format!("{}/{name}", kind.to_lowercase())),
                 gone: !pod.live(),
+                ending: pod.deleting && !matches!(pod.phase.as_str(), "Succeeded" | "Failed"),
+                succeeded: pod.phase == "Succeeded",
                 ready: pod.ready,
+                proxied: pod.injected.proxied,
                 client_ids: if pod.injected.present { client_ids } else { BTreeSet::new() },
                 created: pod.created,
                 ..EstatePod::default()
@@ -182,7 +200,10 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
         let list = world.credentials.get(&id).and_then(Observation::present);
         let state = match (seen, list) {
             (Some(seen), Some(list)) => AzureIdentityState::Present(seen.clone(), list.clone()),
-            _ => AzureIdentityState::Gone,
+            _ => match world.identities.get(&id) {
+                Some(Observation::Unknown(why)) => AzureIdentityState::Unknown(why.clone()),
+                _ => AzureIdentityState::Gone,
+            },
         };
         estate.azure.insert(id, state);
     }
@@ -190,7 +211,7 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
 }
 
 /// A template with nothing special about it.
-fn blank() -> EstateTemplate {
+pub(crate) fn blank() -> EstateTemplate {
     serde_json::from_value(json!({"namespace": "n", "kind": "deployment", "name": "n"})).unwrap()
 }
 
@@ -464,7 +485,7 @@ fn survey(estate: &Estate, base: &DesiredState, soak: SignedDuration) -> migrate
         estate,
         Given {
             workloads: &base.workloads,
-            may_enable: false,
+            may_enable: base.clusters.values().all(|cluster| cluster.enable.len() == 2),
             audience: &Audience::default(),
             now: Timestamp::UNIX_EPOCH,
             soak,

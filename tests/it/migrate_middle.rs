@@ -111,7 +111,7 @@ async fn a_stateful_set_that_is_put_back_gets_all_its_pods_back() {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": "db", "namespace": "shop"}});
     let world = World::start_with(&[], vec![account, set]).await;
-    let id = identity("db");
+    let id = identity("id-db");
     let tags = std::collections::BTreeMap::new();
     let made = world.connected.arm.create_identity(&id, "westeurope", &tags).await.unwrap();
     let at = "/apis/aadpodidentity.k8s.io/v1/namespaces/shop";

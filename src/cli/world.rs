@@ -91,7 +91,7 @@ impl World {
             let (target, attached) = sandbox::target(context, &mut desired).await?;
             (target, Some(attached))
         } else {
-            (real(context, select, &config, &desired)?, None)
+            (real(context, select, &config, &desired).await?, None)
         };
         let output = context.output;
         let waits = Arc::new(move |what: &str| {
@@ -136,7 +136,7 @@ impl World {
     }
 }
 
-fn real(
+async fn real(
     context: &Context,
     select: &Select,
     config: &Config,
@@ -148,7 +148,8 @@ fn real(
         Cloud::China => Endpoints::china(),
         Cloud::Custom { resource_manager, authority, ca_file } => {
             let ca_pem = ca_file.as_deref().map(files::read).transpose()?;
-            Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem)
+            let custom = Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem);
+            custom.discover().await.map_err(|error| CliError::failed(error.to_string()))?
         }
     };
     Ok(Target {

@@ -140,6 +140,40 @@ async fn a_server_that_stays_down_is_given_up_with_its_words_and_ids() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_0_for_ever_is_given_up() {
+    let busy = error(429, "TooManyRequests", "again").with("retry-after", "0");
+    let server = Server::start(vec![busy; 400]).await;
+    let watched = server.arm();
+    let failed = watched.arm.identity(&identity_id("a")).await.unwrap_err();
+    assert_eq!(failed.failure("x").kind, FailureKind::Unavailable);
+    assert_eq!(watched.slept(), vec![1; 300]);
+}
+
+#[tokio::test]
+async fn throttling_does_not_use_up_the_tries_without_an_answer() {
+    let mut script = vec![error(429, "TooManyRequests", "again").with("retry-after", "1"); 4];
+    // A length that is never reached: the connection ends in the middle.
+    script.push(reply(200, &identity("a")).with("content-length", "9999"));
+    script.push(reply(200, &identity("a")));
+    let server = Server::start(script).await;
+    assert!(server.arm().arm.identity(&identity_id("a")).await.unwrap().is_some());
+}
+
+/// A lock, a quota or a target that is gone is no plan gone stale: planning again shows the same.
+#[tokio::test]
+async fn what_planning_again_does_not_change_is_not_stale() {
+    for refused in [
+        error(409, "ScopeLocked", "cannot perform write operation because of locks"),
+        error(409, "RoleAssignmentLimitExceeded", "no more than 4000"),
+        error(404, "ResourceNotFound", "the vault was not found"),
+    ] {
+        let server = Server::start([refused]).await;
+        let failed = server.arm().arm.put_assignment(&assignment()).await.unwrap_err();
+        assert_eq!(failed.failure("x").kind, FailureKind::Refused, "{failed}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_without_an_answer_is_repeated_a_few_times() {
     let server = Server::start([]).await;
     let mut endpoints = server.endpoints();

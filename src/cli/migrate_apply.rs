@@ -18,7 +18,6 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
-    migrate::Verdict,
     ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
         escape, findings::counted, json as documents, migrate as render, report, report_json,
@@ -120,8 +119,7 @@ async fn in_world(
 /// The exit code where nothing failed. What is not ready is the normal state of an estate on its
 /// way; but somebody who names a workload wants it moved.
 fn left(args: &MigrateApply, overview: &Overview, written: bool) -> ExitCode {
-    let of = [Verdict::NeedsDecision, Verdict::Cannot];
-    let unready: usize = of.into_iter().map(|verdict| overview.count(verdict)).sum();
+    let unready = overview.not_ready();
     let seen = migrate::seen(overview);
     if seen != ExitCode::Done || args.select.of.only.is_empty() || unready == 0 {
         return seen;

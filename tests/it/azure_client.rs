@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber as _;
 use url::Url;
 use widentity::{
-    azure::{Arm, ArmError, Endpoints, Entra, ExchangeError, NewAssignment, PutAssignment},
+    azure::{
+        Arm, ArmError, AuthKind, CredentialEnv, Endpoints, Entra, ExchangeError, NewAssignment,
+        PutAssignment, choose, silent,
+    },
     model::{ArmId, FailureKind, SubscriptionId, Token, snapshot::ObservedCredential},
 };
 
@@ -362,6 +365,23 @@ async fn a_custom_cloud_describes_itself() {
     assert_eq!(endpoints.arm_scope, "https://arm.contoso.com/.default");
     assert_eq!(endpoints.authority, server.url);
     assert!(server.seen()[0].headers.get("authorization").is_none());
+}
+
+/// Plain http to this machine is allowed everywhere, also to log in.
+#[tokio::test]
+async fn a_credential_logs_in_at_an_authority_on_this_machine() {
+    let token = json!({"token_type": "Bearer", "expires_in": 3600, "access_token": "t"});
+    let server = Server::start([reply(200, &token)]).await;
+    let variables = [
+        ("AZURE_TENANT_ID", "00000000-0000-0000-0000-00000000000a"),
+        ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-00000000000c"),
+        ("AZURE_CLIENT_SECRET", "s"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let env = CredentialEnv { variables: variables.into(), tenant: None };
+    let chosen = choose(&env, &server.endpoints(), None, &silent()).await.unwrap();
+    assert_eq!(chosen.kind, AuthKind::Environment);
+    assert!(server.seen()[0].target.ends_with("/oauth2/v2.0/token"), "{:?}", server.seen());
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ pub(super) async fn run(
         return Err(CliError::usage("there is no terminal to ask on")
             .hint("review with `widentity migrate plan`, then `widentity migrate apply --yes`"));
     }
-    let world = migrate::open(context, &args.select).await?;
+    let world = migrate::open(context, &args.select, &interrupt).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await
 }

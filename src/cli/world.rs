@@ -9,6 +9,7 @@ use super::{
     args::{Auth, Select},
     error::CliError,
     files,
+    interrupt::Interrupt,
     main::Context,
     sandbox::{self, Attached},
     shelf::Folder,
@@ -85,7 +86,21 @@ pub(super) fn desired(
 
 impl World {
     /// Opens the world and says who acts in it.
-    pub(super) async fn open(context: &Context, select: &Select) -> Result<Self, CliError> {
+    pub(super) async fn open(
+        context: &Context,
+        select: &Select,
+        interrupt: &Interrupt,
+    ) -> Result<Self, CliError> {
+        tokio::select! {
+            opened = Box::pin(Self::opened(context, select)) => opened,
+            () = interrupt.asked() => Err(CliError::new(
+                ExitCode::Interrupted,
+                "interrupted while signing in: nothing was read or written",
+            )),
+        }
+    }
+
+    async fn opened(context: &Context, select: &Select) -> Result<Self, CliError> {
         let (config, mut desired) = desired(context, select)?;
         let (target, sandbox) = if context.global.sandbox {
             let (target, attached) = sandbox::target(context, &mut desired).await?;

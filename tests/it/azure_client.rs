@@ -351,7 +351,7 @@ async fn an_answer_without_end_is_cut_off() {
 async fn plain_http_is_not_spoken_beyond_loopback() {
     let mut endpoints = Endpoints::public();
     endpoints.resource_manager = Url::parse("http://management.example.invalid/").unwrap();
-    let arm = Arm::new(&endpoints, Arc::new(Fixed), widentity::azure::silent()).unwrap();
+    let arm = Arm::new(&endpoints, Arc::new(Fixed), silent()).unwrap();
     let failed = arm.identity(&identity_id("a")).await.unwrap_err();
     assert!(failed.to_string().contains("only to loopback"), "{failed}");
 }

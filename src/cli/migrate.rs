@@ -42,7 +42,7 @@ async fn show(
     if context.global.output == Format::Toml && !steps {
         return Err(CliError::usage("only `migrate plan` writes toml"));
     }
-    let world = open(context, select).await?;
+    let world = open(context, select, interrupt).await?;
     let overview = tokio::select! {
         overview = survey(context, &world, select) => Some(overview),
         () = interrupt.asked() => None,
@@ -79,9 +79,13 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
 }
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it.
-pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
+pub(super) async fn open(
+    context: &Context,
+    select: &MigrateSelect,
+    interrupt: &Interrupt,
+) -> Result<World, CliError> {
     let everything = Select { reach: select.of.reach.clone(), ..Select::default() };
-    World::open(context, &everything).await
+    World::open(context, &everything, interrupt).await
 }
 
 /// Every workload that was chosen.
@@ -93,8 +97,19 @@ pub(super) async fn survey(
     narrow(&select.of, everything(context, world, select).await?)
 }
 
-/// Keeps what was chosen.
-pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview, CliError> {
+/// Keeps what was chosen, which must be something.
+pub(super) fn narrow(select: &Select, overview: Overview) -> Result<Overview, CliError> {
+    let overview = chosen(select, overview);
+    let count = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
+    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
+    if narrowed && count == 0 && overview.unseen().next().is_none() && !overview.is_free() {
+        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
+    }
+    Ok(overview)
+}
+
+/// Keeps what was chosen, and be it nothing: what a run began with may be gone when it ends.
+pub(super) fn chosen(select: &Select, mut overview: Overview) -> Overview {
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
@@ -105,12 +120,7 @@ pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview
         any(&select.namespace, &|n| workload.namespace.as_str() == n)
             && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
     });
-    let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
-    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
-    if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {
-        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
-    }
-    Ok(overview)
+    overview
 }
 
 /// What a survey is made of.

@@ -357,6 +357,25 @@ fn a_pod_on_a_virtual_node_stops_its_template() {
     assert_eq!(workload.reasons[0].code, "virtual-node");
 }
 
+/// A bare pod beside a Deployment does not stop it, but it is named: it holds the binding.
+#[test]
+fn what_runs_beside_a_workload_and_cannot_be_changed_is_noted() {
+    let (_, mut fixture) =
+        fixtures().into_iter().find(|(name, _)| name == "plain-deployment").unwrap();
+    fixture.estate.pods.push(EstatePod {
+        namespace: "shop".into(),
+        name: "debug".to_owned(),
+        account: "api".into(),
+        labels: BTreeMap::from([(BINDING_LABEL.to_owned(), "api".to_owned())]),
+        ..EstatePod::default()
+    });
+    let survey = fixture.survey();
+    assert_eq!(survey.workloads[0].verdict, Verdict::Ready);
+    let note = &survey.notes[0];
+    assert_eq!(note.code, "left-behind");
+    assert!(note.message.contains("pod/debug"), "{note:?}");
+}
+
 /// Every maker of a pod that nobody can change is named, and what has ended is not.
 #[test]
 fn what_must_be_made_again_is_named_by_its_maker() {

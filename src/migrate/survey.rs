@@ -344,8 +344,7 @@ fn judge(
             let used = room.entry(acts.id.clone()).or_insert(credentials.len());
             if *used >= MOST_CREDENTIALS {
                 reasons.push(reasons::no_room(acts, MOST_CREDENTIALS));
-            } else if reasons.is_empty() {
-                // What does not move takes no place from what does.
+            } else {
                 *used += 1;
             }
         }

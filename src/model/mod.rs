@@ -12,6 +12,7 @@ pub mod names;
 pub mod origin;
 pub mod pod_identity;
 pub mod roles;
+pub mod same_cluster;
 pub mod secret;
 pub mod sidecar;
 pub mod snapshot;
@@ -24,4 +25,5 @@ pub use identifiers::{
     RoleId, Subject, SubscriptionId, TenantId,
 };
 pub use origin::Origin;
+pub use same_cluster::{SameCluster, same_cluster};
 pub use secret::Token;

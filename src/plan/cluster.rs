@@ -8,8 +8,9 @@ use super::{
     planner::World,
 };
 use crate::model::{
-    AccountName, Address, FailureKind, Issuer, Namespace, RemoteFailure,
+    AccountName, Address, FailureKind, Issuer, Namespace, RemoteFailure, SameCluster,
     desired::{Access, DesiredCluster, DesiredWorkload, Feature},
+    same_cluster,
     snapshot::{KubernetesSnapshot, Observation, ObservedCluster},
 };
 
@@ -233,11 +234,10 @@ fn guard(
     enabling: &BTreeSet<Feature>,
 ) -> Result<Guard, Held> {
     let evidence = &kubernetes.evidence;
-    let hosts = [&arm.fqdn, &arm.private_fqdn];
-    let same_host =
-        hosts.into_iter().flatten().any(|host| host.eq_ignore_ascii_case(&evidence.host));
+    let hosts = [arm.fqdn.as_deref(), arm.private_fqdn.as_deref()].into_iter().flatten();
     let discovered = evidence.issuer.present();
-    if same_host || discovered.is_some_and(|issuer| arm.issuer.as_ref() == Some(issuer)) {
+    let same = same_cluster(&evidence.host, hosts, discovered, arm.issuer.as_ref());
+    if same == SameCluster::Yes {
         return Ok(Guard::Confirmed);
     }
     match (discovered, &arm.issuer) {

@@ -3,7 +3,7 @@
 use super::catalogue::{Entry, Family};
 use crate::diagnose::link::Link;
 
-const fn own(
+pub(super) const fn own(
     code: &'static str,
     title: &'static str,
     cause: &'static str,
@@ -210,6 +210,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::diagnose::explain::migration;
 
     fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -223,7 +224,11 @@ mod tests {
     }
 
     /// Words in kebab case that are no codes: names of things in the world.
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 18] = [
+        "aad-pod-id-mic-role",
+        "aad-pod-id-mic-service-account",
+        "aad-pod-id-nmi-role",
+        "aad-pod-id-nmi-service-account",
         "add-on",
         "aks-command",
         "argocd-application-controller",
@@ -240,13 +245,14 @@ mod tests {
         "workload-identity",
     ];
 
-    /// Every code that doctor, audit and plan can print has an explanation.
+    /// Every code that doctor, audit, plan and migrate can print has an explanation.
     #[test]
     fn every_code_is_explained() {
-        let known: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.code).collect();
+        let known = ENTRIES.iter().chain(migration::ENTRIES);
+        let known: BTreeSet<&str> = known.map(|entry| entry.code).collect();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = Vec::new();
-        for folder in ["diagnose/links", "diagnose/audit", "plan"] {
+        for folder in ["diagnose/links", "diagnose/audit", "plan", "migrate"] {
             sources(&root.join(folder), &mut files);
         }
         let mut missing = BTreeSet::new();

@@ -261,10 +261,25 @@ pub(super) fn template(
         host_network: pod["hostNetwork"] == true,
         virtual_node,
         windows,
+        asserts: asserts(pod),
         complete: complete(kind, object),
         written: written(meta),
         ran: ran(&object["status"]),
     })
+}
+
+/// The variable by which a pod's containers make a managed identity's token the assertion of an
+/// application. What comes from a `ConfigMap` or a file is not seen.
+///
+/// Source: AzureAD/microsoft-identity-web wiki, "Federated Identity Credential (FIC) with a Managed
+/// Service Identity (MSI)".
+fn asserts(pod: &Value) -> Option<String> {
+    const SETTING: &str = "SignedAssertionFromManagedIdentity";
+    let lists = ["containers", "initContainers"].into_iter();
+    let containers = lists.flat_map(|list| pod[list].as_array().into_iter().flatten());
+    let mut variables = containers.flat_map(|c| c["env"].as_array().into_iter().flatten());
+    let sets = |v: &&Value| v["value"].as_str().is_some_and(|v| v.eq_ignore_ascii_case(SETTING));
+    variables.find(sets).map(|variable| text(&variable["name"]))
 }
 
 /// When the last run of a `CronJob` began, if one has succeeded since.

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    chained,
     matching::{self, Reached},
     notes,
     phase::{self, Facts, Phase},
@@ -317,6 +318,8 @@ fn judge(
                 *used += 1;
             }
         }
+        let acts = workload.identity.as_ref();
+        reasons.extend(chained::reason(estate, acts, &group.templates, decided));
         super::reasons::surroundings(estate, given, key, group, decided, &mut reasons);
     }
     reasons.sort();

@@ -77,6 +77,7 @@ pub fn desired(base: &DesiredState, cluster: &ClusterName, chosen: &[&Workload])
             adopt: file.is_some_and(|file| file.adopt),
             probe: file.and_then(|file| file.probe.clone()),
             proxy: file.is_some_and(|file| file.proxy),
+            chained: file.and_then(|file| file.chained),
             origin,
             selected: BTreeSet::from([cluster.clone()]),
         });

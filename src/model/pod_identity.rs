@@ -228,6 +228,10 @@ pub struct EstateTemplate {
     /// Whether its pods run on Windows.
     #[serde(default)]
     pub windows: bool,
+    /// The variable of its environment that makes its identity's token the assertion of an
+    /// application.
+    #[serde(default)]
+    pub asserts: Option<String>,
     /// Whether its controller has finished with its present template.
     #[serde(default = "yes")]
     pub complete: bool,

@@ -383,6 +383,7 @@ async fn the_sidecar_comes_with_the_roll_and_is_a_debt() {
         adopt: false,
         probe: None,
         proxy: true,
+        chained: None,
         origin: worlds::origin(1),
         selected: ["prod".into()].into(),
     });

@@ -59,6 +59,14 @@ pub(super) struct MigrateUninstall {
     /// Switch the AKS add-on off, with an update of the cluster
     #[arg(long)]
     pub(super) disable_add_on: bool,
+    /// Delete the role assignments in Azure that Pod Identity's documentation asks for, those that
+    /// the plan shows and nothing else
+    #[arg(long)]
+    pub(super) remove_roles: bool,
+    /// Take identities of Pod Identity from the scale sets of the nodes, those that the plan shows;
+    /// instances are not touched
+    #[arg(long)]
+    pub(super) remove_node_identities: bool,
 }
 
 /// `migrate render`.

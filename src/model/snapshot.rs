@@ -167,7 +167,7 @@ pub struct Assignments {
 }
 
 /// A role assignment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedAssignment {
     /// Its id.
     pub id: ArmId,

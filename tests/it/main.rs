@@ -47,4 +47,5 @@ mod schema;
 mod sidecar;
 mod support;
 mod uninstall;
+mod uninstall_azure;
 mod uninstall_sandbox;

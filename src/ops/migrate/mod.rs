@@ -9,6 +9,7 @@ pub mod read;
 pub mod render;
 pub mod rollback;
 pub mod shelf;
+mod site;
 pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};

@@ -12,4 +12,5 @@ pub(crate) mod pod_identity;
 pub(crate) mod scripted;
 pub(crate) mod town;
 pub(crate) mod typed;
+pub(crate) mod uninstall;
 pub(crate) mod worlds;

@@ -24,8 +24,6 @@ const ACR_PULL: &str = "7f951dda-4ed3-4680-a7ca-43fe172d538d";
 /// A world in which somebody followed the documentation of Pod Identity.
 struct SetUp {
     world: World,
-    group: String,
-    nodes: String,
     /// The scale set.
     set: String,
     /// The identity of Pod Identity, and that of the nodes.
@@ -91,7 +89,7 @@ impl SetUp {
         };
         let roles = vec![assignment(&app, 1), assignment(&nodes, 2), assignment(&nodes, 3)];
         let pull = assignment(&group, 4);
-        let it = Self { world, group, nodes, set, app, kubelet, principal, roles, pull };
+        let it = Self { world, set, app, kubelet, principal, roles, pull };
         it.fill().await;
         let grant = it.grant(ACR_PULL);
         put(&it.world, &it.pull, ROLES, &grant).await;

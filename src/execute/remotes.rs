@@ -320,11 +320,15 @@ impl Remote for Remotes {
     async fn dry_run_pod(
         &self,
         at: AccountRef<'_>,
+        like: &TemplateRef,
         proxy: bool,
-    ) -> Result<Injected, RemoteFailure> {
+    ) -> Result<Option<Injected>, RemoteFailure> {
         let client = self.client(at.cluster).await?;
-        let injected = client.dry_run_pod(at.namespace, at.account, proxy, &self.manager()).await;
-        injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {at}")))
+        let TemplateRef { namespace, kind, api_version, name, .. } = like;
+        let manager = self.manager();
+        let injected =
+            client.dry_run_like(*kind, api_version, namespace, name, proxy, &manager).await;
+        injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {like} as {at}")))
     }
 
     async fn template(

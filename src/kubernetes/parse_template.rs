@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     parse_meta::meta,
-    wire::{Controller, ControllerStatus, Meta, OwnerReference, PodSpec, WorkloadRef},
+    wire::{Condition, Controller, ControllerStatus, Meta, OwnerReference, PodSpec, WorkloadRef},
 };
 use crate::model::{
     AccountName,
@@ -221,7 +221,8 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         }
     };
     // What an earlier template met says nothing about this one.
-    let failed = if observed >= generation { failed(kind, status) } else { None };
+    let (failed, stuck) =
+        if observed >= generation { (failed(kind, status), stuck(status)) } else { (None, None) };
     Progress {
         generation,
         observed_generation: observed,
@@ -230,7 +231,18 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         total,
         available,
         failed,
+        stuck,
     }
+}
+
+/// Deployments, ReplicaSets and Argo Rollouts say so with a condition, StatefulSets and DaemonSets
+/// with events only.
+///
+/// Source: Kubernetes documentation, "Deployments", failed deployment.
+fn stuck(status: &ControllerStatus) -> Option<String> {
+    let refused = |c: &&Condition| c.kind == "ReplicaFailure" && c.status == "True";
+    let condition = status.conditions.iter().find(refused)?;
+    Some(if condition.message.is_empty() { &condition.reason } else { &condition.message }.clone())
 }
 
 fn failed(kind: TemplateKind, status: &ControllerStatus) -> Option<String> {
@@ -394,6 +406,19 @@ mod tests {
         };
         assert_eq!(deployment(2).progress.failed.as_deref(), Some("ProgressDeadlineExceeded"));
         assert_eq!(deployment(1).progress.failed, None);
+    }
+
+    #[test]
+    fn a_controller_that_can_make_no_pod_says_why() {
+        let status = |status: &str| {
+            let status = json!({"observedGeneration": 2, "conditions": [
+                {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate",
+                    "message": "pods \"a\" is forbidden: exceeded quota"}]});
+            read(TemplateKind::Deployment, json!({"metadata": {"generation": 2}, "status": status}))
+        };
+        let stuck = status("True").progress.stuck;
+        assert_eq!(stuck.as_deref(), Some("pods \"a\" is forbidden: exceeded quota"));
+        assert_eq!(status("False").progress.stuck, None);
     }
 
     #[test]

@@ -194,13 +194,15 @@ pub enum Operation {
         /// The annotations' values when planned, by annotation key.
         expect: BTreeMap<String, Option<String>>,
     },
-    /// Before the first rollout in a namespace: a server-side dry run of a labelled pod must come
-    /// back injected.
+    /// Before the first rollout of a workload in a cluster: a server-side dry run of a pod of its
+    /// own template, labelled, must come back injected.
     CheckInjection {
         /// The namespace.
         namespace: Namespace,
         /// The account the pod would run as.
         account: AccountName,
+        /// The controller whose template the pod is made from: what admission lets in already.
+        like: TemplateRef,
         /// The audience that must come back.
         audience: Audience,
         /// Whether the pod asks for the migration sidecar, as those of the workload will.

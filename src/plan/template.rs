@@ -174,7 +174,8 @@ fn one(
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
-        let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
+        // Also where no pod is left: one that is scaled to nothing is complete.
+        let unfinished = !template.progress.complete() && waits(template);
         let held = rolling.hindrance.is_some();
         return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
@@ -283,8 +284,10 @@ fn judge_stale(
     lines: Vec<String>,
 ) -> Option<Judged> {
     let round = rounds(rolling, template, wanted);
-    if let (Some(reason), Some(_)) = (&template.progress.failed, round) {
-        // Our trigger is on it already: rolling again would fail again.
+    if let Some(reason) = &template.progress.failed
+        && (round.is_some() || stale.is_empty())
+    {
+        // Our trigger is on it already, or nothing asks for it: rolling again would fail again.
         draft.report.not_proved.push(finding(
             rolling.place.address.clone().part(Part::Rollout(template.key())),
             "rollout-failed",

@@ -58,6 +58,14 @@ async fn a_list_is_begun_anew_when_its_continue_token_expired() {
 }
 
 #[tokio::test]
+async fn a_list_that_repeats_its_page_ends() {
+    let server = Server::start((0..5).map(|_| page(&["a"], "t1"))).await;
+    let failure = client(&server).await.accounts(None).await.unwrap_err();
+    assert!(matches!(failure, widentity::kubernetes::KubeError::Body { .. }), "{failure:?}");
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn reads_and_patches_are_repeated_as_the_server_asks() {
     let busy = || status(429, "TooManyRequests").with("retry-after", "0");
     let down = || status(503, "ServiceUnavailable").with("retry-after", "0");
@@ -95,6 +103,20 @@ async fn retries_end() {
     let server = Server::start([patient]).await;
     assert!(client(&server).await.version().await.is_err());
     assert_eq!(server.seen().len(), 1, "an hour is not waited for");
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_asked_again_and_a_webhook_that_is_down_is_not() {
+    let info = || reply(200, &json!({"gitVersion": "v1.33.2"}));
+    for code in [500, 502, 503, 504] {
+        let server = Server::start([status(code, "InternalError"), info()]).await;
+        assert!(client(&server).await.version().await.is_ok(), "{code}");
+    }
+    let message = "Internal error occurred: failed calling webhook \"w\"";
+    let down = reply(500, &json!({"kind": "Status", "message": message}));
+    let server = Server::start([down, info()]).await;
+    assert!(client(&server).await.version().await.unwrap_err().is_webhook_down());
+    assert_eq!(server.seen().len(), 1, "whoever asks knows how long it is worth waiting for");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Waiting for a controller to replace its pods.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{
@@ -10,6 +12,10 @@ use crate::{
     },
     plan::step::TemplateRef,
 };
+
+/// A controller whose pods are refused for as long as this has failed: a webhook that restarts or a
+/// quota that old pods still fill passes sooner.
+const STUCK_FOR: Duration = Duration::from_mins(1);
 
 /// How a rollout ended well.
 pub(super) enum Rolled {
@@ -52,6 +58,7 @@ pub(super) async fn until_rolled(
     let deadline = Instant::now() + limit;
     // A small rollout takes a second, a large one minutes.
     let mut apart = context.run.options.looks_apart / 8;
+    let mut stuck_since = None;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
             Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
@@ -75,6 +82,16 @@ pub(super) async fn until_rolled(
                 }
                 if observed && progress.complete() {
                     return Ok(Rolled::Complete { pods: progress.desired });
+                }
+                if progress.stuck.is_some() {
+                    let since = *stuck_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= STUCK_FOR {
+                        let message = in_words(progress);
+                        let kind = FailureKind::Refused;
+                        return Err(failed(context, cluster, target, kind, message));
+                    }
+                } else {
+                    stuck_since = None;
                 }
                 Some(if observed {
                     in_words(progress)
@@ -100,7 +117,8 @@ pub(super) async fn until_rolled(
     }
 }
 
-fn passes(kind: FailureKind) -> bool {
+/// Whether a call that failed so may be answered when it is made again.
+pub(super) fn passes(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut)
 }
 
@@ -117,11 +135,17 @@ fn withheld(strategy: Strategy) -> Option<&'static str> {
 fn in_words(progress: &snapshot::Progress) -> String {
     let snapshot::Progress { desired, updated, available, total, .. } = progress;
     let old = total - updated;
-    if old > 0 && updated >= desired {
+    let mut words = if old > 0 && updated >= desired {
         let old = if old == 1 { "1 old pod".to_owned() } else { format!("{old} old pods") };
-        return format!("{old} to end, {available} of {desired} available");
+        format!("{old} to end, {available} of {desired} available")
+    } else {
+        format!("{updated} of {desired} pods replaced, {available} available")
+    };
+    if let Some(reason) = &progress.stuck {
+        words.push_str("; no pod can be made: ");
+        words.push_str(reason);
     }
-    format!("{updated} of {desired} pods replaced, {available} available")
+    words
 }
 
 /// A failed rollout, with the command that takes it back.

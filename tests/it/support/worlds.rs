@@ -266,7 +266,7 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
             updated: 2,
             total: 2,
             available: 2,
-            failed: None,
+            ..Progress::default()
         },
     }
 }

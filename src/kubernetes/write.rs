@@ -1,5 +1,5 @@
-//! Writing: a bare account by POST, everything else by server-side apply of a complete set of
-//! fields, never replaced, never deleted.
+//! Writing: a bare account by POST, its fields and those of templates by server-side apply of a
+//! complete set of fields, never replaced.
 //!
 //! Source: Kubernetes documentation, "Server-Side Apply".
 

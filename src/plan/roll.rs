@@ -188,7 +188,7 @@ fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>, template: &ObservedTe
     step
 }
 
-fn target(place: &Place<'_>, template: &ObservedTemplate) -> TemplateRef {
+pub(super) fn target(place: &Place<'_>, template: &ObservedTemplate) -> TemplateRef {
     TemplateRef {
         namespace: place.workload.namespace.clone(),
         kind: template.kind,

@@ -292,7 +292,8 @@ fn judge_stale(
             rolling.place.address.clone().part(Part::Rollout(template.key())),
             "rollout-failed",
             format!("the rollout of {} has failed: {reason}", template.key()),
-            undo(rolling, template),
+            roll::target(rolling.place, template)
+                .undo(&rolling.place.cluster.cluster.access.kubectl()),
             &rolling.place.workload.origin,
         ));
         return None;
@@ -381,12 +382,6 @@ pub(super) fn template_path(kind: TemplateKind, path: &str) -> String {
     } else {
         path.to_owned()
     }
-}
-
-/// The command that takes a failed rollout back.
-fn undo(rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> String {
-    let context = rolling.place.kubectl();
-    format!("{context} rollout undo {}", template.key())
 }
 
 /// A live pod that no template of ours stamps: a bare pod, a Job's, a bare ReplicaSet's.

@@ -7,8 +7,8 @@ use widentity::{
         AccountName, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, RemoteFailure,
         TenantId,
         desired::{
-            Access, DesiredState, Feature, IdentityControl, ManagedBy, PodSelection, Probe,
-            ProbeKind, RolloutMode,
+            Access, DesiredAssignment, DesiredState, Feature, IdentityControl, ManagedBy,
+            PodSelection, Probe, ProbeKind, Role, RolloutMode,
         },
         names,
         snapshot::{
@@ -324,6 +324,28 @@ fn another_projects_objects_are_refused_by_name() {
     let (plan, report) = make(&desired, &world);
     assert!(plan.steps.is_empty(), "not even adopt takes another project's identity");
     assert_eq!(codes(&report.refused), ["other-project"]);
+}
+
+#[test]
+fn a_role_by_name_and_by_guid_is_one_object() {
+    let (mut desired, mut world) = fresh();
+    let first = desired.assignments[0].clone();
+    let Role::Known { id, .. } = first.role else { panic!("a known role") };
+    world.roles.insert("custom".to_owned(), Observation::Present(vec![id]));
+    let named = Role::Named { name: "Custom".to_owned() };
+    desired.assignments.push(DesiredAssignment { role: named, ..first });
+    let assigned = |plan: &Plan| {
+        let makes = |step: &&plan::Step| matches!(step.operation, Operation::PutAssignment { .. });
+        plan.steps.iter().filter(makes).count()
+    };
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(assigned(&plan), 1);
+    assert!(report.blocked.is_empty(), "{:?}", report.blocked);
+
+    desired.assignments[1].condition = Some("@Resource[a] StringEquals 'b'".to_owned());
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(assigned(&plan), 1);
+    assert_eq!(codes(&report.blocked), ["grants-contradict"]);
 }
 
 #[test]

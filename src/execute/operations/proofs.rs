@@ -1,4 +1,5 @@
-//! Guards, waits and proofs: nothing here writes.
+//! Guards, waits and proofs: nothing here writes, but for the pod that `--method job` makes and
+//! removes.
 
 use std::{collections::BTreeMap, time::Duration};
 

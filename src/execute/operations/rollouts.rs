@@ -8,7 +8,7 @@ use crate::{
     execute::context::{Context, Good, Halt},
     model::{
         ClusterName, FailureKind, RemoteFailure,
-        snapshot::{self, Strategy, TemplateKind},
+        snapshot::{self, Strategy},
     },
     plan::step::TemplateRef,
 };
@@ -157,53 +157,12 @@ fn failed(
     message: String,
 ) -> Halt {
     let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
-    Halt::failed(failure.with_hint(undo(&context.remote().kubectl(cluster), target)))
-}
-
-/// The command that puts the former pods back.
-fn undo(kubectl: &str, target: &TemplateRef) -> String {
-    let TemplateRef { namespace, name, kind, .. } = target;
-    match kind {
-        TemplateKind::Rollout => {
-            let argo = kubectl.replacen("kubectl", "kubectl argo rollouts", 1);
-            format!("{argo} -n {namespace} undo {name}")
-        }
-        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
-            format!("{kubectl} -n {namespace} rollout undo {}/{name}", kind.as_str())
-        }
-        // These have no revisions to go back to.
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => {
-            format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
-        }
-    }
+    Halt::failed(failure.with_hint(target.undo(&context.remote().kubectl(cluster))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_undo_command_fits_the_kind() {
-        let target = |kind| TemplateRef {
-            namespace: "shop".into(),
-            kind,
-            api_version: "v1".to_owned(),
-            name: "cart".to_owned(),
-            uid: "u".to_owned(),
-        };
-        let undo = |kind| undo("kubectl --context east", &target(kind));
-        assert_eq!(
-            undo(TemplateKind::StatefulSet),
-            "kubectl --context east -n shop rollout undo statefulset/cart"
-        );
-        assert_eq!(
-            undo(TemplateKind::Rollout),
-            "kubectl argo rollouts --context east -n shop undo cart"
-        );
-    }
 
     #[test]
     fn progress_names_what_is_missing() {

@@ -221,8 +221,7 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         }
     };
     // What an earlier template met says nothing about this one.
-    let (failed, stuck) =
-        if observed >= generation { (failed(kind, status), stuck(status)) } else { (None, None) };
+    let failed = if observed >= generation { failed(kind, status) } else { None };
     Progress {
         generation,
         observed_generation: observed,
@@ -231,18 +230,16 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         total,
         available,
         failed,
-        stuck,
+        hindered: hindered(status),
     }
 }
 
-/// Deployments, ReplicaSets and Argo Rollouts say so with a condition, StatefulSets and DaemonSets
-/// with events only.
-///
-/// Source: Kubernetes documentation, "Deployments", failed deployment.
-fn stuck(status: &ControllerStatus) -> Option<String> {
-    let refused = |c: &&Condition| c.kind == "ReplicaFailure" && c.status == "True";
-    let condition = status.conditions.iter().find(refused)?;
-    Some(if condition.message.is_empty() { &condition.reason } else { &condition.message }.clone())
+/// The controllers of other kinds than Deployments tell this in events only.
+fn hindered(status: &ControllerStatus) -> Option<String> {
+    let of = |c: &&Condition| c.kind == "ReplicaFailure" && c.status == "True";
+    let condition = status.conditions.iter().find(of)?;
+    let says = if condition.message.is_empty() { &condition.reason } else { &condition.message };
+    Some(says.clone())
 }
 
 fn failed(kind: TemplateKind, status: &ControllerStatus) -> Option<String> {
@@ -416,9 +413,9 @@ mod tests {
                     "message": "pods \"a\" is forbidden: exceeded quota"}]});
             read(TemplateKind::Deployment, json!({"metadata": {"generation": 2}, "status": status}))
         };
-        let stuck = status("True").progress.stuck;
+        let stuck = status("True").progress.hindered;
         assert_eq!(stuck.as_deref(), Some("pods \"a\" is forbidden: exceeded quota"));
-        assert_eq!(status("False").progress.stuck, None);
+        assert_eq!(status("False").progress.hindered, None);
     }
 
     #[test]

@@ -495,7 +495,7 @@ async fn pods_that_are_refused_end_the_rollout_with_the_reason() {
         let all = templates(&mut world, &cluster, &Namespace::from("shop"));
         let progress = &mut all[0].progress;
         (progress.updated, progress.total, progress.available) = (0, 0, 0);
-        progress.stuck = Some("admission webhook \"w\" denied the request".to_owned());
+        progress.hindered = Some("admission webhook \"w\" denied the request".to_owned());
         present(kubernetes(&mut world, &cluster).pods.get_mut(&Namespace::from("shop")).unwrap())
             .clear();
     }

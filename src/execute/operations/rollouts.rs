@@ -8,7 +8,7 @@ use crate::{
     execute::context::{Context, Good, Halt},
     model::{
         ClusterName, FailureKind, RemoteFailure,
-        snapshot::{self, Strategy},
+        snapshot::{self, ObservedTemplate, Strategy},
     },
     plan::step::TemplateRef,
 };
@@ -42,23 +42,26 @@ pub(super) async fn await_rollout(
     context: &Context<'_>,
     target: &TemplateRef,
 ) -> Result<Good, Halt> {
-    let rolled = until_rolled(context, context.cluster()?, target, 0).await?;
+    let rolled = until_rolled(context, context.cluster()?, target, 0, async |_| Ok(())).await?;
     Ok(Good::Done { detail: Some(rolled.detail()), evidence: None })
 }
 
 /// Waits until the controller has finished with its template of generation `from` or a later one.
 /// A read that gets no answer is repeated until the deadline: an API server may restart meanwhile.
+/// `doubt` is asked whenever the controller has come further, and ends the wait with its error.
 pub(super) async fn until_rolled(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
     from: i64,
+    doubt: impl AsyncFn(&ObservedTemplate) -> Result<(), Halt>,
 ) -> Result<Rolled, Halt> {
     let limit = context.run.options.rollout_deadline;
     let deadline = Instant::now() + limit;
     // A small rollout takes a second, a large one minutes.
     let mut apart = context.run.options.looks_apart / 8;
     let mut stuck_since = None;
+    let mut looked_at = None;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
             Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
@@ -76,6 +79,10 @@ pub(super) async fn until_rolled(
                 if let Some(why) = withheld(seen.strategy) {
                     return Ok(Rolled::Withheld(why));
                 }
+                let come = (progress.generation, progress.updated, progress.complete());
+                if observed && looked_at.replace(come) != Some(come) {
+                    doubt(&seen).await?;
+                }
                 if observed && let Some(reason) = &progress.failed {
                     let message = format!("{reason}: {}", in_words(progress));
                     return Err(failed(context, cluster, target, FailureKind::Refused, message));
@@ -83,7 +90,7 @@ pub(super) async fn until_rolled(
                 if observed && progress.complete() {
                     return Ok(Rolled::Complete { pods: progress.desired });
                 }
-                if progress.stuck.is_some() {
+                if observed && progress.hindered.is_some() {
                     let since = *stuck_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= STUCK_FOR {
                         let message = in_words(progress);
@@ -135,21 +142,20 @@ fn withheld(strategy: Strategy) -> Option<&'static str> {
 fn in_words(progress: &snapshot::Progress) -> String {
     let snapshot::Progress { desired, updated, available, total, .. } = progress;
     let old = total - updated;
-    let mut words = if old > 0 && updated >= desired {
+    let state = if old > 0 && updated >= desired {
         let old = if old == 1 { "1 old pod".to_owned() } else { format!("{old} old pods") };
         format!("{old} to end, {available} of {desired} available")
     } else {
         format!("{updated} of {desired} pods replaced, {available} available")
     };
-    if let Some(reason) = &progress.stuck {
-        words.push_str("; no pod can be made: ");
-        words.push_str(reason);
+    match &progress.hindered {
+        Some(why) => format!("{state}; no pod can be made: {why}"),
+        None => state,
     }
-    words
 }
 
 /// A failed rollout, with the command that takes it back.
-fn failed(
+pub(super) fn failed(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
@@ -175,5 +181,9 @@ mod tests {
         };
         assert_eq!(in_words(&progress(3, 1, 4, 3)), "1 of 3 pods replaced, 3 available");
         assert_eq!(in_words(&progress(3, 3, 4, 3)), "1 old pod to end, 3 of 3 available");
+        let hindered = Some("exceeded quota".to_owned());
+        let held = snapshot::Progress { hindered, ..progress(2, 0, 2, 2) };
+        let words = "0 of 2 pods replaced, 2 available; no pod can be made: exceeded quota";
+        assert_eq!(in_words(&held), words);
     }
 }

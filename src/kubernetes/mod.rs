@@ -8,6 +8,7 @@
 
 mod client;
 mod connect;
+mod dry_run;
 mod error;
 mod estate;
 mod footprint;

@@ -144,6 +144,17 @@ pub struct ObservedIdentity {
     pub tags: BTreeMap<String, String>,
 }
 
+impl ObservedIdentity {
+    /// The tag of this name, as `(name, value)` with the name as it is there: Azure keeps the case
+    /// of tag names and does not tell them apart by it.
+    ///
+    /// Source: Azure documentation, "Use tags to organize your Azure resources", limitations.
+    pub fn tag(&self, name: &str) -> Option<(&str, &str)> {
+        let found = self.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
 /// A federated credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedCredential {

@@ -197,6 +197,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("identity-not-ours", "an identity that is not ours", "It exists without our mark.", "adopt = true, or another name", None),
     own("foreign-credential-changed", "a foreign credential is changed", "One under another name is corrected.", "read the plan", None),
     own("foreign-assignment-condition", "a foreign role assignment has a condition", "It exists under another name with another condition.", "delete it or write the same condition", None),
+    own("grants-contradict", "two grants are one object", "One role by name and by GUID, with two conditions.", "write one condition", None),
     own("field-taken-over", "a field is taken over", "Another manager set it.", "read the plan", None),
     own("field-manager-conflict", "another manager owns the field", "Helm, Argo CD, Flux or an unknown manager sets it.", "adopt = true, or managed_by = \"git\"", None),
     own("enables-cluster-feature", "a cluster feature is switched on", "It cannot be undone and restarts the control plane.", "read the plan", None),

@@ -1,4 +1,5 @@
-//! Guards, waits and proofs: nothing here writes.
+//! Guards, waits and proofs: nothing here writes, but for the pod that `--method job` makes and
+//! removes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +17,10 @@ use crate::{
         AccountName, Address, ArmId, Audience, FailureKind, Issuer, Namespace, PrincipalId,
         RemoteFailure, RoleId, desired::Probe,
     },
-    plan::{Operation, Value, step::Claim},
+    plan::{
+        Operation, Value,
+        step::{Claim, TemplateRef},
+    },
     prove::{How, Probed, retry::Age},
 };
 
@@ -195,6 +199,7 @@ pub(super) async fn check_injection(
     context: &Context<'_>,
     namespace: &Namespace,
     account: &AccountName,
+    like: &TemplateRef,
     audience: &Audience,
     proxy: bool,
 ) -> Result<Good, Halt> {
@@ -206,15 +211,16 @@ pub(super) async fn check_injection(
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match context.read(context.remote().dry_run_pod(at, proxy)).await {
-            Ok(injected)
+        let failure = match context.read(context.remote().dry_run_pod(at, like, proxy)).await {
+            Ok(None) => return Err(Halt::Stale(format!("{like} does not exist any more"))),
+            Ok(Some(injected))
                 if injected.present
                     && injected.audience.as_ref() == Some(audience)
                     && injected.proxied >= proxy =>
             {
                 return Ok(Good::done());
             }
-            Ok(injected) => {
+            Ok(Some(injected)) => {
                 let have = match (&injected.present, &injected.audience) {
                     (true, Some(have)) if have == audience => {
                         "without the migration sidecar".to_owned()

@@ -587,16 +587,20 @@ impl Remote for Fake {
     async fn dry_run_pod(
         &self,
         at: AccountRef<'_>,
+        like: &TemplateRef,
         proxy: bool,
-    ) -> Result<Injected, RemoteFailure> {
+    ) -> Result<Option<Injected>, RemoteFailure> {
         self.call("dry_run_pod", &at.to_string(), |world| {
+            if !templates(world, at.cluster, &like.namespace).iter().any(|t| t.name == like.name) {
+                return Ok(None);
+            }
             let account = accounts(world, at).get(at.account).cloned();
             let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
-            Ok(if self.webhook_works {
+            Ok(Some(if self.webhook_works {
                 Injected { proxied: proxy, ..worlds::inject(&annotations, &Audience::default()) }
             } else {
                 Injected::default()
-            })
+            }))
         })
         .await
     }

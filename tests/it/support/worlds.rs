@@ -267,7 +267,6 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
             updated: 2,
             total: 2,
             available: 2,
-            failed: None,
             ..Progress::default()
         },
     }

@@ -381,6 +381,19 @@ fn a_cluster_without_pod_identity_says_so_and_exits_0() {
     desk.run("--sandbox migrate status -o toml").exits(64);
 }
 
+/// What is not ready is the normal state of an estate on its way; whoever names a workload wants
+/// it moved.
+#[test]
+fn a_named_workload_that_is_not_ready_is_no_success() {
+    let desk = Desk::new();
+    let text = include_str!("../../examples/pod-identity/workloads.toml");
+    desk.write("workloads.toml", text);
+    desk.run("--sandbox sandbox reset --pod-identity").exits(0);
+    desk.write("workloads.toml", text.replace("pods = [\"cronjob/nightly\"]", ""));
+    desk.run("--sandbox migrate apply --yes --only reports/nightly").exits(1).shows("no-overlap");
+    desk.run("--sandbox migrate apply --yes").exits(0).shows("2 of 3 workloads moved");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_soaked_is_removed_and_can_be_made_again() {
     let world = World::start(&names(2)).await;

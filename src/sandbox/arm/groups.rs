@@ -9,7 +9,7 @@ use super::{
     identities, scale_sets,
 };
 use crate::sandbox::{
-    roles,
+    clusters, roles,
     store::{Guard, Write},
 };
 
@@ -370,6 +370,8 @@ pub(super) fn resources(call: &Call, kind: Option<&str>) -> Reply {
             && is(&named, parts[8])
             && kind.is_none_or(|kind| format!("{}/{}", parts[6], parts[7]) == kind)
     });
+    let now = call.now_ms();
+    let items = items.filter(|(_, doc)| !clusters::gone(doc, now));
     page(call, items, PAGE, |key, doc| {
         if kind.is_some() {
             return render_resource(call, &doc);

@@ -105,6 +105,9 @@ pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview
         any(&select.namespace, &|n| workload.namespace.as_str() == n)
             && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
     });
+    if !select.only.is_empty() {
+        overview.take_up();
+    }
     let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
     let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
     if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {

@@ -103,7 +103,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
                 let writing = Writing { round, stale, wish };
                 if let Some(step) = roll::write(world, draft, rolling, template, writing, &own) {
                     rolled.push(step);
-                    awaited |= waits(template);
+                    awaited |= waits(template.strategy);
                 }
             }
             Some(Verdict::Await) => {
@@ -123,9 +123,9 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
     Some(())
 }
 
-/// Whether the rollout of this template can be waited for.
-pub(super) fn waits(template: &ObservedTemplate) -> bool {
-    match template.strategy {
+/// Whether the rollout of a template of this strategy can be waited for.
+pub fn waits(strategy: Strategy) -> bool {
+    match strategy {
         Strategy::RollingUpdate | Strategy::Recreate => true,
         Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => false,
     }
@@ -174,7 +174,7 @@ fn one(
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
-        let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
+        let unfinished = !template.progress.complete() && waits(template.strategy) && !own.is_empty();
         let held = rolling.hindrance.is_some();
         return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }

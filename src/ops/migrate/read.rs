@@ -77,6 +77,12 @@ impl Overview {
         all.filter(|w| w.verdict == verdict && !w.phase.is_switched()).count()
     }
 
+    /// Takes up again what was put back, because somebody named it.
+    pub fn take_up(&mut self) {
+        let surveys = self.clusters.iter_mut().map(|cluster| &mut cluster.survey);
+        surveys.flat_map(|survey| &mut survey.workloads).for_each(migrate::Workload::take_up);
+    }
+
     /// Keeps the workloads that `which` chooses, by cluster name and workload.
     pub fn retain(&mut self, which: impl Fn(&str, &migrate::Workload) -> bool) {
         for Surveyed { survey, .. } in &mut self.clusters {

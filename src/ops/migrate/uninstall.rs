@@ -10,7 +10,7 @@ use super::{super::Connected, Overview, Patience, Surveyed};
 pub use crate::migrate::uninstall::{Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
-    kubernetes::Client,
+    kubernetes::{Client, Objects as _},
     migrate::uninstall::{self, Given, Step, asked_for},
     model::{
         ArmId, ClusterName, FailureKind, PrincipalId, RemoteFailure,

@@ -105,11 +105,7 @@ async fn in_world(
 
 fn show(context: &Context, overview: &Overview, read: &Surveyed, backup: &Backup, how: &PutBack) {
     let left = rollback::left(&read.estate, backup);
-    let shown = Rollback {
-        workload: &backup.name(),
-        how,
-        left: &left,
-    };
+    let shown = Rollback { workload: &backup.name(), how, left: &left };
     context.output.data(&match context.global.output {
         Format::Json => render::rollback_json(shown, overview.sandbox),
         Format::Text | Format::Markdown | Format::Toml => render::rollback(shown),

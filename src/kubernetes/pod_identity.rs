@@ -480,7 +480,8 @@ mod tests {
         assert_ne!(pod(ours.clone(), chain, "a:2"), before);
         let restarted = json!({"kubectl.kubernetes.io/restartedAt": "now"});
         assert_ne!(pod(ours.clone(), restarted, "a:1"), before);
-        let none = json!({"metadata": {"labels": ours}, "spec": {"containers": [{"image": "a:1"}]}});
+        let none =
+            json!({"metadata": {"labels": ours}, "spec": {"containers": [{"image": "a:1"}]}});
         let had = json!({"metadata": {"labels": {"app": "x", "aadpodidbinding": "x"}},
             "spec": {"containers": [{"image": "a:1"}]}});
         assert_eq!(shape(&none), shape(&had));

@@ -141,9 +141,7 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let is_back = |backup: &&Backup| {
         let kept = |t: &&EstateTemplate| backup.templates.iter().any(|kept| kept.key == t.key());
         let mut kept = templates.iter().filter(|t| kept(t)).peekable();
-        backup.rolled_back
-            && kept.peek().is_some()
-            && kept.all(|t| !t.labelled())
+        backup.rolled_back && kept.peek().is_some() && kept.all(|t| !t.labelled())
     };
     if facts.backup.is_some_and(|backup| is_back(&backup)) {
         return at(Phase::RolledBack);

@@ -115,7 +115,11 @@ pub struct Late {
 /// A `StatefulSet` never replaces a pod that is not ready once its template has changed, not even
 /// back (Kubernetes documentation, "`StatefulSets`: Forced rollback"): such a pod of the failed roll
 /// must be deleted, the lowest first, as they are made in this order.
-pub fn late(templates: &[ObservedTemplate], pods: &[EstatePod], kept: &TemplateBackup) -> Option<Late> {
+pub fn late(
+    templates: &[ObservedTemplate],
+    pods: &[EstatePod],
+    kept: &TemplateBackup,
+) -> Option<Late> {
     let template =
         templates.iter().find(|template| template.key() == kept.key && template.uid == kept.uid)?;
     match template.strategy {
@@ -201,9 +205,9 @@ pub fn needed(
     // Pods of templates that are named already add nothing.
     let known = |pod: &&EstatePod| {
         let owner = pod.controller.as_deref().and_then(|owner| owner.split_once('/'));
-        templates.iter().any(|t| {
-            found.contains(&t.key()) && owner.is_some_and(|o| t.kind.stamps(&t.name, o))
-        })
+        templates
+            .iter()
+            .any(|t| found.contains(&t.key()) && owner.is_some_and(|o| t.kind.stamps(&t.name, o)))
     };
     let pods: Vec<String> = pods.iter().filter(uses).filter(|pod| !known(pod)).map(of).collect();
     found.extend(pods);

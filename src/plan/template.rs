@@ -174,7 +174,8 @@ fn one(
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
-        let unfinished = !template.progress.complete() && waits(template.strategy) && !own.is_empty();
+        let unfinished =
+            !template.progress.complete() && waits(template.strategy) && !own.is_empty();
         let held = rolling.hindrance.is_some();
         return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }

@@ -13,8 +13,8 @@ use crate::{
         remote::{AccountRef, PodRun, Proving},
     },
     model::{
-        AccountName, Address, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId,
-        RemoteFailure, RoleId, desired::Probe,
+        AccountName, Address, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace,
+        PrincipalId, RemoteFailure, RoleId, desired::Probe,
     },
     plan::{Operation, Value, step::Claim},
     prove::{How, Probed, retry::Age},

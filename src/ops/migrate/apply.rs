@@ -205,11 +205,8 @@ pub async fn carry_out(
         };
         let patience = patience.clone();
         let with = Putting { project, served: false, patience, notes: &notes };
-        let what = if failed.rolled.is_empty() {
-            What::Everything
-        } else {
-            What::Rolls(&failed.rolled)
-        };
+        let what =
+            if failed.rolled.is_empty() { What::Everything } else { What::Rolls(&failed.rolled) };
         (name.clone(), put_back(client, read, backup, what, &with).await)
     });
     let put_back = join_all(back).await;
@@ -233,7 +230,8 @@ fn failed(
     backups: &[Backup],
     read: &Surveyed,
 ) -> BTreeMap<String, Failed> {
-    let operation = |step: &StepReport| planned.plan.steps.get(step.info.id.0).map(|s| &s.operation);
+    let operation =
+        |step: &StepReport| planned.plan.steps.get(step.info.id.0).map(|s| &s.operation);
     let mut rolled: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for step in report.with(|outcome| {
         matches!(outcome, Outcome::Done { .. } | Outcome::Failed { written: true, .. })

@@ -189,7 +189,8 @@ async fn until_back(
         let late = |(_, kept): &Pair<'_>| rollback::late(&templates, &pods, kept);
         let late: Vec<_> = pairs.iter().filter_map(late).collect();
         for pod in late.iter().filter_map(|late| late.stuck.as_ref()) {
-            let tried = format!("delete pod {}/{}, which its failed roll left", pod.namespace, pod.name);
+            let tried =
+                format!("delete pod {}/{}, which its failed roll left", pod.namespace, pod.name);
             (with.notes)(&tried);
             match client.remove_pod(pod).await.map_err(|error| error.failure(tried)) {
                 // It changed since it was seen: it is looked at again.

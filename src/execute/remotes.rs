@@ -11,7 +11,7 @@ use super::remote::{
     TemplateFields,
 };
 use crate::{
-    azure::{Arm, ArmError, NewAssignment, PutAssignment, disposition::Disposition},
+    azure::{Arm, ArmError, NewAssignment, PutAssignment},
     kubernetes::{Client, Connection, Place, Switch, Within},
     model::{
         ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId, Project,
@@ -54,15 +54,8 @@ pub struct RemoteCluster {
     pub kubeconfig: Option<String>,
 }
 
-/// A failure of Azure. Where its table says that the world is not as planned the kind says so too.
 fn azure(tried: String) -> impl FnOnce(ArmError) -> RemoteFailure {
-    move |error| {
-        let mut failure = error.failure(tried);
-        if error.disposition() == Disposition::Stale {
-            failure.kind = FailureKind::Conflict;
-        }
-        failure
-    }
+    move |error| error.failure(tried)
 }
 
 impl Remotes {

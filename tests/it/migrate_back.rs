@@ -317,8 +317,7 @@ async fn a_real_stateful_set_controller_needs_the_same_help() {
     while !admin.exists(&pod).await || admin.get(&pod).await["metadata"]["labels"][USE] != "true" {
         pause().await;
     }
-    let connect =
-        Connect::Kubeconfig { path: Some(server.kubeconfig.clone()), context: None };
+    let connect = Connect::Kubeconfig { path: Some(server.kubeconfig.clone()), context: None };
     let client = Client::connect(connect).await.unwrap();
     let namespace = Namespace::from(namespace.as_str());
     let at = Place {

@@ -172,7 +172,7 @@ impl Remote for Remotes {
         notes: Notes,
     ) -> Result<(), RemoteFailure> {
         let tried = format!("tag identity {}", id.name());
-        self.arm(notes).set_identity_tags(id, tags).await.map_err(azure(tried)).map(drop)
+        self.arm(notes).set_identity_tags(id, tags).await.map_err(azure(tried))
     }
 
     async fn credentials(
@@ -191,7 +191,7 @@ impl Remote for Remotes {
     ) -> Result<(), RemoteFailure> {
         let tried =
             format!("put federated credential {} on identity {}", credential.name, identity.name());
-        self.arm(notes).put_credential(identity, credential).await.map_err(azure(tried)).map(drop)
+        self.arm(notes).put_credential(identity, credential).await.map_err(azure(tried))
     }
 
     async fn assignments(
@@ -219,7 +219,7 @@ impl Remote for Remotes {
         };
         let tried = format!("assign role {role} to principal {principal} at {scope}");
         match self.arm(notes).put_assignment(&new).await.map_err(azure(tried))? {
-            PutAssignment::Made(_) => Ok(Assigned::Made),
+            PutAssignment::Made => Ok(Assigned::Made),
             PutAssignment::Existed(name) => {
                 Ok(Assigned::Existed(name.map(|name| name.to_string())))
             }

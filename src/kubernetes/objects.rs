@@ -29,7 +29,8 @@ pub trait Objects: Send + Sync {
     /// Writes a backup into the workload's namespace, as a `ConfigMap` that holds no secret.
     async fn write_backup(&self, backup: &Backup, manager: &str) -> Result<(), KubeError>;
     /// Gives the fields of a pod template back what they were. Nothing is written where one of
-    /// them has neither our value nor the one before: the answer says which.
+    /// them has neither our value nor the one before: the answer says which. A controller that is
+    /// gone has nothing to give back, nor has one that somebody made again as it was.
     async fn restore_template(
         &self,
         at: Place<'_>,
@@ -100,34 +101,38 @@ impl Objects for Client {
         manager: &str,
     ) -> Result<Vec<String>, KubeError> {
         let TemplateBackup { labels, annotations, mark, .. } = kept;
-        let object: Value = self.ask(&Ask::get(at.path())).await?;
-        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let mut found = foreign("label", &meta["labels"], labels);
-        found.extend(foreign("annotation", &meta["annotations"], annotations));
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let mut patch = Vec::new();
-        let path = format!("{}/labels", at.template());
-        changes(&path, &meta["labels"], &before(labels), &mut patch);
-        let path = format!("{}/annotations", at.template());
-        changes(&path, &meta["annotations"], &before(annotations), &mut patch);
-        // A backup that did not note the mark: it came with the label.
-        let came = labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none());
-        let mark = mark.clone().or_else(|| came.then(Field::default));
-        let have = &object["metadata"]["annotations"];
-        let now = have[names::PROJECT_ANNOTATION].as_str();
-        // Another project's mark stays.
-        if let Some(Field { before, .. }) =
-            mark.filter(|mark| mark.after.is_none() || mark.after.as_deref() == now)
-        {
-            let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), before)]);
-            changes("/metadata/annotations", have, &own, &mut patch);
-        }
-        if !patch.is_empty() {
-            self.json_patch(at.path(), at.uid, &object, patch, manager).await?;
-        }
-        Ok(Vec::new())
+        let decide = |object: &Value| {
+            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            if object["metadata"]["uid"] != at.uid {
+                let moved = meta["labels"][names::USE_LABEL] == "true";
+                let again = || Err(vec!["it was made again, with the new label".to_owned()]);
+                return if moved { again() } else { Ok(Vec::new()) };
+            }
+            let mut found = foreign("label", &meta["labels"], labels);
+            found.extend(foreign("annotation", &meta["annotations"], annotations));
+            if !found.is_empty() {
+                return Err(found);
+            }
+            let mut patch = Vec::new();
+            let path = format!("{}/labels", at.template());
+            changes(&path, &meta["labels"], &before(labels), &mut patch);
+            let path = format!("{}/annotations", at.template());
+            changes(&path, &meta["annotations"], &before(annotations), &mut patch);
+            // A backup that did not note the mark: it came with the label.
+            let came = labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none());
+            let mark = mark.clone().or_else(|| came.then(Field::default));
+            let have = &object["metadata"]["annotations"];
+            let now = have[names::PROJECT_ANNOTATION].as_str();
+            // Another project's mark stays.
+            if let Some(Field { before, .. }) =
+                mark.filter(|mark| mark.after.is_none() || mark.after.as_deref() == now)
+            {
+                let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), before)]);
+                changes("/metadata/annotations", have, &own, &mut patch);
+            }
+            Ok(patch)
+        };
+        Ok(self.revise(&at.path(), manager, decide).await?.unwrap_or_default())
     }
 
     async fn restore_account(
@@ -138,23 +143,22 @@ impl Objects for Client {
         let Backup { namespace, account, annotations, account_uid, .. } = backup;
         let path = collection("v1", Some(namespace.as_str()), "serviceaccounts");
         let path = format!("{path}/{}", segment(account.as_str()));
-        let Some(object) = self.find::<Value>(path.clone()).await? else { return Ok(Vec::new()) };
-        let have = &object["metadata"]["annotations"];
-        let found = foreign("annotation", have, annotations);
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let mut patch = Vec::new();
-        changes("/metadata/annotations", have, &before(annotations), &mut patch);
-        if patch.is_empty() {
-            return Ok(Vec::new());
-        }
-        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-        if account_uid.as_deref().is_some_and(|known| known != uid) {
-            return Ok(vec!["it was made again, with these annotations".to_owned()]);
-        }
-        self.json_patch(path, uid, &object, patch, manager).await?;
-        Ok(Vec::new())
+        let decide = |object: &Value| {
+            let have = &object["metadata"]["annotations"];
+            let found = foreign("annotation", have, annotations);
+            if !found.is_empty() {
+                return Err(found);
+            }
+            let mut patch = Vec::new();
+            changes("/metadata/annotations", have, &before(annotations), &mut patch);
+            let uid = object["metadata"]["uid"].as_str();
+            let again = account_uid.is_some() && account_uid.as_deref() != uid;
+            if again && !patch.is_empty() {
+                return Err(vec!["it was made again, with these annotations".to_owned()]);
+            }
+            Ok(patch)
+        };
+        Ok(self.revise(&path, manager, decide).await?.unwrap_or_default())
     }
 
     async fn make_again(&self, object: &Value, manager: &str) -> Result<bool, KubeError> {

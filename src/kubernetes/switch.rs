@@ -3,10 +3,11 @@
 //!
 //! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch".
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::time;
 
 use super::{
     Client, KubeError,
@@ -42,6 +43,17 @@ pub struct Switch<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Annotations that are set.
     pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// How often an object is read and decided about anew where others write it meanwhile.
+const TRIES: u32 = 8;
+/// After the first time; each further one waits so much longer.
+const APART: Duration = Duration::from_millis(50);
+
+fn changed(path: &str, what: &str) -> KubeError {
+    // `shop/deployments/web`
+    let object = path.split_once("/namespaces/").map_or(path, |(_, object)| object);
+    KubeError::Changed { object: object.to_owned(), what: what.to_owned() }
 }
 
 /// A path segment of a JSON pointer (RFC 6901).
@@ -116,21 +128,58 @@ pub(super) fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Optio
     fields.iter().map(|(key, field)| (key.clone(), field.before.clone())).collect()
 }
 
+/// What a reading leads to: the operations to send, or why nothing is sent.
+pub(super) type Decided = Result<Vec<Value>, Vec<String>>;
+
 impl Client {
-    pub(super) async fn json_patch(
+    /// Reads an object, decides by it and sends the patch, in which tests make sure that it is
+    /// still what was read. Where somebody wrote in between, and controllers write the status of
+    /// what they roll all the time, it is read and decided anew. The answer says why nothing was
+    /// sent; none where there is no such object.
+    pub(super) async fn revise(
+        &self,
+        path: &str,
+        manager: &str,
+        decide: impl Fn(&Value) -> Decided,
+    ) -> Result<Option<Vec<String>>, KubeError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Some(object) = self.find::<Value>(path.to_owned()).await? else { return Ok(None) };
+            let patch = match decide(&object) {
+                Ok(patch) if patch.is_empty() => return Ok(Some(Vec::new())),
+                Ok(patch) => patch,
+                Err(found) => return Ok(Some(found)),
+            };
+            match self.json_patch(path.to_owned(), &object, patch, manager).await {
+                Ok(()) => return Ok(Some(Vec::new())),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_overtaken() && tries < TRIES => {
+                    time::sleep(APART * tries).await;
+                }
+                Err(error) if error.is_overtaken() => {
+                    return Err(changed(path, "others keep writing it"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn json_patch(
         &self,
         path: String,
-        uid: &str,
         object: &Value,
         mut patch: Vec<Value>,
         manager: &str,
     ) -> Result<(), KubeError> {
-        // Whoever writes in between makes the tests fail, and nothing is written.
-        let version = &object["metadata"]["resourceVersion"];
-        let mut tests = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
-        if version.is_string() {
-            let path = "/metadata/resourceVersion";
-            tests.push(json!({"op": "test", "path": path, "value": version}));
+        let mut tests = Vec::new();
+        for (path, key) in
+            [("/metadata/uid", "uid"), ("/metadata/resourceVersion", "resourceVersion")]
+        {
+            let value = &object["metadata"][key];
+            if value.is_string() {
+                tests.push(json!({"op": "test", "path": path, "value": value}));
+            }
         }
         tests.append(&mut patch);
         let _written: Value = self
@@ -146,34 +195,47 @@ impl Client {
     }
 
     /// Sets and takes away fields of one pod template in one write, so that its pods are rolled
-    /// once. Fails with a conflict where the controller was written or made again meanwhile.
+    /// once. Fails with a conflict where the controller was made again, or a label or annotation
+    /// that is to go has another value by now.
     pub async fn switch_template(
         &self,
         at: Place<'_>,
         switch: Switch<'_>,
         manager: &str,
     ) -> Result<(), KubeError> {
-        let object: Value = self.ask(&Ask::get(at.path())).await?;
-        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let wanted =
-            |have: &Value, set: &BTreeMap<String, String>, remove: &BTreeMap<String, String>| {
+        let path = at.path();
+        let decide = |object: &Value| {
+            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            let mut found = Vec::new();
+            if object["metadata"]["uid"] != at.uid {
+                found.push("it was made again".to_owned());
+            }
+            let mut patch = Vec::new();
+            for (what, set, remove) in [
+                ("label", switch.labels, switch.remove_labels),
+                ("annotation", switch.annotations, switch.remove_annotations),
+            ] {
+                let have = &meta[format!("{what}s")];
                 let mut wanted: BTreeMap<String, Option<String>> =
-                    set.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+                    set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
                 for (key, value) in remove {
-                    if have.get(key).is_some_and(|have| have == value) {
-                        wanted.insert(key.clone(), None);
+                    match have[key].as_str() {
+                        Some(other) if other != value => {
+                            found.push(format!("{what} {key} is {other}"));
+                        }
+                        Some(_) => drop(wanted.insert(key.clone(), None)),
+                        None => {}
                     }
                 }
-                wanted
-            };
-        let labels = wanted(&meta["labels"], switch.labels, switch.remove_labels);
-        let annotations =
-            wanted(&meta["annotations"], switch.annotations, switch.remove_annotations);
-        let mut patch = Vec::new();
-        changes(&format!("{}/labels", at.template()), &meta["labels"], &labels, &mut patch);
-        let path = format!("{}/annotations", at.template());
-        changes(&path, &meta["annotations"], &annotations, &mut patch);
-        self.json_patch(at.path(), at.uid, &object, patch, manager).await
+                changes(&format!("{}/{what}s", at.template()), have, &wanted, &mut patch);
+            }
+            if found.is_empty() { Ok(patch) } else { Err(found) }
+        };
+        match self.revise(&path, manager, decide).await? {
+            None => Err(changed(&path, "it does not exist any more")),
+            Some(found) if found.is_empty() => Ok(()),
+            Some(found) => Err(changed(&path, &found.join(", "))),
+        }
     }
 }
 

@@ -239,8 +239,7 @@ async fn concurrent_writes_of_credentials_are_waited_out() {
     let busy = error(409, code, "Too many");
     let server = Server::start([busy.clone(), busy, reply(201, &credential_json())]).await;
     let watched = server.arm();
-    let made = watched.arm.put_credential(&identity_id("a"), &credential()).await.unwrap();
-    assert_eq!(made, credential());
+    watched.arm.put_credential(&identity_id("a"), &credential()).await.unwrap();
     assert!(watched.slept().iter().all(|seconds| (1..=10).contains(seconds)));
     assert_eq!(
         server.seen()[2].json()["properties"]["audiences"],
@@ -302,17 +301,10 @@ async fn an_unknown_principal_is_waited_for_only_after_this_run_made_it() {
     assert!(watched.slept().is_empty());
 
     let new = assignment();
-    let made = json!({"id": format!("{}/providers/Microsoft.Authorization/roleAssignments/{}", new.scope, new.name),
-    "name": new.name, "properties": {
-        "roleDefinitionId": format!("/subscriptions/{SUB}/providers/Microsoft.Authorization/roleDefinitions/{}", new.role),
-        "principalId": new.principal, "scope": new.scope.as_str(), "description": new.description,
-    }});
-    server.script([reply(201, &identity("a")), unknown, reply(201, &made)]);
+    // What a write answers beside its status is not needed, so nothing depends on it.
+    server.script([reply(201, &identity("a")), unknown, reply(201, &Value::Null)]);
     watched.arm.create_identity(&identity_id("a"), "x", &BTreeMap::new()).await.unwrap();
-    let PutAssignment::Made(seen) = watched.arm.put_assignment(&new).await.unwrap() else {
-        panic!("not made");
-    };
-    assert_eq!((seen.role, seen.scope), (new.role, new.scope));
+    assert_eq!(watched.arm.put_assignment(&new).await.unwrap(), PutAssignment::Made);
     assert_eq!(watched.slept(), [10]);
 }
 

@@ -23,7 +23,11 @@ use widentity::{
 use crate::{
     migrate::fixtures,
     migrate_sandbox::{LABEL, USE, World, names, template},
-    support::{moving_in, town::Ran},
+    support::{
+        kube_apiserver::{self, Admin},
+        moving_in,
+        town::Ran,
+    },
 };
 
 const MINUTES: Duration = Duration::from_mins(5);
@@ -201,20 +205,23 @@ async fn begun(world: &World) {
         apply::moves(&world.desired, &before, &world.connected, "w", now, OldLabel::Drop).await;
     let (_end, interrupt) = watch::channel(true);
     let options = RunOptions::new(now, interrupt);
-    let done =
-        apply::apply(&moves[0], &before, world.request(), &world.connected, options, &mut |_| {});
-    assert!(!done.await.unwrap().report.written);
+    let (request, connected) = (world.request(), &world.connected);
+    let mut quiet = |_: &_| {};
+    let done = apply::apply(&moves[0], &before, request, connected, options, &mut quiet).await;
+    assert!(!done.unwrap().report.written);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_is_what_was_there_last_and_not_what_an_earlier_run_saw() {
     let world = World::start(&names(1)).await;
     begun(&world).await;
-    // Since then somebody pointed the account elsewhere.
+    // Since then somebody made the account again, for another identity.
     let other = "88888888-8888-8888-8888-888888888888";
-    let path = format!("{ACCOUNTS}/w000?fieldManager=kubectl-annotate");
-    let annotated = json!({"metadata": {"annotations": {CLIENT: other}}});
-    world.ask("PATCH", &path, MERGE, &annotated).await;
+    delete(&world, &format!("{ACCOUNTS}/w000")).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "w000", "namespace": "shop", "annotations": {CLIENT: other}}});
+    let path = format!("{ACCOUNTS}?fieldManager=kubectl-create");
+    world.ask("POST", &path, JSON, &account).await;
     schedulable(&world, false).await;
     let (put_back, _) = world.apply(Duration::from_secs(3)).await;
     assert_eq!(put_back, [("shop/w000".to_owned(), PutBack::Done)]);

@@ -163,7 +163,7 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         Phase::Broken => {
             line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
         }
-        Phase::RolledBack | Phase::Masked | Phase::HalfDone if workload.left_alone => line(
+        Phase::RolledBack if workload.left_alone => line(
             out,
             format!(
                 "      left alone since it was put back: `widentity migrate apply` tries again when \

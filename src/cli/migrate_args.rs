@@ -128,6 +128,12 @@ pub(super) struct MigrateRollback {
     /// The workload as NAMESPACE/SERVICE-ACCOUNT
     #[arg(value_name = "WORKLOAD")]
     pub(super) workload: String,
+    /// NMI serves the cluster although none was found: its name is not the usual one
+    #[arg(long)]
+    pub(super) nmi_runs: bool,
+    /// How long its old pods may take
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(super) rollout_timeout: std::time::Duration,
     /// Which cluster, and how it is reached.
     #[command(flatten)]
     pub(super) select: MigrateSelect,

@@ -24,6 +24,7 @@ mod executor;
 mod kubernetes_server;
 mod kubernetes_wire;
 mod migrate;
+mod migrate_back;
 mod migrate_faults;
 mod migrate_gates;
 mod migrate_middle;

@@ -10,7 +10,7 @@ use super::{super::Connected, Patience, site::client};
 pub use crate::migrate::uninstall::{AzureWishes, Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
-    kubernetes::Client,
+    kubernetes::{Client, Objects as _},
     migrate::uninstall::Step,
     model::{
         ArmId, FailureKind, RemoteFailure,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::model::{
     RemoteFailure,
-    pod_identity::{Assigned, Estate, EstateTemplate, Install, Named},
+    pod_identity::{Estate, EstateTemplate, Install, Named},
     snapshot::TemplateKind,
 };
 
@@ -74,13 +74,6 @@ impl Client {
     ) -> Part<T> {
         let found = self.collect(version, plural, &[], each).await;
         found.map_err(|error| error.failure(format!("list {what}")))
-    }
-
-    /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
-        let each = |o: &Value| Some(assigned(o));
-        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
-        Ok(found.unwrap_or_default())
     }
 
     /// `SecretProviderClass` objects that use Pod Identity, in whichever version is served.

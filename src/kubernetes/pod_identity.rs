@@ -122,7 +122,7 @@ pub(super) fn kept_by(meta: &Value) -> Option<String> {
 
 /// A pod, with what the workload identity webhook put into it.
 pub(super) fn pod(object: &Value) -> EstatePod {
-    let Named { namespace, name, .. } = named(object);
+    let Named { namespace, name, uid } = named(object);
     let meta = &object["metadata"];
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
     let controller = owners
@@ -139,6 +139,8 @@ pub(super) fn pod(object: &Value) -> EstatePod {
     EstatePod {
         namespace,
         name,
+        uid,
+        resource_version: text(&meta["resourceVersion"]),
         account: AccountName::from(account.unwrap_or("default")),
         labels: map(&meta["labels"]),
         controller,

@@ -56,7 +56,8 @@ async fn repaired(outcome: &Outcome, emulated: &Emulated, before: &Diagnosis) ->
     }
     let after = emulated.untouchable();
     let touched = untouchable.iter().find(|(key, doc)| after.get(*key) != Some(*doc));
-    if let Some((key, _)) = touched.or_else(|| after.iter().find(|(k, _)| !untouchable.contains_key(*k)))
+    if let Some((key, _)) =
+        touched.or_else(|| after.iter().find(|(k, _)| !untouchable.contains_key(*k)))
     {
         return Some(format!("the fix changed {key}, which is none of its business"));
     }

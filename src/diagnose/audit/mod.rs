@@ -260,12 +260,17 @@ mod tests {
     #[test]
     fn a_sound_credential_is_not_a_finding() {
         let audit = audit(&estate());
-        let of = |object: &str| audit.findings.iter().filter(move |found| found.object == object);
+        let of = |object: &'static str| {
+            audit.findings.iter().filter(move |found| found.object == object)
+        };
         assert_eq!(of("id-web/good").count(), 0);
         assert!(of("id-web/slash").count() > 0, "objects are named like this");
         // Which of a pair is listed first says nothing.
         assert!(of("id-pair/right").all(|found| !found.fix.contains("delete")));
         assert!(of("id-pair/bad").count() > 0);
-        assert!(of("id-pair/bad").all(|found| found.fix.contains("delete")), "it cannot be updated");
+        assert!(
+            of("id-pair/bad").all(|found| found.fix.contains("delete")),
+            "it cannot be updated"
+        );
     }
 }

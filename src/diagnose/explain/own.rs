@@ -224,21 +224,25 @@ mod tests {
     }
 
     /// Words in kebab case that are no codes: names of things in the world.
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 18] = [
         "add-on",
         "aks-command",
         "argocd-application-controller",
         "argocd-controller",
         "azure-wi-webhook",
         "azure-workload-identity",
+        "delete-policy",
         "gatekeeper-system",
+        "get-credentials",
         "helm-controller",
+        "identity-binding",
         "kebab-case",
         "kube-system",
         "kustomize-controller",
         "oidc-issuer",
         "self-installed",
         "workload-identity",
+        "workload-identity-webhook",
     ];
 
     /// Every code that doctor, audit and plan can print has an explanation.

@@ -240,14 +240,11 @@ impl Emulated {
     pub(crate) fn untouchable(&self) -> BTreeMap<String, Value> {
         let store = &self.running.context().store;
         let kube = format!("kube/{}/", BYSTANDER_ID.to_lowercase().trim_start_matches('/'));
-        let mut kept: BTreeMap<String, Value> = store
-            .list(&kube)
-            .into_iter()
-            .map(|(key, doc)| (key, (*doc).clone()))
-            .collect();
+        let mut kept: BTreeMap<String, Value> =
+            store.list(&kube).into_iter().map(|(key, doc)| (key, (*doc).clone())).collect();
         let others: Vec<&Value> = members(&self.world["other_issuers"]).map(|(_, i)| i).collect();
         for (key, doc) in store.list("arm/") {
-            let issuer = &doc["properties"]["issuer"];
+            let issuer = &doc["issuer"];
             if key.contains("/federatedidentitycredentials/") && others.contains(&issuer) {
                 kept.insert(key, (*doc).clone());
             }

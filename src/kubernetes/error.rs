@@ -114,6 +114,14 @@ pub enum KubeError {
         /// The UID found.
         found: String,
     },
+    /// The object is not what was read a moment ago.
+    #[error("{object} was changed meanwhile: {what}")]
+    Changed {
+        /// The object.
+        object: String,
+        /// What is otherwise.
+        what: String,
+    },
 }
 
 /// One cause of a refusal; for a conflict, a field and its manager.
@@ -169,9 +177,15 @@ impl KubeError {
     pub fn is_conflict(&self) -> bool {
         // Servers say of another uid in the body either that or that the field is immutable.
         let immutable = || self.causes().iter().any(|cause| cause.field == "metadata.uid");
-        matches!(self, Self::Recreated { .. })
+        matches!(self, Self::Recreated { .. } | Self::Changed { .. })
             || self.status() == Some(409) && !self.is_already_exists()
             || self.status() == Some(422) && immutable()
+    }
+
+    /// Whether a JSON patch did not apply, because a test in it failed or a member was missing: the
+    /// object was written since it was read. The server answers 422 and does not say why.
+    pub fn is_overtaken(&self) -> bool {
+        self.status() == Some(422) && self.causes().is_empty()
     }
 
     /// Whether the object to be made exists.
@@ -179,9 +193,29 @@ impl KubeError {
         self.reason() == Some("AlreadyExists")
     }
 
-    /// Whether the caller may not do this.
+    /// Whether the caller may not do this, or admission refuses the object.
     pub fn is_denied(&self) -> bool {
         self.status() == Some(403)
+    }
+
+    /// Whether admission refused the object with the status that a lack of rights has: a webhook
+    /// (`admission webhook "…" denied the request`), Pod Security, a quota, a missing account. No
+    /// role of the caller changes that.
+    ///
+    /// Source: Kubernetes, `apiserver/pkg/endpoints/handlers/responsewriters` (`forbiddenMessage`:
+    /// authorization always names the user who `cannot` do it).
+    pub fn is_refused_by_admission(&self) -> bool {
+        let Self::Status { status: 403, message, .. } = self else { return false };
+        let of_rights = message.contains(" is forbidden: User ") && message.contains(" cannot ");
+        let of_object = message.contains("\" is forbidden: ");
+        !of_rights && (of_object || message.contains("admission webhook \""))
+    }
+
+    /// Whether a resource quota leaves no room.
+    ///
+    /// Source: Kubernetes documentation, "Resource Quotas".
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.is_refused_by_admission() && self.to_string().contains("exceeded quota")
     }
 
     /// Whether an admission webhook could not be called: the server answers 500 `failed calling
@@ -223,10 +257,10 @@ impl KubeError {
             | Self::Body { .. } => FailureKind::Refused,
             Self::Credential { .. } => FailureKind::Unauthenticated,
             Self::NoToken(failure) => failure.kind,
-            Self::Unreachable { .. } => FailureKind::Unreachable,
-            Self::TimedOut { .. } => FailureKind::TimedOut,
-            Self::Recreated { .. } => FailureKind::Conflict,
+            Self::Unreachable { .. } | Self::TimedOut { .. } => FailureKind::Unreachable,
+            Self::Recreated { .. } | Self::Changed { .. } => FailureKind::Conflict,
             Self::Status { .. } if self.is_conflict() => FailureKind::Conflict,
+            Self::Status { .. } if self.is_refused_by_admission() => FailureKind::Refused,
             Self::Status { status, .. } => match status {
                 401 => FailureKind::Unauthenticated,
                 403 => FailureKind::Denied,
@@ -264,13 +298,19 @@ impl KubeError {
             _ if self.is_webhook_down() => {
                 Some("kubectl get pods -A -l azure-workload-identity.io/system=true".to_owned())
             }
+            _ if self.is_over_quota() => Some("kubectl describe resourcequotas -A".to_owned()),
+            _ if self.is_refused_by_admission() => Some(
+                "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+                    .to_owned(),
+            ),
             Self::Status { status: 401, .. } => Some("kubectl auth whoami".to_owned()),
             Self::Status { status: 403, .. } => Some("kubectl auth can-i --list".to_owned()),
             Self::NoToken(_)
             | Self::BadServer { .. }
             | Self::Status { .. }
             | Self::Body { .. }
-            | Self::Recreated { .. } => None,
+            | Self::Recreated { .. }
+            | Self::Changed { .. } => None,
         }
     }
 }
@@ -306,6 +346,25 @@ mod tests {
         assert_eq!(failure.code.as_deref(), Some("Forbidden"));
         assert_eq!(failure.correlation_id.as_deref(), Some("a"));
         assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn a_refusal_by_admission_is_no_lack_of_rights() {
+        for (message, admission) in [
+            ("admission webhook \"validation.gatekeeper.sh\" denied the request: image", true),
+            ("pods \"a-b\" is forbidden: exceeded quota: q, requested: pods=1", true),
+            ("pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\"", true),
+            ("pods \"a\" is forbidden: error looking up service account n/a: not found", true),
+            ("pods is forbidden: User \"u\" cannot create resource \"pods\" in API group", false),
+            ("pods \"a\" is forbidden: User \"u\" cannot get resource \"pods\"", false),
+            ("Forbidden", false),
+        ] {
+            let failure = status(403, "Forbidden", message).failure("t");
+            let kind = if admission { FailureKind::Refused } else { FailureKind::Denied };
+            assert_eq!(failure.kind, kind, "{message}");
+            let hint = failure.hint.unwrap();
+            assert_eq!(hint == "kubectl auth can-i --list", !admission, "{message}: {hint}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     parse_meta::meta,
-    wire::{Controller, ControllerStatus, Meta, OwnerReference, PodSpec, WorkloadRef},
+    wire::{Condition, Controller, ControllerStatus, Meta, OwnerReference, PodSpec, WorkloadRef},
 };
 use crate::model::{
     AccountName,
@@ -230,7 +230,16 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         total,
         available,
         failed,
+        hindered: hindered(status),
     }
+}
+
+/// The controllers of other kinds than Deployments tell this in events only.
+fn hindered(status: &ControllerStatus) -> Option<String> {
+    let of = |c: &&Condition| c.kind == "ReplicaFailure" && c.status == "True";
+    let condition = status.conditions.iter().find(of)?;
+    let says = if condition.message.is_empty() { &condition.reason } else { &condition.message };
+    Some(says.clone())
 }
 
 fn failed(kind: TemplateKind, status: &ControllerStatus) -> Option<String> {
@@ -394,6 +403,19 @@ mod tests {
         };
         assert_eq!(deployment(2).progress.failed.as_deref(), Some("ProgressDeadlineExceeded"));
         assert_eq!(deployment(1).progress.failed, None);
+    }
+
+    #[test]
+    fn a_controller_that_can_make_no_pod_says_why() {
+        let status = |status: &str| {
+            let status = json!({"observedGeneration": 2, "conditions": [
+                {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate",
+                    "message": "pods \"a\" is forbidden: exceeded quota"}]});
+            read(TemplateKind::Deployment, json!({"metadata": {"generation": 2}, "status": status}))
+        };
+        let stuck = status("True").progress.hindered;
+        assert_eq!(stuck.as_deref(), Some("pods \"a\" is forbidden: exceeded quota"));
+        assert_eq!(status("False").progress.hindered, None);
     }
 
     #[test]

@@ -1,27 +1,21 @@
-//! Writes that a migration makes beside those of [`super::write`]: fields that others own go or
-//! come back by JSON patch with tests on what was seen, in one request and so in one roll; objects
-//! go by uid.
+//! Writes of pod templates beside those of [`super::write`]: fields that others own go or come back
+//! by JSON patch with tests on what was seen, in one request and so in one roll.
 //!
-//! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch" and
-//! "Preconditions" of the delete options.
+//! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch".
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::time;
 
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    pod_identity::{self, BACKUP_KEY, BACKUP_LABEL, BACKUP_MARK},
     versions::{collection, plural},
     write::strict,
 };
-use crate::model::{
-    Namespace, names,
-    pod_identity::{Backup, Field, Named},
-    snapshot::TemplateKind,
-};
+use crate::model::{Namespace, pod_identity::Field, snapshot::TemplateKind};
 
 /// A controller that is written.
 #[derive(Debug, Clone, Copy)]
@@ -51,18 +45,29 @@ pub struct Switch<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
+/// How often an object is read and decided about anew where others write it meanwhile.
+const TRIES: u32 = 8;
+/// After the first time; each further one waits so much longer.
+const APART: Duration = Duration::from_millis(50);
+
+fn changed(path: &str, what: &str) -> KubeError {
+    // `shop/deployments/web`
+    let object = path.split_once("/namespaces/").map_or(path, |(_, object)| object);
+    KubeError::Changed { object: object.to_owned(), what: what.to_owned() }
+}
+
 /// A path segment of a JSON pointer (RFC 6901).
 fn pointer(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
 impl Place<'_> {
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         let path = collection(self.api_version, Some(self.namespace.as_str()), plural(self.kind));
         format!("{path}/{}", segment(self.name))
     }
 
-    fn template(&self) -> &'static str {
+    pub(super) fn template(&self) -> &'static str {
         if self.kind == TemplateKind::CronJob {
             "/spec/jobTemplate/spec/template/metadata"
         } else {
@@ -73,7 +78,7 @@ impl Place<'_> {
 
 /// The operations that bring a map of strings from what it is to what it is to be. `None` takes a
 /// key away. An absent map is made whole.
-fn changes(
+pub(super) fn changes(
     at: &str,
     have: &Value,
     wanted: &BTreeMap<String, Option<String>>,
@@ -108,7 +113,7 @@ fn changes(
 }
 
 /// Fields whose present value is neither ours nor the one before: they are somebody else's now.
-fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<String> {
+pub(super) fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<String> {
     let mut found = Vec::new();
     for (key, field) in fields {
         let have = have.get(key).and_then(Value::as_str);
@@ -119,25 +124,62 @@ fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<St
     found
 }
 
-fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Option<String>> {
+pub(super) fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Option<String>> {
     fields.iter().map(|(key, field)| (key.clone(), field.before.clone())).collect()
 }
 
+/// What a reading leads to: the operations to send, or why nothing is sent.
+pub(super) type Decided = Result<Vec<Value>, Vec<String>>;
+
 impl Client {
+    /// Reads an object, decides by it and sends the patch, in which tests make sure that it is
+    /// still what was read. Where somebody wrote in between, and controllers write the status of
+    /// what they roll all the time, it is read and decided anew. The answer says why nothing was
+    /// sent; none where there is no such object.
+    pub(super) async fn revise(
+        &self,
+        path: &str,
+        manager: &str,
+        decide: impl Fn(&Value) -> Decided,
+    ) -> Result<Option<Vec<String>>, KubeError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Some(object) = self.find::<Value>(path.to_owned()).await? else { return Ok(None) };
+            let patch = match decide(&object) {
+                Ok(patch) if patch.is_empty() => return Ok(Some(Vec::new())),
+                Ok(patch) => patch,
+                Err(found) => return Ok(Some(found)),
+            };
+            match self.json_patch(path.to_owned(), &object, patch, manager).await {
+                Ok(()) => return Ok(Some(Vec::new())),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_overtaken() && tries < TRIES => {
+                    time::sleep(APART * tries).await;
+                }
+                Err(error) if error.is_overtaken() => {
+                    return Err(changed(path, "others keep writing it"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     async fn json_patch(
         &self,
         path: String,
-        uid: &str,
         object: &Value,
         mut patch: Vec<Value>,
         manager: &str,
     ) -> Result<(), KubeError> {
-        // Whoever writes in between makes the tests fail, and nothing is written.
-        let version = &object["metadata"]["resourceVersion"];
-        let mut tests = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
-        if version.is_string() {
-            let path = "/metadata/resourceVersion";
-            tests.push(json!({"op": "test", "path": path, "value": version}));
+        let mut tests = Vec::new();
+        for (path, key) in
+            [("/metadata/uid", "uid"), ("/metadata/resourceVersion", "resourceVersion")]
+        {
+            let value = &object["metadata"][key];
+            if value.is_string() {
+                tests.push(json!({"op": "test", "path": path, "value": value}));
+            }
         }
         tests.append(&mut patch);
         let _written: Value = self
@@ -153,212 +195,48 @@ impl Client {
     }
 
     /// Sets and takes away fields of one pod template in one write, so that its pods are rolled
-    /// once. Fails with a conflict where the controller was written or made again meanwhile.
+    /// once. Fails with a conflict where the controller was made again, or a label or annotation
+    /// that is to go has another value by now.
     pub async fn switch_template(
         &self,
         at: Place<'_>,
         switch: Switch<'_>,
         manager: &str,
     ) -> Result<(), KubeError> {
-        let object: Value = self.ask(&Ask::get(at.path())).await?;
-        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let wanted =
-            |have: &Value, set: &BTreeMap<String, String>, remove: &BTreeMap<String, String>| {
+        let path = at.path();
+        let decide = |object: &Value| {
+            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            let mut found = Vec::new();
+            if object["metadata"]["uid"] != at.uid {
+                found.push("it was made again".to_owned());
+            }
+            let mut patch = Vec::new();
+            for (what, set, remove) in [
+                ("label", switch.labels, switch.remove_labels),
+                ("annotation", switch.annotations, switch.remove_annotations),
+            ] {
+                let have = &meta[format!("{what}s")];
                 let mut wanted: BTreeMap<String, Option<String>> =
-                    set.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+                    set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
                 for (key, value) in remove {
-                    if have.get(key).is_some_and(|have| have == value) {
-                        wanted.insert(key.clone(), None);
+                    match have[key].as_str() {
+                        Some(other) if other != value => {
+                            found.push(format!("{what} {key} is {other}"));
+                        }
+                        Some(_) => drop(wanted.insert(key.clone(), None)),
+                        None => {}
                     }
                 }
-                wanted
-            };
-        let labels = wanted(&meta["labels"], switch.labels, switch.remove_labels);
-        let annotations =
-            wanted(&meta["annotations"], switch.annotations, switch.remove_annotations);
-        let mut patch = Vec::new();
-        changes(&format!("{}/labels", at.template()), &meta["labels"], &labels, &mut patch);
-        let path = format!("{}/annotations", at.template());
-        changes(&path, &meta["annotations"], &annotations, &mut patch);
-        self.json_patch(at.path(), at.uid, &object, patch, manager).await
-    }
-
-    /// Gives the fields of a pod template back what they were. Nothing is written where one of
-    /// them has neither our value nor the one before: the answer says which.
-    pub async fn restore_template(
-        &self,
-        at: Place<'_>,
-        labels: &BTreeMap<String, Field>,
-        annotations: &BTreeMap<String, Field>,
-        manager: &str,
-    ) -> Result<Vec<String>, KubeError> {
-        let object: Value = self.ask(&Ask::get(at.path())).await?;
-        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let mut found = foreign("label", &meta["labels"], labels);
-        found.extend(foreign("annotation", &meta["annotations"], annotations));
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let mut patch = Vec::new();
-        let path = format!("{}/labels", at.template());
-        changes(&path, &meta["labels"], &before(labels), &mut patch);
-        let path = format!("{}/annotations", at.template());
-        changes(&path, &meta["annotations"], &before(annotations), &mut patch);
-        // The mark came with the label; a template that had the label before had its mark, too.
-        if labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none()) {
-            let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), None)]);
-            let have = &object["metadata"]["annotations"];
-            changes("/metadata/annotations", have, &own, &mut patch);
-        }
-        if !patch.is_empty() {
-            self.json_patch(at.path(), at.uid, &object, patch, manager).await?;
-        }
-        Ok(Vec::new())
-    }
-
-    /// Gives the annotations of an account back what they were, as [`Self::restore_template`].
-    /// An account that is gone has nothing to give back.
-    pub async fn restore_account(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-        annotations: &BTreeMap<String, Field>,
-        manager: &str,
-    ) -> Result<Vec<String>, KubeError> {
-        let path = collection("v1", Some(namespace.as_str()), "serviceaccounts");
-        let path = format!("{path}/{}", segment(name));
-        let Some(object) = self.find::<Value>(path.clone()).await? else { return Ok(Vec::new()) };
-        let have = &object["metadata"]["annotations"];
-        let found = foreign("annotation", have, annotations);
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let mut patch = Vec::new();
-        changes("/metadata/annotations", have, &before(annotations), &mut patch);
-        if !patch.is_empty() {
-            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-            self.json_patch(path, uid, &object, patch, manager).await?;
-        }
-        Ok(Vec::new())
-    }
-
-    /// Writes a backup into the workload's namespace, as a `ConfigMap` that holds no secret.
-    pub async fn write_backup(&self, backup: &Backup, manager: &str) -> Result<(), KubeError> {
-        let text = serde_json::to_string(backup)
-            .map_err(|error| KubeError::Body { message: error.to_string() })?;
-        let name = backup_name(backup);
-        let body = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": name, "namespace": backup.namespace.as_str(),
-                "labels": {BACKUP_LABEL: BACKUP_MARK}},
-            "data": {BACKUP_KEY: text},
-        });
-        let path = collection("v1", Some(backup.namespace.as_str()), "configmaps");
-        let path = format!("{path}/{name}");
-        let _written: Value = self.apply(path, body, manager, true).await?;
-        Ok(())
-    }
-
-    /// The backup of a workload, read anew.
-    pub async fn backup(&self, like: &Backup) -> Result<Option<Backup>, KubeError> {
-        let path = collection("v1", Some(like.namespace.as_str()), "configmaps");
-        let found: Option<Value> = self.find(format!("{path}/{}", backup_name(like))).await?;
-        Ok(found.as_ref().and_then(pod_identity::backup))
-    }
-}
-
-/// Objects of Pod Identity, removed by uid and made again.
-impl Client {
-    async fn remove(&self, plural: &str, object: &Named) -> Result<(), KubeError> {
-        let path = collection(pod_identity::GROUP, Some(object.namespace.as_str()), plural);
-        let path = format!("{path}/{}", segment(&object.name));
-        self.delete_exactly(path, &object.uid, None).await
-    }
-
-    /// Removes an `AzureIdentityBinding`, unless it was made again since.
-    pub async fn remove_binding(&self, object: &Named) -> Result<(), KubeError> {
-        self.remove("azureidentitybindings", object).await
-    }
-
-    /// Removes an `AzureIdentity`, unless it was made again since.
-    pub async fn remove_identity(&self, object: &Named) -> Result<(), KubeError> {
-        self.remove("azureidentities", object).await
-    }
-
-    async fn whole(
-        &self,
-        plural: &str,
-        namespace: &Namespace,
-        name: &str,
-    ) -> Result<Option<Value>, KubeError> {
-        let path = collection(pod_identity::GROUP, Some(namespace.as_str()), plural);
-        let found: Option<Value> = self.find(format!("{path}/{}", segment(name))).await?;
-        Ok(found.map(bare))
-    }
-
-    /// An `AzureIdentityBinding` as it can be made again.
-    pub async fn pod_identity_binding(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-    ) -> Result<Option<Value>, KubeError> {
-        self.whole("azureidentitybindings", namespace, name).await
-    }
-
-    /// An `AzureIdentity` as it can be made again.
-    pub async fn pod_identity(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-    ) -> Result<Option<Value>, KubeError> {
-        self.whole("azureidentities", namespace, name).await
-    }
-
-    /// Makes an object of Pod Identity again; one that is there stays as it is.
-    pub async fn make_again(&self, object: &Value, manager: &str) -> Result<(), KubeError> {
-        let plural = match object["kind"].as_str() {
-            Some("AzureIdentity") => "azureidentities",
-            Some("AzureIdentityBinding") => "azureidentitybindings",
-            kind => {
-                let message =
-                    format!("a backup holds an object of kind {}", kind.unwrap_or("none"));
-                return Err(KubeError::Body { message });
+                changes(&format!("{}/{what}s", at.template()), have, &wanted, &mut patch);
             }
+            if found.is_empty() { Ok(patch) } else { Err(found) }
         };
-        let namespace = object["metadata"]["namespace"].as_str();
-        let asked: Result<Value, KubeError> = self
-            .ask(&Ask {
-                method: Method::POST,
-                path: collection(pod_identity::GROUP, namespace, plural),
-                query: vec![("fieldManager", manager.to_owned())],
-                body: Some(("application/json", object.clone())),
-                repeat: Repeat::Unsafe,
-            })
-            .await;
-        match asked {
-            Err(error) if error.is_already_exists() => Ok(()),
-            asked => asked.map(drop),
+        match self.revise(&path, manager, decide).await? {
+            None => Err(changed(&path, "it does not exist any more")),
+            Some(found) if found.is_empty() => Ok(()),
+            Some(found) => Err(changed(&path, &found.join(", "))),
         }
     }
-}
-
-/// An object without what the server gave it.
-fn bare(mut object: Value) -> Value {
-    let Some(meta) = object["metadata"].as_object() else { return object };
-    let keep = ["name", "namespace", "labels", "annotations"];
-    let meta: serde_json::Map<String, Value> = meta
-        .iter()
-        .filter(|(k, _)| keep.contains(&k.as_str()))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    object["metadata"] = Value::Object(meta);
-    object
-}
-
-/// The name of a backup: an account's name may be longer than a `ConfigMap`'s allows with a prefix.
-fn backup_name(backup: &Backup) -> String {
-    format!("widentity-migrate-{}", names::sha256_hex(backup.account.as_str(), 16))
 }
 
 #[cfg(test)]

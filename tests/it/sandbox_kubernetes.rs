@@ -455,6 +455,25 @@ async fn a_deployment_rolls_within_its_bounds_and_can_be_undone() {
 }
 
 #[tokio::test]
+async fn a_deployment_that_recreates_has_its_new_pods_once_the_old_are_gone() {
+    let world = World::new();
+    let mut body = deployment("web", 2);
+    body["spec"]["strategy"] = json!({"type": "Recreate"});
+    assert_eq!(world.post(DEPLOYMENTS, body).await.code, 201);
+    world.pass(Duration::from_secs(2));
+    let path = format!("{DEPLOYMENTS}/web");
+    let image =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "app:2"}]}}}});
+    world.patch(&path, STRATEGIC, image).await;
+    world.pass(Duration::from_secs(5));
+    let status = world.get(&path).await.body["status"].clone();
+    assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(2), &json!(2)));
+    let pods = world.pods("app%3Dweb").await;
+    assert_eq!(pods.len(), 2);
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "app:2"));
+}
+
+#[tokio::test]
 async fn a_rollout_that_fails_stops_and_passes_its_deadline() {
     let world = World::new();
     world.deploy("web", 2).await;
@@ -694,6 +713,12 @@ async fn a_missing_account_stops_pods_and_shows_on_the_deployment() {
         .clone();
     assert_eq!(failure["reason"], "FailedCreate");
     assert!(failure["message"].as_str().unwrap().contains("serviceaccount \"missing\" not found"));
+    world.pass(Duration::from_mins(10));
+    let events = world.get("/api/v1/namespaces/default/events").await.body["items"].clone();
+    let refused = |event: &&Value| event["reason"] == "FailedCreate";
+    let event = events.as_array().unwrap().iter().find(refused).unwrap().clone();
+    let tries = event["count"].as_i64().unwrap();
+    assert!((70..=80).contains(&tries), "every 8 s at last: {tries}");
     world.post(ACCOUNTS, json!({"metadata": {"name": "missing"}})).await;
     world.pass(Duration::from_secs(3));
     let status = world.get(&format!("{DEPLOYMENTS}/web")).await.body["status"].clone();

@@ -3,7 +3,7 @@
 use super::catalogue::{Entry, Family};
 use crate::diagnose::link::Link;
 
-const fn own(
+pub(super) const fn own(
     code: &'static str,
     title: &'static str,
     cause: &'static str,
@@ -198,6 +198,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("identity-not-ours", "an identity that is not ours", "It exists without our mark.", "adopt = true, or another name", None),
     own("foreign-credential-changed", "a foreign credential is changed", "One under another name is corrected.", "read the plan", None),
     own("foreign-assignment-condition", "a foreign role assignment has a condition", "It exists under another name with another condition.", "delete it or write the same condition", None),
+    own("grants-contradict", "two grants are one object", "One role by name and by GUID, with two conditions.", "write one condition", None),
     own("field-taken-over", "a field is taken over", "Another manager set it.", "read the plan", None),
     own("field-manager-conflict", "another manager owns the field", "Helm, Argo CD, Flux or an unknown manager sets it.", "adopt = true, or managed_by = \"git\"", None),
     own("enables-cluster-feature", "a cluster feature is switched on", "It cannot be undone and restarts the control plane.", "read the plan", None),
@@ -211,6 +212,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::diagnose::explain::migration;
 
     fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -224,7 +226,11 @@ mod tests {
     }
 
     /// Words in kebab case that are no codes: names of things in the world.
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 22] = [
+        "aad-pod-id-mic-role",
+        "aad-pod-id-mic-service-account",
+        "aad-pod-id-nmi-role",
+        "aad-pod-id-nmi-service-account",
         "add-on",
         "aks-command",
         "argocd-application-controller",
@@ -245,13 +251,14 @@ mod tests {
         "workload-identity-webhook",
     ];
 
-    /// Every code that doctor, audit and plan can print has an explanation.
+    /// Every code that doctor, audit, plan and migrate can print has an explanation.
     #[test]
     fn every_code_is_explained() {
-        let known: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.code).collect();
+        let known = ENTRIES.iter().chain(migration::ENTRIES);
+        let known: BTreeSet<&str> = known.map(|entry| entry.code).collect();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = Vec::new();
-        for folder in ["diagnose/links", "diagnose/audit", "plan"] {
+        for folder in ["diagnose/links", "diagnose/audit", "plan", "migrate"] {
             sources(&root.join(folder), &mut files);
         }
         let mut missing = BTreeSet::new();

@@ -1,15 +1,21 @@
 //! Waiting for a controller to replace its pods.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{
     execute::context::{Context, Good, Halt},
     model::{
         ClusterName, FailureKind, RemoteFailure,
-        snapshot::{self, Strategy, TemplateKind},
+        snapshot::{self, ObservedTemplate, Strategy},
     },
     plan::step::TemplateRef,
 };
+
+/// A controller whose pods are refused for as long as this has failed: a webhook that restarts or a
+/// quota that old pods still fill passes sooner.
+const STUCK_FOR: Duration = Duration::from_mins(1);
 
 /// How a rollout ended well.
 pub(super) enum Rolled {
@@ -36,22 +42,26 @@ pub(super) async fn await_rollout(
     context: &Context<'_>,
     target: &TemplateRef,
 ) -> Result<Good, Halt> {
-    let rolled = until_rolled(context, context.cluster()?, target, 0).await?;
+    let rolled = until_rolled(context, context.cluster()?, target, 0, async |_| Ok(())).await?;
     Ok(Good::Done { detail: Some(rolled.detail()), evidence: None })
 }
 
 /// Waits until the controller has finished with its template of generation `from` or a later one.
 /// A read that gets no answer is repeated until the deadline: an API server may restart meanwhile.
+/// `doubt` is asked whenever the controller has come further, and ends the wait with its error.
 pub(super) async fn until_rolled(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
     from: i64,
+    doubt: impl AsyncFn(&ObservedTemplate) -> Result<(), Halt>,
 ) -> Result<Rolled, Halt> {
     let limit = context.run.options.rollout_deadline;
     let deadline = Instant::now() + limit;
     // A small rollout takes a second, a large one minutes.
     let mut apart = context.run.options.looks_apart / 8;
+    let mut stuck_since = None;
+    let mut looked_at = None;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
             Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
@@ -69,12 +79,26 @@ pub(super) async fn until_rolled(
                 if let Some(why) = withheld(seen.strategy) {
                     return Ok(Rolled::Withheld(why));
                 }
+                let come = (progress.generation, progress.updated, progress.complete());
+                if observed && looked_at.replace(come) != Some(come) {
+                    doubt(&seen).await?;
+                }
                 if observed && let Some(reason) = &progress.failed {
                     let message = format!("{reason}: {}", in_words(progress));
                     return Err(failed(context, cluster, target, FailureKind::Refused, message));
                 }
                 if observed && progress.complete() {
                     return Ok(Rolled::Complete { pods: progress.desired });
+                }
+                if observed && progress.hindered.is_some() {
+                    let since = *stuck_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= STUCK_FOR {
+                        let message = in_words(progress);
+                        let kind = FailureKind::Refused;
+                        return Err(failed(context, cluster, target, kind, message));
+                    }
+                } else {
+                    stuck_since = None;
                 }
                 Some(if observed {
                     in_words(progress)
@@ -100,7 +124,8 @@ pub(super) async fn until_rolled(
     }
 }
 
-fn passes(kind: FailureKind) -> bool {
+/// Whether a call that failed so may be answered when it is made again.
+pub(super) fn passes(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut)
 }
 
@@ -117,15 +142,20 @@ fn withheld(strategy: Strategy) -> Option<&'static str> {
 fn in_words(progress: &snapshot::Progress) -> String {
     let snapshot::Progress { desired, updated, available, total, .. } = progress;
     let old = total - updated;
-    if old > 0 && updated >= desired {
+    let state = if old > 0 && updated >= desired {
         let old = if old == 1 { "1 old pod".to_owned() } else { format!("{old} old pods") };
-        return format!("{old} to end, {available} of {desired} available");
+        format!("{old} to end, {available} of {desired} available")
+    } else {
+        format!("{updated} of {desired} pods replaced, {available} available")
+    };
+    match &progress.hindered {
+        Some(why) => format!("{state}; no pod can be made: {why}"),
+        None => state,
     }
-    format!("{updated} of {desired} pods replaced, {available} available")
 }
 
 /// A failed rollout, with the command that takes it back.
-fn failed(
+pub(super) fn failed(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
@@ -133,53 +163,12 @@ fn failed(
     message: String,
 ) -> Halt {
     let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
-    Halt::failed(failure.with_hint(undo(&context.remote().kubectl(cluster), target)))
-}
-
-/// The command that puts the former pods back.
-fn undo(kubectl: &str, target: &TemplateRef) -> String {
-    let TemplateRef { namespace, name, kind, .. } = target;
-    match kind {
-        TemplateKind::Rollout => {
-            let argo = kubectl.replacen("kubectl", "kubectl argo rollouts", 1);
-            format!("{argo} -n {namespace} undo {name}")
-        }
-        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
-            format!("{kubectl} -n {namespace} rollout undo {}/{name}", kind.as_str())
-        }
-        // These have no revisions to go back to.
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => {
-            format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
-        }
-    }
+    Halt::failed(failure.with_hint(target.undo(&context.remote().kubectl(cluster))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_undo_command_fits_the_kind() {
-        let target = |kind| TemplateRef {
-            namespace: "shop".into(),
-            kind,
-            api_version: "v1".to_owned(),
-            name: "cart".to_owned(),
-            uid: "u".to_owned(),
-        };
-        let undo = |kind| undo("kubectl --context east", &target(kind));
-        assert_eq!(
-            undo(TemplateKind::StatefulSet),
-            "kubectl --context east -n shop rollout undo statefulset/cart"
-        );
-        assert_eq!(
-            undo(TemplateKind::Rollout),
-            "kubectl argo rollouts --context east -n shop undo cart"
-        );
-    }
 
     #[test]
     fn progress_names_what_is_missing() {
@@ -192,5 +181,9 @@ mod tests {
         };
         assert_eq!(in_words(&progress(3, 1, 4, 3)), "1 of 3 pods replaced, 3 available");
         assert_eq!(in_words(&progress(3, 3, 4, 3)), "1 old pod to end, 3 of 3 available");
+        let hindered = Some("exceeded quota".to_owned());
+        let held = snapshot::Progress { hindered, ..progress(2, 0, 2, 2) };
+        let words = "0 of 2 pods replaced, 2 available; no pod can be made: exceeded quota";
+        assert_eq!(in_words(&held), words);
     }
 }

@@ -15,6 +15,7 @@ mod mic;
 mod namespace;
 mod pod_identity;
 mod pods;
+mod refused;
 mod replica_set;
 mod revisions;
 mod rolling;
@@ -102,9 +103,11 @@ fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     match key.stem.as_str() {
         "core/pods/" => pods::sync(tx, key),
         "core/namespaces/" => namespace::sync(tx, key),
-        "core/serviceaccounts/" | "core/configmaps/" if !key.namespace.is_empty() => {
+        "core/serviceaccounts/" if !key.namespace.is_empty() => {
+            refused::account_changed(tx, key);
             namespace::ensure_defaults(tx, key)
         }
+        "core/configmaps/" if !key.namespace.is_empty() => namespace::ensure_defaults(tx, key),
         "core/nodes/" => {
             daemon_set::node_changed(tx);
             pods::node_changed(tx);

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     Client, KubeError,
+    client::segment,
     pod_identity::{
         BACKUP_LABEL, BACKUP_MARK, GROUP, account, assigned, backup, binding, exception, identity,
         install, pod, secret_class, template, trigger,
@@ -13,7 +14,7 @@ use super::{
     versions::{collection, plural},
 };
 use crate::model::{
-    RemoteFailure,
+    Namespace, RemoteFailure,
     pod_identity::{Assigned, Estate, EstateTemplate, Install},
     snapshot::TemplateKind,
 };
@@ -78,6 +79,17 @@ impl Client {
         let each = |o: &Value| Some(assigned(o));
         let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// Whether a pod of this name is being deleted and has not ended.
+    pub async fn pod_is_ending(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<bool, KubeError> {
+        let path = collection("v1", Some(namespace.as_str()), "pods");
+        let found: Option<Value> = self.find(format!("{path}/{}", segment(name))).await?;
+        Ok(found.is_some_and(|object| pod(&object).ending))
     }
 
     /// Controllers that no other controller owns, and the parts of Pod Identity among them.

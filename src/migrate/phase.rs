@@ -91,6 +91,8 @@ pub(super) struct Facts<'a> {
     pub(super) answered_as: Option<&'a ArmId>,
     pub(super) now: Timestamp,
     pub(super) soak: SignedDuration,
+    /// Whether a template that has not run since its switch may have soaked.
+    pub(super) unrun: bool,
 }
 
 /// A phase, when the soak ends, and what the phase is made of.
@@ -173,9 +175,8 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let until = since.and_then(|since| since.checked_add(facts.soak).ok());
     let unrun = templates.iter().filter(|t| !has_run(t, facts, &proves)).map(|t| t.key());
     let unrun: Vec<String> = unrun.collect();
-    // Whoever waives the soak waives the run, too.
-    let over =
-        facts.soak.is_zero() || (unrun.is_empty() && until.is_some_and(|until| until <= facts.now));
+    let soaked = facts.soak.is_zero() || until.is_some_and(|until| until <= facts.now);
+    let over = soaked && (facts.unrun || unrun.is_empty());
     Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved, unrun }
 }
 

@@ -25,6 +25,7 @@ mod kubernetes_server;
 mod kubernetes_wire;
 mod migrate;
 mod migrate_faults;
+mod migrate_finish;
 mod migrate_gates;
 mod migrate_properties;
 mod migrate_render;

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use widentity::{
     migrate::{
-        self, Phase, Survey,
+        self, Phase, Survey, Waived,
         manifest::{Cluster, File, Outcome, Rendered, Rendering, render},
         survey::Given,
         transition::{self, OldLabel},
@@ -72,6 +72,7 @@ fn survey(estate: &Estate) -> Survey {
             audience: &Audience::default(),
             now: Timestamp::UNIX_EPOCH,
             soak: SignedDuration::ZERO,
+            waived: Waived::default(),
         },
     )
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use widentity::{
     migrate::{
-        self,
+        self, Waived,
         survey::Given as Surveyed,
         uninstall::{Given, Step, Uninstall, Wishes, decide},
     },
@@ -81,6 +81,7 @@ impl Fixture {
                 audience: &audience,
                 now,
                 soak: SignedDuration::from_hours(24),
+                waived: Waived::default(),
             },
         );
         decide(Given {

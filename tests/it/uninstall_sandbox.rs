@@ -14,7 +14,7 @@ use widentity::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
         migrate::{
-            Overview, Request, overview,
+            Overview, Request, Waived, overview,
             uninstall::{self, End, Event, Pace, Ran},
         },
     },
@@ -107,6 +107,7 @@ impl World {
             sandbox: true,
             now: Timestamp::now(),
             soak: SignedDuration::from_hours(24),
+            waived: Waived::default(),
             shelf: &(),
         };
         overview(request, &self.connected).await

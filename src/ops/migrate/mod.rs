@@ -2,9 +2,11 @@
 
 mod add_on;
 pub mod apply;
+pub mod ending;
 pub mod finish;
 pub mod objects;
 pub mod patience;
+pub mod proofs;
 pub mod read;
 pub mod render;
 pub mod rollback;
@@ -19,4 +21,8 @@ pub use rollback::PutBack;
 pub use shelf::Shelf;
 
 // What the terminal hands in and gets back.
-pub use crate::migrate::{Workload, removal::Removal, transition::OldLabel};
+pub use crate::migrate::{
+    Waived, Workload,
+    removal::{Allowed, Removal},
+    transition::OldLabel,
+};

@@ -54,7 +54,7 @@ async fn show(
                 Format::Text => render::text(&overview, steps, context.output.out),
                 Format::Json => render::json(&overview),
                 Format::Markdown => render::markdown(&overview),
-                Format::Toml => render::workloads_toml(&overview, &world.desired.workloads),
+                Format::Toml => render::workloads_toml(&overview, &world.desired),
             };
             context.output.data(&shown);
             Ok(seen(&overview))

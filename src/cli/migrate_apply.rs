@@ -18,6 +18,7 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
+    migrate::Verdict,
     ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
         escape, findings::counted, json as documents, migrate as render, report, report_json,
@@ -64,7 +65,7 @@ async fn in_world(
     let is_text = context.global.output == Format::Text;
     if due == 0 {
         output.data(&if is_text { shown } else { render::json(&before) });
-        return Ok(migrate::seen(&before));
+        return Ok(left(args, &before, false));
     }
     if is_text {
         output.data(&shown);
@@ -77,6 +78,7 @@ async fn in_world(
         }
     }
     let mut moved = Vec::new();
+    let mut failure = None;
     for one in moves {
         let options = RunOptions {
             timeout: args.timeout,
@@ -89,19 +91,42 @@ async fn in_world(
         let connected = &world.connected;
         let done = ops::apply::apply(&one, &before, request, connected, options, &mut sink).await;
         drop(progress);
-        let done = done.map_err(|error| broken(&error))?;
-        let exit = exit::of_apply(&one.planned.report, &done.report);
         // The first failure stops the other clusters, too.
-        let stop = exit != ExitCode::Done;
-        moved.push((one, done, exit));
-        if stop {
-            break;
+        match done {
+            Ok(done) => {
+                let exit = exit::of_apply(&one.planned.report, &done.report);
+                moved.push((one, done, exit));
+                if exit != ExitCode::Done {
+                    break;
+                }
+            }
+            Err(error) => {
+                failure = Some(broken(&error, &one));
+                break;
+            }
         }
     }
+    let written = moved.iter().any(|(_, done, _)| done.report.written);
     let after = migrate::survey(context, world, &args.select).await?;
     show(context, &moved, &after);
+    if let Some(failure) = failure {
+        let exit = if written { ExitCode::Partial } else { failure.exit };
+        return Err(failure.with_exit(exit));
+    }
     let failed = moved.iter().map(|(_, _, exit)| *exit).find(|exit| *exit != ExitCode::Done);
-    Ok(failed.unwrap_or_else(|| migrate::seen(&after)))
+    Ok(failed.unwrap_or_else(|| left(args, &after, written)))
+}
+
+/// The exit code where nothing failed. What is not ready is the normal state of an estate on its
+/// way; but somebody who names a workload wants it moved.
+fn left(args: &MigrateApply, overview: &Overview, written: bool) -> ExitCode {
+    let of = [Verdict::NeedsDecision, Verdict::Cannot];
+    let unready: usize = of.into_iter().map(|verdict| overview.count(verdict)).sum();
+    let seen = migrate::seen(overview);
+    if seen != ExitCode::Done || args.select.of.only.is_empty() || unready == 0 {
+        return seen;
+    }
+    if written { ExitCode::Partial } else { ExitCode::Failed }
 }
 
 fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) {
@@ -137,10 +162,12 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
     output.data(&render::text(after, false, output.out));
 }
 
-fn broken(error: &MoveError) -> CliError {
+fn broken(error: &MoveError, one: &Move) -> CliError {
+    let clusters: Vec<_> = one.desired.clusters.keys().map(ToString::to_string).collect();
     match error {
         MoveError::Backup(failure) | MoveError::Connect(failure) => {
-            CliError::remote(failure).hint("no workload of this cluster was changed")
+            let hint = format!("no workload of cluster {} was changed", clusters.join(", "));
+            CliError::remote(failure).hint(&hint)
         }
         MoveError::Plan(_) => CliError::new(ExitCode::Internal, error.to_string())
             .hint("nothing was begun; this is a bug in widentity, please report it"),

@@ -1,57 +1,133 @@
 //! The resulting `[[workloads]]`: what the file must hold so that `plan` is empty afterwards.
 
-use std::fmt::Write as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use super::{Survey, Workload};
-use crate::model::desired::DesiredWorkload;
+use crate::model::{
+    AccountName, ClusterName, Namespace,
+    desired::{DesiredState, DesiredWorkload},
+};
 
-/// TOML for every workload that is or can be migrated and that the file does not have. Those that
-/// cannot are comments with the reason.
-pub fn workloads(surveys: &[Survey], have: &[DesiredWorkload], several: bool) -> String {
-    let mut text = String::new();
+/// TOML for every workload that is or can be migrated and that the file does not have. What the
+/// file cannot hold as it is stands in comments, with the reason.
+pub fn workloads(surveys: &[Survey], file: &DesiredState) -> String {
+    let mut found: BTreeMap<(&Namespace, &AccountName), Vec<Here<'_>>> = BTreeMap::new();
     for survey in surveys {
         for workload in &survey.workloads {
-            let known = |d: &DesiredWorkload| {
-                d.namespace == workload.namespace && d.account == workload.account
-            };
-            if have.iter().any(known) {
-                continue;
-            }
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            entry(&mut text, workload, several.then_some(survey.cluster.as_str()));
+            let key = (&workload.namespace, &workload.account);
+            found.entry(key).or_default().push((&survey.cluster, workload));
         }
     }
-    text
+    let mut tables = Vec::new();
+    for ((namespace, account), mut here) in found {
+        let known = |w: &&DesiredWorkload| w.namespace == *namespace && w.account == *account;
+        if let Some(entry) = file.workloads.iter().find(known) {
+            here.retain(|(cluster, _)| !entry.clusters.contains(cluster));
+            tables.extend(extended(entry, &here));
+        } else {
+            tables.push(table(&here, file));
+        }
+    }
+    tables.join("\n")
+}
+
+/// A workload in one cluster.
+type Here<'a> = (&'a ClusterName, &'a Workload);
+
+/// An account has one table in a file: the clusters that it lacks are named.
+fn extended(entry: &DesiredWorkload, here: &[Here<'_>]) -> Option<String> {
+    let clusters: Vec<String> = here.iter().map(|(name, _)| quoted(name.as_str())).collect();
+    if clusters.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    comment(
+        &mut text,
+        &format!(
+            "{}/{} is in the file ({}): add {} to its `clusters`",
+            entry.namespace,
+            entry.account,
+            entry.origin,
+            clusters.join(", ")
+        ),
+    );
+    for (cluster, workload) in here {
+        let id = workload.identity.as_ref().map(|acts| &acts.id);
+        if let Some(id) = id.filter(|id| **id != entry.identity) {
+            elsewhere(&mut text, cluster, workload, id.as_str());
+        }
+    }
+    Some(text)
+}
+
+fn comment(text: &mut String, line: &str) {
+    let _ = writeln!(text, "# {}", line.replace(['\n', '\r'], " "));
+}
+
+/// A workload has one identity in all its clusters.
+fn elsewhere(text: &mut String, cluster: &ClusterName, workload: &Workload, id: &str) {
+    comment(
+        text,
+        &format!(
+            "in {cluster} {} answers as {id}: one workload is one identity in all its clusters, so \
+             there it needs another account, or a file of its own",
+            workload.name()
+        ),
+    );
 }
 
 // Writing to a string cannot fail: the results are dropped on purpose.
-fn entry(text: &mut String, workload: &Workload, cluster: Option<&str>) {
-    for reason in &workload.reasons {
-        let line = format!("{}: {}", reason.code, reason.message).replace(['\n', '\r'], " ");
-        let _ = writeln!(text, "# {line}");
-        let decide = reason.decide.replace(['\n', '\r'], " ");
-        let _ = writeln!(text, "#   decide with: {decide}");
+fn table(here: &[Here<'_>], file: &DesiredState) -> String {
+    let mut text = String::new();
+    let id = |w: &Workload| w.identity.as_ref().map(|acts| acts.id.clone());
+    let acts = here.iter().find_map(|(_, workload)| workload.identity.as_ref());
+    let same =
+        |workload: &Workload| id(workload).is_none() || id(workload) == acts.map(|a| a.id.clone());
+    let told: BTreeSet<_> = here.iter().flat_map(|(_, workload)| &workload.reasons).collect();
+    for reason in told {
+        comment(&mut text, &format!("{}: {}", reason.code, reason.message));
+        comment(&mut text, &format!("  decide with: {}", reason.decide));
     }
-    let identity = workload.identity.as_ref().map(|acts| acts.id.as_str());
-    let mark = if identity.is_none() { "# " } else { "" };
+    for (cluster, workload) in here.iter().filter(|(_, workload)| !same(workload)) {
+        if let Some(id) = id(workload) {
+            elsewhere(&mut text, cluster, workload, id.as_str());
+        }
+    }
+    let here: Vec<&Here<'_>> = here.iter().filter(|(_, workload)| same(workload)).collect();
+    let Some((_, first)) = here.first() else { return text };
+    let mark = if acts.is_none() { "# " } else { "" };
     let _ = writeln!(text, "{mark}[[workloads]]");
     let mut line = |key: &str, value: String| {
         let _ = writeln!(text, "{mark}{key} = {value}");
     };
-    line("namespace", quoted(workload.namespace.as_str()));
-    line("service_account", quoted(workload.account.as_str()));
-    if let Some(cluster) = cluster {
-        line("clusters", format!("[{}]", quoted(cluster)));
+    line("namespace", quoted(first.namespace.as_str()));
+    line("service_account", quoted(first.account.as_str()));
+    if file.clusters.len() > 1 {
+        line("clusters", list(here.iter().map(|(cluster, _)| cluster.as_str())));
     }
-    let reaches = || workload.reaches.first().map_or("", |id| id.as_str());
-    line("identity", quoted(identity.unwrap_or_else(reaches)));
+    let reaches = || first.reaches.first().map_or("", |id| id.as_str());
+    line("identity", quoted(acts.map_or_else(reaches, |acts| acts.id.as_str())));
+    if let Some(tenant) = acts.map(|acts| acts.tenant).filter(|tenant| *tenant != file.tenant) {
+        line("tenant", quoted(&tenant.to_string()));
+    }
     line("grants", "[]".to_owned());
-    if !workload.whole || workload.account.as_str() == "default" {
-        let keys: Vec<String> = workload.templates.iter().map(|key| quoted(key)).collect();
-        line("pods", format!("[{}]", keys.join(", ")));
+    if here.iter().any(|(_, w)| !w.whole || w.account.as_str() == "default") {
+        let keys: BTreeSet<&str> =
+            here.iter().flat_map(|(_, w)| &w.templates).map(String::as_str).collect();
+        line("pods", list(keys));
     }
+    if here.iter().any(|(_, workload)| workload.proxied) {
+        line("proxy", "true".to_owned());
+    }
+    text
+}
+
+fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
+    let items: Vec<String> = items.into_iter().map(quoted).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// A basic string: control characters, quotes and backslashes are escaped.

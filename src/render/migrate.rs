@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     migrate::{Phase, Survey, Verdict, Workload, toml},
-    model::desired::DesiredWorkload,
+    model::desired::DesiredState,
     ops::migrate::{Overview, PutBack},
 };
 
@@ -289,6 +289,6 @@ pub fn json(overview: &Overview) -> String {
 }
 
 /// The `[[workloads]]` that the file lacks.
-pub fn workloads_toml(overview: &Overview, have: &[DesiredWorkload]) -> String {
-    toml::workloads(&overview.surveys(), have, overview.clusters.len() > 1)
+pub fn workloads_toml(overview: &Overview, file: &DesiredState) -> String {
+    toml::workloads(&overview.surveys(), file)
 }

@@ -30,6 +30,8 @@ use widentity::{
     },
 };
 
+use crate::support::worlds;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fixture {
@@ -200,15 +202,43 @@ fn whatever_is_not_ready_says_why_and_what_to_write() {
 fn the_resulting_workloads_are_toml_and_leave_out_what_the_file_has() {
     for (name, fixture) in fixtures() {
         let survey = fixture.survey();
-        let text = toml::workloads(std::slice::from_ref(&survey), &[], false);
-        let parsed: ::toml::Table = text.parse().unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
-        let entries = parsed.get("workloads").and_then(|w| w.as_array()).map_or(0, Vec::len);
+        let mut file = worlds::desired(&["prod"]);
+        let text = toml::workloads(std::slice::from_ref(&survey), &file);
+        let read = worlds::of_file(&file, &text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
         let known = survey.workloads.iter().filter(|w| w.identity.is_some()).count();
-        assert_eq!(entries, known, "{name}\n{text}");
-        let have: Vec<DesiredWorkload> = fixture.file.iter().map(Decision::workload).collect();
-        let rest = toml::workloads(&[survey], &have, false);
-        assert!(have.is_empty() || rest.is_empty(), "{name}\n{rest}");
+        assert_eq!(read.workloads.len(), known, "{name}\n{text}");
+        file.workloads = fixture.workloads();
+        let rest = toml::workloads(&[survey], &file);
+        assert!(file.workloads.is_empty() || rest.is_empty(), "{name}\n{rest}");
     }
+}
+
+/// A workload has one table, whatever its clusters, and one identity.
+#[test]
+fn a_workload_in_two_clusters_is_one_table() {
+    let (_, fixture) = fixtures().into_iter().find(|(name, _)| name == "plain-deployment").unwrap();
+    let here = |cluster: &str| Survey { cluster: cluster.into(), ..fixture.survey() };
+    let mut file = worlds::desired(&["blue", "prod"]);
+    let text = toml::workloads(&[here("blue"), here("prod")], &file);
+    let read = worlds::of_file(&file, &text).unwrap();
+    assert_eq!(read.workloads.len(), 1, "{text}");
+    assert_eq!(read.workloads[0].clusters, ["blue".into(), "prod".into()]);
+
+    // The file that knows it in one of them is told of the other.
+    file.workloads = read.workloads;
+    file.workloads[0].clusters.retain(|cluster| cluster.as_str() == "blue");
+    let text = toml::workloads(&[here("blue"), here("prod")], &file);
+    assert!(text.starts_with("# shop/api is in the file"), "{text}");
+    assert!(text.ends_with("add \"prod\" to its `clusters`\n"), "{text}");
+
+    // Another identity there cannot be written.
+    file.workloads.clear();
+    let mut other = here("prod");
+    other.workloads[0].identity.as_mut().unwrap().id = worlds::vault("not-this-one");
+    let text = toml::workloads(&[here("blue"), other], &file);
+    let read = worlds::of_file(&file, &text).unwrap();
+    assert_eq!(read.workloads[0].clusters, ["blue".into()], "{text}");
+    assert!(text.contains("one workload is one identity"), "{text}");
 }
 
 #[test]

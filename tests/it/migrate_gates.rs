@@ -406,6 +406,7 @@ async fn the_sidecar_comes_with_the_roll_and_is_a_debt() {
     let workload = &overview.clusters[0].survey.workloads[0];
     assert_eq!((workload.phase, workload.proxied), (Phase::Soaking, true));
     assert_eq!(workload.proved, 1);
+    assert_eq!(world.as_printed().await, 1);
     let backup = &overview.clusters[0].estate.backups[0];
     let request = world.request();
     let how = rollback::undo(&overview.clusters[0], backup, request, &world.connected).await;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use widentity::{
+    config,
     model::{
         AccountName, Address, ArmId, Audience, ClientId, ClusterName, Issuer, Namespace, Origin,
         PrincipalId, Project, RoleId, SubscriptionId, TenantId, address::Part, desired::*, names,
@@ -79,6 +80,28 @@ pub(crate) fn desired(clusters: &[&str]) -> DesiredState {
         assignments: Vec::new(),
         workloads: Vec::new(),
     }
+}
+
+/// What the program makes of a file with the clusters of `base` and these tables; what it says
+/// where it refuses them.
+pub(crate) fn of_file(base: &DesiredState, tables: &str) -> Result<DesiredState, String> {
+    let Home { subscription, resource_group, location } = &base.home;
+    let head = format!(
+        "version = 1\nproject = \"{}\"\n[azure]\ntenant = \"{}\"\nsubscription = \
+         \"{subscription}\"\nresource_group = \"{resource_group}\"\nlocation = \"{location}\"\n",
+        base.project, base.tenant
+    );
+    let cluster = |(name, cluster): (_, &DesiredCluster)| {
+        format!("[clusters.{name}]\nid = \"{}\"\n", cluster.id)
+    };
+    let clusters: String = base.clusters.iter().map(cluster).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("workloads.toml");
+    std::fs::write(&file, [&head, &clusters, tables].concat()).unwrap();
+    let config = config::load(&file, &config::Disk).map_err(|found| found.render(false))?;
+    let mut desired = config::compile(&config, &config::Selection::default()).unwrap();
+    desired.clusters.clone_from(&base.clusters);
+    Ok(desired)
 }
 
 /// Adds a workload with an identity of its own, or the named one, and a role on a vault each.

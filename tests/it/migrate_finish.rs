@@ -29,14 +29,16 @@ location = "westeurope"
     .to_owned();
     for name in clusters {
         let enable = r#"enable = ["oidc-issuer", "workload-identity"]"#;
-        file += &format!("\n[clusters.{name}]\nid = \"{CLUSTER}/{name}\"\n{enable}\n");
+        let table = format!("\n[clusters.{name}]\nid = \"{CLUSTER}/{name}\"\n{enable}\n");
+        file.push_str(&table);
     }
     for name in ["cart", "search"] {
-        file += &format!(
+        let table = format!(
             "\n[[workloads]]\nnamespace = \"shop\"\nservice_account = \"{name}\"\n\
              clusters = [\"{}\"]\nidentity = \"{IDENTITY}/{name}\"\ngrants = []\n",
             clusters[0]
         );
+        file.push_str(&table);
     }
     let desk = Desk::new();
     desk.write("workloads.toml", file);

@@ -16,6 +16,7 @@ use azure_core::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use url::Url;
 
@@ -229,15 +230,17 @@ impl Arm {
     }
 
     async fn send_in_span(&self, call: &Call) -> Result<Answer, ArmError> {
+        let began = Instant::now();
         let mut waited = Duration::ZERO;
-        let mut attempt = 0;
+        let (mut attempt, mut unanswered, mut renewed) = (0, 0, false);
         loop {
             attempt += 1;
             let answer = match self.once(call).await {
                 Ok(answer) => answer,
-                Err(error @ ArmError::Unreachable { .. }) if attempt < MAX_UNANSWERED => {
-                    tracing::debug!(%error, attempt, "no answer");
-                    let pause = Pace::Backoff.wait(attempt, None, &self.jitter);
+                Err(error @ ArmError::Unreachable { .. }) if unanswered + 1 < MAX_UNANSWERED => {
+                    unanswered += 1;
+                    tracing::debug!(%error, unanswered, "no answer");
+                    let pause = Pace::Backoff.wait(unanswered, None, &self.jitter);
                     self.wait(pause.min(Duration::from_secs(5)), "an answer from Azure").await;
                     continue;
                 }
@@ -251,7 +254,12 @@ impl Arm {
                 return Err(ArmError::Answer(Box::new(error)));
             };
             let pause = pace.wait(attempt, error.retry_after, &self.jitter);
-            let spent = if pace == Pace::Once { attempt > 1 } else { waited + pause > limit };
+            // A server that takes its time to refuse has used up its limit, too.
+            let spent = if pace == Pace::Once {
+                std::mem::replace(&mut renewed, true)
+            } else {
+                waited.max(began.elapsed()) + pause > limit
+            };
             if spent {
                 return Err(ArmError::Answer(Box::new(error)));
             }

@@ -1,6 +1,6 @@
 //! Managed clusters: their record, their features, and where their API server is.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use azure_core::http::Method;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -25,6 +25,8 @@ const API: (&str, &str) = ("api-version", "2025-10-01");
 
 /// Writers that keep getting in between are not outlasted for ever.
 const MAX_WRITES: usize = 5;
+/// Reads, three seconds apart, that may show the record as it was before an update that succeeded.
+const LAGGING_READS: usize = 10;
 
 /// Where a cluster's API server is and what vouches for it. Azure's answer also names users; none
 /// of those is taken, and a command it would have run is not run.
@@ -88,7 +90,16 @@ impl Arm {
             let call = Call::write(Method::Put, url.clone(), change(cluster), Asked::WriteCluster);
             match self.send(&Call { if_match, ..call }).await {
                 Ok(answer) => {
-                    let updated = self.finish(answer, &url, "the cluster's update").await?;
+                    let mut updated = self.finish(answer, &url, "the cluster's update").await?;
+                    // Reads may lag behind the operation.
+                    for _ in 0..LAGGING_READS {
+                        if done(&updated) {
+                            return Ok(updated);
+                        }
+                        let what = "Azure to show what was just written";
+                        self.wait(Duration::from_secs(3), what).await;
+                        updated = self.at_rest(&url, what).await?;
+                    }
                     if done(&updated) {
                         return Ok(updated);
                     }
@@ -97,7 +108,7 @@ impl Arm {
                 Err(error) => match error.disposition() {
                     Disposition::Wait { what } if write < MAX_WRITES => {
                         busy = what;
-                        self.wait(std::time::Duration::from_secs(5), what).await;
+                        self.wait(Duration::from_secs(5), what).await;
                     }
                     Disposition::Retry { .. }
                     | Disposition::Success

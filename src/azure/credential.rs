@@ -356,7 +356,12 @@ fn parsed(url: &str) -> Result<Url, String> {
 
 fn cloud(endpoints: &Endpoints) -> CloudConfiguration {
     let mut custom = CustomConfiguration::default();
-    custom.authority_host = endpoints.authority.as_str().trim_end_matches('/').into();
+    let authority = endpoints.authority.as_str().trim_end_matches('/');
+    // azure_identity takes no other scheme; the transport speaks the one of the file.
+    custom.authority_host = match authority.strip_prefix("http://") {
+        Some(rest) => format!("https://{rest}"),
+        None => authority.to_owned(),
+    };
     custom.into()
 }
 

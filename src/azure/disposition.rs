@@ -148,9 +148,10 @@ pub fn disposition(
             Wait { what: "another operation on the cluster" }
         }
 
-        (Asked::WriteIdentity | Asked::WriteCredential | Asked::WriteAssignment, 404 | 412) => {
-            Stale
-        }
+        // The target does not exist; a principal that does not is a 400.
+        (Asked::WriteAssignment, 404) => Fatal,
+        (Asked::WriteIdentity | Asked::WriteCredential, 404)
+        | (Asked::WriteIdentity | Asked::WriteCredential | Asked::WriteAssignment, 412) => Stale,
         (Asked::WriteIdentity, 409)
             if code == "conflict" || code == "anotheroperationinprogress" =>
         {

@@ -196,8 +196,14 @@ impl ServerError {
             401 => FailureKind::Unauthenticated,
             403 => FailureKind::Denied,
             408 | 429 | 500.. => FailureKind::Unavailable,
-            409 | 412 => FailureKind::Conflict,
-            _ => FailureKind::Refused,
+            _ => match self.disposition() {
+                Disposition::Stale => FailureKind::Conflict,
+                // Asked again for as long as the table says, or read until it is at rest.
+                Disposition::Retry { .. } | Disposition::Wait { .. } => FailureKind::Unavailable,
+                Disposition::Success | Disposition::Denied | Disposition::Fatal => {
+                    FailureKind::Refused
+                }
+            },
         }
     }
 }

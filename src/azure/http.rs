@@ -116,9 +116,25 @@ impl Guarded {
     }
 }
 
+/// A request for an authority on this machine that the file gives as plain http: credentials ask
+/// for it by https, because `azure_identity` knows nothing else.
+fn as_in_the_file(endpoints: &Endpoints, request: &Request) -> Option<Request> {
+    let (authority, url) = (&endpoints.authority, request.url());
+    let place = |url: &Url| (url.host_str().map(str::to_owned), url.port());
+    let meant = authority.scheme() == "http" && url.scheme() == "https";
+    if !meant || place(authority) != place(url) {
+        return None;
+    }
+    let mut plain = request.clone();
+    plain.url_mut().set_scheme("http").ok()?;
+    Some(plain)
+}
+
 #[async_trait]
 impl HttpClient for Guarded {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        let plain = as_in_the_file(&self.endpoints, request);
+        let request = plain.as_ref().unwrap_or(request);
         if let Some(why) = self.refusal(request) {
             return Err(azure_core::Error::with_message(ErrorKind::Other, why));
         }

@@ -180,12 +180,10 @@ impl Arm {
         &self,
         id: &ArmId,
         tags: &BTreeMap<String, String>,
-    ) -> Result<ObservedIdentity, ArmError> {
+    ) -> Result<(), ArmError> {
         let url = self.url(id.as_str(), &[API])?;
         let body = json!({ "tags": tags });
-        let answer =
-            self.send(&Call::write(Method::Patch, url, body, Asked::WriteIdentity)).await?;
-        Ok(answer.json::<Identity>()?.into())
+        self.send(&Call::write(Method::Patch, url, body, Asked::WriteIdentity)).await.map(drop)
     }
 
     /// The federated credentials of an identity; none if the identity is not there.
@@ -205,7 +203,7 @@ impl Arm {
         &self,
         identity: &ArmId,
         credential: &ObservedCredential,
-    ) -> Result<ObservedCredential, ArmError> {
+    ) -> Result<(), ArmError> {
         let Some(subject) = &credential.subject else {
             return Err(ArmError::Refused {
                 message: "a federated credential without a subject is not written".to_owned(),
@@ -220,7 +218,7 @@ impl Arm {
         }});
         let mut call = Call::write(Method::Put, url, body, Asked::WriteCredential);
         call.context.parent_is_fresh = self.made_identity(identity);
-        Ok(self.send(&call).await?.json::<Credential>()?.into())
+        self.send(&call).await.map(drop)
     }
 }
 

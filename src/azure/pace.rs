@@ -57,7 +57,8 @@ pub(super) fn real_sleep() -> Sleep {
 pub enum Pace {
     /// At once, one time.
     Once,
-    /// As the server's `Retry-After` says, else a growing spread between 1 and 30 s.
+    /// As the server's `Retry-After` says, but never within a second, else a growing spread between
+    /// 1 and 30 s.
     Backoff,
     /// A spread between 1 and 10 s, never earlier than `Retry-After`.
     Spread,
@@ -71,10 +72,13 @@ impl Pace {
         let second = Duration::from_secs(1);
         match self {
             Self::Once => Duration::ZERO,
-            Self::Backoff => retry_after.unwrap_or_else(|| {
-                let high = second * 2_u32.saturating_pow(attempt.min(5)).min(30);
-                jitter.between(second, high)
-            }),
+            Self::Backoff => retry_after.map_or_else(
+                || {
+                    let high = second * 2_u32.saturating_pow(attempt.min(5)).min(30);
+                    jitter.between(second, high)
+                },
+                |asked| asked.max(second),
+            ),
             Self::Spread => {
                 jitter.between(second, second * 10).max(retry_after.unwrap_or_default())
             }
@@ -102,6 +106,13 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(poll_wait(0, Some(Duration::from_secs(10))).as_secs(), 10);
         assert_eq!(poll_wait(0, Some(Duration::ZERO)).as_secs(), 1);
+    }
+
+    #[test]
+    fn a_server_that_says_0_is_asked_after_a_second() {
+        let jitter = Jitter::seeded(7);
+        let zero = Some(Duration::ZERO);
+        assert_eq!(Pace::Backoff.wait(1, zero, &jitter), Duration::from_secs(1));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct NewAssignment {
 #[derive(Debug, Clone, PartialEq)]
 pub enum PutAssignment {
     /// It is there under the name that was asked for.
-    Made(Box<ObservedAssignment>),
+    Made,
     /// The same principal, role and scope exist under another GUID, which Azure told where it
     /// could.
     Existed(Option<Uuid>),
@@ -140,12 +140,7 @@ impl Arm {
         let mut call = Call::write(Method::Put, url, body(new), Asked::WriteAssignment);
         call.context.principal_is_fresh = self.made_principal(new.principal);
         match self.send(&call).await {
-            Ok(answer) => {
-                let made = answer.json::<Assignment>()?.observe();
-                made.map(|made| PutAssignment::Made(Box::new(made))).ok_or_else(|| ArmError::Body {
-                    message: "the role assignment came back without principal or role".to_owned(),
-                })
-            }
+            Ok(_) => Ok(PutAssignment::Made),
             Err(error) if error.disposition() == Disposition::Success => {
                 let message = error.server().map(|e| e.message.as_str()).unwrap_or_default();
                 Ok(PutAssignment::Existed(existing(message)))

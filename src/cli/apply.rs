@@ -37,7 +37,7 @@ pub(super) async fn run(
     }
     let gate = gate(context, &args)?;
     let journal = args.journal.as_ref().map(|path| open_journal(context, path)).transpose()?;
-    let world = World::open(context, &args.select).await?;
+    let world = World::open(context, &args.select, &interrupt).await?;
     let result = in_world(context, &args, &gate, &world, &interrupt, journal).await;
     world.close_after(result).await
 }

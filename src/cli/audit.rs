@@ -21,7 +21,7 @@ pub(super) async fn run(
     if matches!(context.global.output, Format::Markdown | Format::Toml) {
         return Err(CliError::usage("audit writes text or json"));
     }
-    let world = World::open(context, &args.select).await?;
+    let world = World::open(context, &args.select, &interrupt).await?;
     let found = tokio::select! {
         found = Box::pin(audit::audit(&world.connected, &world.desired)) => found,
         () = interrupt.asked() => return Ok(ExitCode::Interrupted),

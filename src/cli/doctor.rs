@@ -30,7 +30,7 @@ pub(super) async fn run(
     }
     let about = about(&args)?;
     let options = Options { token: !args.no_token, now: context.env.now() };
-    let with_file = context.global.config.exists();
+    let with_file = with_file(context);
     let bare =
         [("--kubeconfig", args.kubeconfig.is_some()), ("--cluster-id", args.cluster_id.is_some())];
     if let Some((option, _)) = bare.iter().find(|(_, given)| *given && with_file) {
@@ -38,10 +38,14 @@ pub(super) async fn run(
         return Err(CliError::usage(format!("{option} is for use without a file; {file} says it")));
     }
     let examined = tokio::select! {
-        examined = Box::pin(examine(context, &args, about, options, with_file)) => examined?,
+        examined = Box::pin(examine(context, &args, about, options, &interrupt)) => examined?,
         () = interrupt.asked() => return Ok(ExitCode::Interrupted),
     };
     Ok(show(context, &examined))
+}
+
+fn with_file(context: &Context) -> bool {
+    context.global.config.exists()
 }
 
 /// The object on the command line and its namespace.
@@ -65,10 +69,10 @@ async fn examine(
     args: &Doctor,
     about: Option<(Namespace, Object)>,
     options: Options,
-    with_file: bool,
+    interrupt: &Interrupt,
 ) -> Result<Vec<Examined>, CliError> {
-    if with_file {
-        return Box::pin(in_world(context, args, about, options)).await;
+    if with_file(context) {
+        return Box::pin(in_world(context, args, about, options, interrupt)).await;
     }
     let Some((namespace, object)) = about else {
         let file = context.global.config.display().to_string();
@@ -113,6 +117,7 @@ async fn in_world(
     args: &Doctor,
     about: Option<(Namespace, Object)>,
     options: Options,
+    interrupt: &Interrupt,
 ) -> Result<Vec<Examined>, CliError> {
     let mut pairs = Vec::new();
     for word in &args.context {
@@ -132,7 +137,7 @@ async fn in_world(
     }
     let reach = Reach { context: pairs, auth: args.auth };
     let select = Select { only: args.only.clone(), namespace, cluster, reach };
-    let world = World::open(context, &select).await?;
+    let world = World::open(context, &select, interrupt).await?;
     let unknown = args
         .cluster
         .iter()

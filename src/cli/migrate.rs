@@ -43,7 +43,7 @@ async fn show(
     if context.global.output == Format::Toml && !steps {
         return Err(CliError::usage("only `migrate plan` writes toml"));
     }
-    let world = open(context, select).await?;
+    let world = open(context, select, interrupt).await?;
     let overview = tokio::select! {
         overview = survey(context, &world, select) => Some(overview),
         () = interrupt.asked() => None,
@@ -81,9 +81,13 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it. Clusters are:
 /// of those that were not chosen nothing is read.
-pub(super) async fn open(context: &Context, select: &MigrateSelect) -> Result<World, CliError> {
+pub(super) async fn open(
+    context: &Context,
+    select: &MigrateSelect,
+    interrupt: &Interrupt,
+) -> Result<World, CliError> {
     let everything = Select { reach: select.of.reach.clone(), ..Select::default() };
-    let mut world = World::open(context, &everything).await?;
+    let mut world = World::open(context, &everything, interrupt).await?;
     let chosen = &select.of.cluster;
     let clusters = &mut world.desired.clusters;
     let unknown =

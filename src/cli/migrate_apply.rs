@@ -18,7 +18,6 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
-    migrate::Verdict,
     ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
         escape, findings::counted, json as documents, migrate as render, report, report_json,
@@ -37,7 +36,7 @@ pub(super) async fn run(
         return Err(CliError::usage("there is no terminal to ask on")
             .hint("review with `widentity migrate plan`, then `widentity migrate apply --yes`"));
     }
-    let world = migrate::open(context, &args.select).await?;
+    let world = migrate::open(context, &args.select, &interrupt).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await
 }
@@ -120,8 +119,7 @@ async fn in_world(
 /// The exit code where nothing failed. What is not ready is the normal state of an estate on its
 /// way; but somebody who names a workload wants it moved.
 fn left(args: &MigrateApply, overview: &Overview, written: bool) -> ExitCode {
-    let of = [Verdict::NeedsDecision, Verdict::Cannot];
-    let unready: usize = of.into_iter().map(|verdict| overview.count(verdict)).sum();
+    let unready = overview.not_ready();
     let seen = migrate::seen(overview);
     if seen != ExitCode::Done || args.select.of.only.is_empty() || unready == 0 {
         return seen;

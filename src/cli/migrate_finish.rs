@@ -47,7 +47,7 @@ pub(super) async fn run(
             "review with `widentity migrate finish --plan`, then `widentity migrate finish --yes`",
         ));
     }
-    let world = migrate::open(context, &args.select).await?;
+    let world = migrate::open(context, &args.select, &interrupt).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await
 }

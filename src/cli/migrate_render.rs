@@ -28,7 +28,7 @@ pub(super) async fn run(
         return Err(CliError::usage(format!("{path} is not a directory"))
             .hint("name the directory that holds the manifests"));
     }
-    let world = migrate::open(context, &args.select).await?;
+    let world = migrate::open(context, &args.select, &interrupt).await?;
     let result = tokio::select! {
         result = in_world(context, &args, &world) => result,
         () = interrupt.asked() => {

@@ -31,7 +31,7 @@ pub(super) async fn run(
     if !args.yes && !context.env.can_ask() {
         return Err(CliError::usage("there is no terminal to ask on").hint("add --yes"));
     }
-    let world = migrate::open(context, &args.select).await?;
+    let world = migrate::open(context, &args.select, &interrupt).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await
 }

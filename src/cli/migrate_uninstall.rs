@@ -39,7 +39,7 @@ pub(super) async fn run(
         ));
     }
     let select = Select { reach: args.reach.clone(), ..Select::default() };
-    let world = World::open(context, &select).await?;
+    let world = World::open(context, &select, &interrupt).await?;
     let result = in_world(context, &args, &world, &interrupt).await;
     world.close_after(result).await
 }

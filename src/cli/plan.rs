@@ -22,7 +22,7 @@ pub(super) async fn run(
     if context.global.output == Format::Toml {
         return Err(CliError::usage("plan writes text, json or markdown"));
     }
-    let world = World::open(context, &args.select).await?;
+    let world = World::open(context, &args.select, &interrupt).await?;
     let planned = read(context, &world, &interrupt, PlanOptions::default()).await;
     let closed = world.close().await;
     let Some(planned) = planned else { return Ok(ExitCode::Interrupted) };

@@ -54,7 +54,7 @@ pub(super) async fn run(
     if interval < SHORTEST_INTERVAL {
         return Err(CliError::usage("--interval must be at least 1s"));
     }
-    let world = World::open(context, &args.select).await?;
+    let world = World::open(context, &args.select, &interrupt).await?;
     let result = if args.watch {
         watch::run(context, &args, interval, &world, &interrupt).await
     } else {

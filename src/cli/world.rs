@@ -9,6 +9,7 @@ use super::{
     args::{Auth, Select},
     error::CliError,
     files,
+    interrupt::Interrupt,
     main::Context,
     sandbox::{self, Attached},
     shelf::Folder,
@@ -85,13 +86,27 @@ pub(super) fn desired(
 
 impl World {
     /// Opens the world and says who acts in it.
-    pub(super) async fn open(context: &Context, select: &Select) -> Result<Self, CliError> {
+    pub(super) async fn open(
+        context: &Context,
+        select: &Select,
+        interrupt: &Interrupt,
+    ) -> Result<Self, CliError> {
+        tokio::select! {
+            opened = Box::pin(Self::opened(context, select)) => opened,
+            () = interrupt.asked() => Err(CliError::new(
+                ExitCode::Interrupted,
+                "interrupted while signing in: nothing was read or written",
+            )),
+        }
+    }
+
+    async fn opened(context: &Context, select: &Select) -> Result<Self, CliError> {
         let (config, mut desired) = desired(context, select)?;
         let (target, sandbox) = if context.global.sandbox {
             let (target, attached) = sandbox::target(context, &mut desired).await?;
             (target, Some(attached))
         } else {
-            (real(context, select, &config, &desired)?, None)
+            (real(context, select, &config, &desired).await?, None)
         };
         let output = context.output;
         let waits = Arc::new(move |what: &str| {
@@ -136,7 +151,7 @@ impl World {
     }
 }
 
-fn real(
+async fn real(
     context: &Context,
     select: &Select,
     config: &Config,
@@ -148,7 +163,8 @@ fn real(
         Cloud::China => Endpoints::china(),
         Cloud::Custom { resource_manager, authority, ca_file } => {
             let ca_pem = ca_file.as_deref().map(files::read).transpose()?;
-            Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem)
+            let custom = Endpoints::custom(resource_manager.clone(), authority.clone(), ca_pem);
+            custom.discover().await.map_err(|error| CliError::failed(error.to_string()))?
         }
     };
     Ok(Target {

@@ -11,7 +11,7 @@ use super::remote::{
     TemplateFields,
 };
 use crate::{
-    azure::{Arm, ArmError, NewAssignment, PutAssignment, disposition::Disposition},
+    azure::{Arm, ArmError, NewAssignment, PutAssignment},
     kubernetes::{Client, Connection, Place, Switch, Within},
     model::{
         ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId, Project,
@@ -54,15 +54,8 @@ pub struct RemoteCluster {
     pub kubeconfig: Option<String>,
 }
 
-/// A failure of Azure. Where its table says that the world is not as planned the kind says so too.
 fn azure(tried: String) -> impl FnOnce(ArmError) -> RemoteFailure {
-    move |error| {
-        let mut failure = error.failure(tried);
-        if error.disposition() == Disposition::Stale {
-            failure.kind = FailureKind::Conflict;
-        }
-        failure
-    }
+    move |error| error.failure(tried)
 }
 
 impl Remotes {
@@ -179,7 +172,7 @@ impl Remote for Remotes {
         notes: Notes,
     ) -> Result<(), RemoteFailure> {
         let tried = format!("tag identity {}", id.name());
-        self.arm(notes).set_identity_tags(id, tags).await.map_err(azure(tried)).map(drop)
+        self.arm(notes).set_identity_tags(id, tags).await.map_err(azure(tried))
     }
 
     async fn credentials(
@@ -198,7 +191,7 @@ impl Remote for Remotes {
     ) -> Result<(), RemoteFailure> {
         let tried =
             format!("put federated credential {} on identity {}", credential.name, identity.name());
-        self.arm(notes).put_credential(identity, credential).await.map_err(azure(tried)).map(drop)
+        self.arm(notes).put_credential(identity, credential).await.map_err(azure(tried))
     }
 
     async fn assignments(
@@ -226,7 +219,7 @@ impl Remote for Remotes {
         };
         let tried = format!("assign role {role} to principal {principal} at {scope}");
         match self.arm(notes).put_assignment(&new).await.map_err(azure(tried))? {
-            PutAssignment::Made(_) => Ok(Assigned::Made),
+            PutAssignment::Made => Ok(Assigned::Made),
             PutAssignment::Existed(name) => {
                 Ok(Assigned::Existed(name.map(|name| name.to_string())))
             }

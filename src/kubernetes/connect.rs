@@ -1,14 +1,14 @@
 //! How an API server is reached: a context of a kubeconfig, exec plugins included, or a server and
 //! CA that Azure gave with a token of our own.
 
-use std::{fmt, io::IsTerminal as _, path::PathBuf, sync::Arc};
+use std::{fmt, io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use kube::config::{
     Cluster, Context, ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError,
     NamedCluster, NamedContext,
 };
-use tokio::sync::OnceCell;
+use tokio::{sync::Mutex, time::Instant};
 use url::{Host, Url};
 
 use super::{Client, KubeError};
@@ -54,22 +54,28 @@ impl fmt::Debug for Connect {
 
 type Connector = dyn Fn() -> BoxFuture<'static, Result<Client, RemoteFailure>> + Send + Sync;
 
+/// How long a failure to connect stands: all of one read hear the same, and a watch tries again.
+const FAILED_FOR: Duration = Duration::from_secs(20);
+
+/// How connecting went, and when.
+type Made = Option<(Result<Client, RemoteFailure>, Instant)>;
+
 /// A connection that is made when it is first needed and then shared. A cluster that ARM proves
 /// absent is never asked for, so its exec plugin never runs.
 #[derive(Clone)]
 pub struct Connection {
-    made: Arc<OnceCell<Result<Client, RemoteFailure>>>,
+    made: Arc<Mutex<Made>>,
     connector: Arc<Connector>,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("made", &self.made.initialized()).finish_non_exhaustive()
+        f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 
 impl Connection {
-    /// A connection made by `connector` on first use; its failure is kept, too.
+    /// A connection made by `connector` on first use; its failure is kept for a while.
     pub fn lazy(
         connector: impl Fn() -> BoxFuture<'static, Result<Client, RemoteFailure>>
         + Send
@@ -99,7 +105,16 @@ impl Connection {
 
     /// The client, connecting first if need be.
     pub async fn client(&self) -> Result<Client, RemoteFailure> {
-        self.made.get_or_init(|| (self.connector)()).await.clone()
+        // Held while connecting: a second caller waits for the first one's client.
+        let mut made = self.made.lock().await;
+        if let Some((known, since)) = made.as_ref()
+            && (known.is_ok() || since.elapsed() < FAILED_FOR)
+        {
+            return known.clone();
+        }
+        let result = (self.connector)().await;
+        *made = Some((result.clone(), Instant::now()));
+        result
     }
 }
 
@@ -247,6 +262,28 @@ fn kubeconfig_error(shown: &str, error: &KubeconfigError) -> KubeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_to_connect_stands_for_a_while_and_not_for_ever() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        use crate::model::FailureKind;
+
+        let tries = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&tries);
+        let connection = Connection::lazy(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let failure = RemoteFailure::new(FailureKind::NotReached, "connect", "not now");
+            Box::pin(async move { Err(failure) })
+        });
+        for _ in 0..3 {
+            assert!(connection.client().await.is_err());
+        }
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(FAILED_FOR).await;
+        assert!(connection.client().await.is_err());
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
 
     #[test]
     fn plain_http_is_for_loopback_only() {

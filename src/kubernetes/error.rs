@@ -153,8 +153,15 @@ impl KubeError {
         if let Self::Status { causes, .. } = self { causes } else { &[] }
     }
 
-    /// Whether the object does not exist. A 404 without the reason (an unknown path) counts too.
+    /// Whether the server says that the object does not exist. A 404 without the reason may be of
+    /// something before the server.
     pub fn is_not_found(&self) -> bool {
+        self.status() == Some(404) && self.reason() == Some("NotFound")
+    }
+
+    /// Whether the server knows nothing at this path: it answers plain text where a group or a kind
+    /// is not served.
+    pub fn is_not_served(&self) -> bool {
         self.status() == Some(404)
     }
 

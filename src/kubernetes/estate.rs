@@ -58,7 +58,7 @@ impl Client {
         let fold = |found: &mut Vec<T>, object: Value| found.extend(each(&object));
         match self.list_where(&path, query, fold).await {
             Ok(found) => Ok(Some(found)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_not_served() => Ok(None),
             Err(error) => Err(error),
         }
     }

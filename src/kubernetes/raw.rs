@@ -15,7 +15,7 @@ impl Client {
     ) -> Result<Option<Vec<Value>>, KubeError> {
         let path = collection(version, namespace, plural);
         match self.list(&path, |found: &mut Vec<Value>, object| found.push(object)).await {
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_not_served() => Ok(None),
             found => found.map(Some),
         }
     }
@@ -28,6 +28,10 @@ impl Client {
         plural: &str,
         name: &str,
     ) -> Result<Option<Value>, KubeError> {
-        self.find(format!("{}/{}", collection(version, namespace, plural), segment(name))).await
+        let path = format!("{}/{}", collection(version, namespace, plural), segment(name));
+        match self.find(path).await {
+            Err(error) if error.is_not_served() => Ok(None),
+            found => found,
+        }
     }
 }

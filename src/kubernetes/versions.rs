@@ -1,5 +1,7 @@
 //! Which versions a server serves of the kinds that have more than one, or may be absent.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::{Client, KubeError, client::Ask};
@@ -25,11 +27,36 @@ struct Resource {
     name: String,
 }
 
+/// `APIGroupList`, which every server has: what it does not name is not served, whereas a 404 at a
+/// group's own path may come from something before the server.
+#[derive(Deserialize)]
+struct GroupList {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    versions: Vec<GroupVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
 impl Versions {
     pub(super) async fn discover(client: &Client) -> Result<Self, KubeError> {
-        let serves = |version: &'static str, plural: &'static str| async move {
-            let list: Option<ResourceList> = client.find(format!("/apis/{version}")).await?;
-            let there = list.is_some_and(|list| list.resources.iter().any(|r| r.name == plural));
+        let list: GroupList = client.ask(&Ask::get("/apis")).await?;
+        let versions = list.groups.iter().flat_map(|group| &group.versions);
+        let known: BTreeSet<&str> = versions.map(|v| v.group_version.as_str()).collect();
+        let serves = async |version: &'static str, plural: &'static str| {
+            if !known.contains(version) {
+                return Ok(None);
+            }
+            let list: ResourceList = client.ask(&Ask::get(format!("/apis/{version}"))).await?;
+            let there = list.resources.iter().any(|resource| resource.name == plural);
             Ok::<_, KubeError>(there.then_some(version))
         };
         let batch = async {

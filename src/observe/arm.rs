@@ -25,6 +25,8 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// More of a kind in one subscription are listed, not asked for one by one.
 const ONE_BY_ONE: usize = 3;
+/// Identities that a list may have forgotten; where it lacks more they were never made.
+const MOST_MISSING: usize = 50;
 
 /// Asks ARM, a bounded number of questions at once.
 pub(super) struct Reader<'a> {
@@ -146,7 +148,8 @@ impl<'a> Reader<'a> {
         let request = self.arm.identities_in_group(subscription, group);
         match self.ask(format!("list identities of resource group {group}"), request).await {
             Ok(Some(list)) => {
-                let seen = sorted(ids, &list);
+                let (mut seen, missing) = sorted(ids, &list);
+                seen.extend(self.each_identity(missing).await);
                 Group { exists: Observation::Present(()), seen, list }
             }
             Ok(None) => {
@@ -270,18 +273,28 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Sorts the wanted identities out of a whole group's list.
+/// Sorts the wanted identities out of a whole group's list; the second part is what it does not
+/// show. A list may lag behind, so that only ARM's own 404 proves absence: that is asked for one by
+/// one, unless it is a whole new estate, which no list forgets.
 fn sorted(
     ids: Vec<ArmId>,
     list: &[ObservedIdentity],
-) -> BTreeMap<ArmId, Observation<ObservedIdentity>> {
+) -> (BTreeMap<ArmId, Observation<ObservedIdentity>>, Vec<ArmId>) {
     let by_id: BTreeMap<&ArmId, &ObservedIdentity> = list.iter().map(|i| (&i.id, i)).collect();
-    let look = |id: ArmId| {
-        let seen =
-            by_id.get(&id).map_or(Observation::Absent, |i| Observation::Present((*i).clone()));
-        (id, seen)
-    };
-    ids.into_iter().map(look).collect()
+    let mut seen = BTreeMap::new();
+    let mut missing = Vec::new();
+    for id in ids {
+        match by_id.get(&id) {
+            Some(identity) => {
+                seen.insert(id, Observation::Present((*identity).clone()));
+            }
+            None => missing.push(id),
+        }
+    }
+    if missing.len() > MOST_MISSING {
+        seen.extend(missing.drain(..).map(|id| (id, Observation::Absent)));
+    }
+    (seen, missing)
 }
 
 /// Reads resources one by one where a subscription holds few of them, by its list where it holds

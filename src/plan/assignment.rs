@@ -47,7 +47,8 @@ pub(super) fn plan<'a>(
         }
         let addresses: Vec<Address> =
             needed.iter().map(|w| world.desired.workload(*w).address()).collect();
-        let role = resolve(world, draft, assignment, &addresses);
+        let there = target_exists(world, draft, assignment, &addresses);
+        let role = resolve(world, draft, assignment, &addresses).filter(|_| there);
         if let Some(role) = role {
             risks(world, draft, assignment, role);
         }
@@ -66,6 +67,30 @@ pub(super) fn plan<'a>(
         }
     }
     grants
+}
+
+/// Whether the target may be there; where Azure says that it is not, the report says so.
+fn target_exists(
+    world: &World<'_>,
+    draft: &mut Draft,
+    assignment: &DesiredAssignment,
+    workloads: &[Address],
+) -> bool {
+    let scope = &assignment.scope;
+    if !matches!(world.snapshot.targets.get(scope), Some(Observation::Absent)) {
+        return true;
+    }
+    for workload in workloads {
+        draft.report.blocked.push(finding(
+            workload.clone(),
+            "target-not-found",
+            format!("{scope} does not exist: no role can be assigned on it"),
+            "make the vault first, or correct `target`: az keyvault list --query \"[].id\" -o tsv"
+                .to_owned(),
+            &assignment.origin,
+        ));
+    }
+    false
 }
 
 /// The role's GUID; none where it could not be found, and the report says why.

@@ -182,9 +182,16 @@ fn missing_features(
     }
     // A self-installed webhook does the add-on's work. Where the API server is not ours to read
     // its owner answers for it.
-    let installed = kubernetes.is_none_or(|kubernetes| {
-        kubernetes.webhook.present().is_some_and(|webhook| !webhook.configurations.is_empty())
-    });
+    let installed = match kubernetes.map(|kubernetes| &kubernetes.webhook) {
+        None => true,
+        Some(Observation::Present(webhook)) => !webhook.configurations.is_empty(),
+        Some(Observation::Absent) => false,
+        // Enabled beside one that cannot be seen, the add-on would be a second.
+        Some(Observation::Unknown(failure)) if !arm.workload_identity => {
+            return Err(Held::Unknown(failure.clone()));
+        }
+        Some(Observation::Unknown(_)) => true,
+    };
     if !arm.workload_identity && (!installed || cluster.enable.contains(&Feature::WorkloadIdentity))
     {
         wanted.insert(Feature::WorkloadIdentity);

@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber as _;
 use url::Url;
 use widentity::{
-    azure::{Arm, ArmError, Endpoints, Entra, ExchangeError, NewAssignment, PutAssignment},
+    azure::{
+        Arm, ArmError, AuthKind, CredentialEnv, Endpoints, Entra, ExchangeError, NewAssignment,
+        PutAssignment, choose, silent,
+    },
     model::{ArmId, FailureKind, SubscriptionId, Token, snapshot::ObservedCredential},
 };
 
@@ -140,6 +143,40 @@ async fn a_server_that_stays_down_is_given_up_with_its_words_and_ids() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_0_for_ever_is_given_up() {
+    let busy = error(429, "TooManyRequests", "again").with("retry-after", "0");
+    let server = Server::start(vec![busy; 400]).await;
+    let watched = server.arm();
+    let failed = watched.arm.identity(&identity_id("a")).await.unwrap_err();
+    assert_eq!(failed.failure("x").kind, FailureKind::Unavailable);
+    assert_eq!(watched.slept(), vec![1; 300]);
+}
+
+#[tokio::test]
+async fn throttling_does_not_use_up_the_tries_without_an_answer() {
+    let mut script = vec![error(429, "TooManyRequests", "again").with("retry-after", "1"); 4];
+    // A length that is never reached: the connection ends in the middle.
+    script.push(reply(200, &identity("a")).with("content-length", "9999"));
+    script.push(reply(200, &identity("a")));
+    let server = Server::start(script).await;
+    assert!(server.arm().arm.identity(&identity_id("a")).await.unwrap().is_some());
+}
+
+/// A lock, a quota or a target that is gone is no plan gone stale: planning again shows the same.
+#[tokio::test]
+async fn what_planning_again_does_not_change_is_not_stale() {
+    for refused in [
+        error(409, "ScopeLocked", "cannot perform write operation because of locks"),
+        error(409, "RoleAssignmentLimitExceeded", "no more than 4000"),
+        error(404, "ResourceNotFound", "the vault was not found"),
+    ] {
+        let server = Server::start([refused]).await;
+        let failed = server.arm().arm.put_assignment(&assignment()).await.unwrap_err();
+        assert_eq!(failed.failure("x").kind, FailureKind::Refused, "{failed}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_without_an_answer_is_repeated_a_few_times() {
     let server = Server::start([]).await;
     let mut endpoints = server.endpoints();
@@ -202,8 +239,7 @@ async fn concurrent_writes_of_credentials_are_waited_out() {
     let busy = error(409, code, "Too many");
     let server = Server::start([busy.clone(), busy, reply(201, &credential_json())]).await;
     let watched = server.arm();
-    let made = watched.arm.put_credential(&identity_id("a"), &credential()).await.unwrap();
-    assert_eq!(made, credential());
+    watched.arm.put_credential(&identity_id("a"), &credential()).await.unwrap();
     assert!(watched.slept().iter().all(|seconds| (1..=10).contains(seconds)));
     assert_eq!(
         server.seen()[2].json()["properties"]["audiences"],
@@ -265,17 +301,10 @@ async fn an_unknown_principal_is_waited_for_only_after_this_run_made_it() {
     assert!(watched.slept().is_empty());
 
     let new = assignment();
-    let made = json!({"id": format!("{}/providers/Microsoft.Authorization/roleAssignments/{}", new.scope, new.name),
-    "name": new.name, "properties": {
-        "roleDefinitionId": format!("/subscriptions/{SUB}/providers/Microsoft.Authorization/roleDefinitions/{}", new.role),
-        "principalId": new.principal, "scope": new.scope.as_str(), "description": new.description,
-    }});
-    server.script([reply(201, &identity("a")), unknown, reply(201, &made)]);
+    // What a write answers beside its status is not needed, so nothing depends on it.
+    server.script([reply(201, &identity("a")), unknown, reply(201, &Value::Null)]);
     watched.arm.create_identity(&identity_id("a"), "x", &BTreeMap::new()).await.unwrap();
-    let PutAssignment::Made(seen) = watched.arm.put_assignment(&new).await.unwrap() else {
-        panic!("not made");
-    };
-    assert_eq!((seen.role, seen.scope), (new.role, new.scope));
+    assert_eq!(watched.arm.put_assignment(&new).await.unwrap(), PutAssignment::Made);
     assert_eq!(watched.slept(), [10]);
 }
 
@@ -314,7 +343,7 @@ async fn an_answer_without_end_is_cut_off() {
 async fn plain_http_is_not_spoken_beyond_loopback() {
     let mut endpoints = Endpoints::public();
     endpoints.resource_manager = Url::parse("http://management.example.invalid/").unwrap();
-    let arm = Arm::new(&endpoints, Arc::new(Fixed), widentity::azure::silent()).unwrap();
+    let arm = Arm::new(&endpoints, Arc::new(Fixed), silent()).unwrap();
     let failed = arm.identity(&identity_id("a")).await.unwrap_err();
     assert!(failed.to_string().contains("only to loopback"), "{failed}");
 }
@@ -328,6 +357,23 @@ async fn a_custom_cloud_describes_itself() {
     assert_eq!(endpoints.arm_scope, "https://arm.contoso.com/.default");
     assert_eq!(endpoints.authority, server.url);
     assert!(server.seen()[0].headers.get("authorization").is_none());
+}
+
+/// Plain http to this machine is allowed everywhere, also to log in.
+#[tokio::test]
+async fn a_credential_logs_in_at_an_authority_on_this_machine() {
+    let token = json!({"token_type": "Bearer", "expires_in": 3600, "access_token": "t"});
+    let server = Server::start([reply(200, &token)]).await;
+    let variables = [
+        ("AZURE_TENANT_ID", "00000000-0000-0000-0000-00000000000a"),
+        ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-00000000000c"),
+        ("AZURE_CLIENT_SECRET", "s"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let env = CredentialEnv { variables: variables.into(), tenant: None };
+    let chosen = choose(&env, &server.endpoints(), None, &silent()).await.unwrap();
+    assert_eq!(chosen.kind, AuthKind::Environment);
+    assert!(server.seen()[0].target.ends_with("/oauth2/v2.0/token"), "{:?}", server.seen());
 }
 
 #[tokio::test]

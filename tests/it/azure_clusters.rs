@@ -91,6 +91,21 @@ async fn a_busy_cluster_is_waited_for_and_read_again_before_the_write() {
 }
 
 #[tokio::test]
+async fn a_read_that_lags_behind_the_update_is_repeated() {
+    let server = Server::start([]).await;
+    server.script([
+        reply(200, &cluster("Succeeded", false)),
+        reply(200, &cluster("Updating", false)),
+        reply(200, &cluster("Succeeded", false)),
+        reply(200, &cluster("Succeeded", false)),
+        reply(200, &cluster("Succeeded", true)),
+    ]);
+    let watched = server.arm();
+    watched.arm.enable_features(&cluster_id(), &both()).await.unwrap();
+    assert_eq!(watched.told().last().unwrap(), "Azure to show what was just written");
+}
+
+#[tokio::test]
 async fn an_operation_that_fails_says_why() {
     let server = Server::start([]).await;
     let failed = json!({"status": "Failed", "error": {"code": "InternalError", "message": "boom"}});

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use serde_json::Value;
 use widentity::render::schema;
 
-use crate::support::cli::{Desk, Ran};
+use crate::support::cli::{Desk, NO_GRANTS, Ran};
 
 /// Two workloads in one cluster whose issuer and webhook are on.
 const SMALL: &str = r#"
@@ -189,6 +190,27 @@ fn ctrl_c_finishes_what_was_begun_reports_and_the_next_run_ends_it() {
     let again = desk.run("--sandbox apply --yes").exits(0);
     assert!(verdict(&again).starts_with("Apply complete!"), "{}", again.stdout);
     assert_eq!(verdict(&desk.run("--sandbox plan").exits(0)), NO_CHANGES);
+}
+
+#[test]
+fn ctrl_c_is_heard_while_signing_in() {
+    let desk = Desk::new();
+    // An authority that takes the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = format!("http://{}", silent.local_addr().unwrap());
+    let cloud =
+        format!("[azure]\ncloud = {{ resource_manager = \"{here}\", authority = \"{here}\" }}");
+    desk.write("workloads.toml", NO_GRANTS.replace("[azure]", &cloud));
+    let mut command = desk.command("plan");
+    command.env("AZURE_CLIENT_ID", "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451");
+    command.env("AZURE_CLIENT_SECRET", "s");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (_held, _) = silent.accept().unwrap();
+    signal(&child, "TERM");
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(8), "{told}");
+    assert!(told.contains("nothing was read or written"), "{told}");
 }
 
 #[test]

@@ -193,6 +193,26 @@ async fn a_token_is_not_sent_in_the_clear() {
     assert!(matches!(refused, KubeError::PlainHttp { .. }), "{refused:?}");
 }
 
+/// What `/apis` answers.
+fn groups(versions: &[&str]) -> Reply {
+    let group = |v: &&str| json!({"name": v, "versions": [{"groupVersion": v}]});
+    reply(200, &json!({"groups": versions.iter().map(group).collect::<Vec<_>>()}))
+}
+
+/// A 404 of something before the server is no word of the server's.
+#[tokio::test]
+async fn a_404_that_is_not_the_servers_hides_nothing() {
+    let server = Server::routed(|seen| match seen.target.split('?').next()? {
+        "/apis" => Some(groups(&["batch/v1"])),
+        path if path.starts_with("/apis/apps") => Some(reply(200, &json!({"items": []}))),
+        _ => Some(reply(404, &json!("no such page"))),
+    })
+    .await;
+    let client = client(&server).await;
+    assert!(client.templates(None).await.is_err(), "CronJobs may be there");
+    assert!(client.account(&"n".into(), &"a".into()).await.is_err(), "so may the account");
+}
+
 /// A cluster with Argo Rollouts: a Rollout that refers to a Deployment.
 fn argo(seen: &Seen) -> Option<Reply> {
     let list = |items: Value| Some(reply(200, &json!({"items": items})));
@@ -202,6 +222,7 @@ fn argo(seen: &Seen) -> Option<Reply> {
     };
     let path = seen.target.split('?').next()?;
     match path {
+        "/apis" => Some(groups(&["batch/v1", "batch/v1beta1", "argoproj.io/v1alpha1"])),
         "/apis/batch/v1" => served(&["jobs"]),
         "/apis/batch/v1beta1" => served(&["cronjobs", "cronjobs/status"]),
         "/apis/argoproj.io/v1alpha1" => served(&["rollouts"]),

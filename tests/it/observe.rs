@@ -120,6 +120,10 @@ fn kubernetes(seen: &Seen) -> Option<Reply> {
         "/.well-known/openid-configuration" => {
             Some(reply(200, &json!({"issuer": worlds::issuer("prod")})))
         }
+        "/apis" => Some(reply(
+            200,
+            &json!({"groups": [{"name": "batch", "versions": [{"groupVersion": "batch/v1"}]}]}),
+        )),
         "/apis/batch/v1" => Some(reply(200, &json!({"resources": [{"name": "cronjobs"}]}))),
         "/api/v1/namespaces" => {
             items(all().into_iter().map(|n| json!({"metadata": {"name": n}})).collect())
@@ -272,6 +276,15 @@ async fn an_absent_cluster_is_not_asked_and_neither_is_one_without_access() {
     let cluster = &unknown.snapshot.clusters[&ClusterName::from("prod")];
     assert!(cluster.arm.failure().is_some());
     assert!(cluster.kubernetes.present().is_some());
+}
+
+#[tokio::test]
+async fn what_a_list_forgets_is_asked_for_by_id() {
+    let forgetful = |target: &str| {
+        target.split('?').next()?.ends_with("/userAssignedIdentities").then(|| list([]))
+    };
+    let run = run(&file(3, 1), forgetful).await;
+    assert!(run.snapshot.identities.values().all(|seen| seen.present().is_some()));
 }
 
 #[tokio::test]

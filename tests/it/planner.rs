@@ -163,6 +163,31 @@ fn an_issuer_that_is_off_blocks_unless_the_file_says_enable() {
     assert!(put.unwrap().needs.contains(&plan.steps[0].id), "the credential waits for the issuer");
 }
 
+/// Enabled beside a webhook that cannot be seen, the add-on would be a second.
+#[test]
+fn a_webhook_that_cannot_be_seen_is_not_taken_for_none() {
+    let (mut desired, mut world) = fresh();
+    prod(&mut world).webhook = Observation::Unknown(denied());
+    let cluster = world.clusters.get_mut(&ClusterName::from("prod")).unwrap();
+    let Observation::Present(arm) = &mut cluster.arm else { panic!("no record") };
+    arm.workload_identity = false;
+    let enable = &mut desired.clusters.get_mut(&ClusterName::from("prod")).unwrap().enable;
+    enable.insert(Feature::WorkloadIdentity);
+    let (plan, report) = make(&desired, &world);
+    assert!(plan.steps.is_empty() && report.blocked.is_empty(), "{report:#?}");
+    assert_eq!(report.unknown.len(), 1, "{report:#?}");
+}
+
+#[test]
+fn a_target_that_does_not_exist_blocks_before_anything_is_written() {
+    let (desired, mut world) = fresh();
+    let scope = desired.assignments[0].scope.clone();
+    world.targets.insert(scope, Observation::Absent);
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(codes(&report.blocked), ["target-not-found"]);
+    assert!(!verbs(&plan).contains(&"create role assignment"), "{:?}", verbs(&plan));
+}
+
 #[test]
 fn a_missing_namespace_blocks_only_its_workload_and_makes_nothing_for_it() {
     let (mut desired, _) = fresh();

@@ -79,6 +79,11 @@ impl Overview {
         all.filter(|w| w.verdict == verdict && !w.phase.is_switched()).count()
     }
 
+    /// How many workloads are not switched and not ready either.
+    pub fn not_ready(&self) -> usize {
+        [Verdict::NeedsDecision, Verdict::Cannot].map(|verdict| self.count(verdict)).iter().sum()
+    }
+
     /// Keeps the workloads that `which` chooses, by cluster name and workload.
     pub fn retain(&mut self, which: impl Fn(&str, &migrate::Workload) -> bool) {
         for Surveyed { survey, .. } in &mut self.clusters {

@@ -363,6 +363,29 @@ fn only_pods_of_the_users_need_the_decision_about_nodes() {
     assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 0), "{what:#?}");
 }
 
+/// The soak is of pods: it begins with their proof, not when their template was written.
+#[test]
+fn the_soak_counts_from_the_proof() {
+    let mut fixture = fixture("soaked");
+    let phase = |fixture: &Fixture| fixture.survey().workloads.remove(0).phase;
+    let ago = |hours: i64| Some(later().checked_sub(SignedDuration::from_hours(hours)).unwrap());
+    assert_eq!(phase(&fixture), Phase::Soaked);
+    // The roll was stuck for weeks.
+    fixture.estate.pods.iter_mut().for_each(|pod| pod.created = ago(1));
+    assert_eq!(phase(&fixture), Phase::Soaking);
+    // One proved pod shows that it works; others may come and go.
+    let oldest =
+        EstatePod { name: "oldest".to_owned(), created: ago(25), ..fixture.estate.pods[0].clone() };
+    fixture.estate.pods.push(oldest);
+    assert_eq!(phase(&fixture), Phase::Soaked);
+    fixture.estate.pods.pop();
+    // So does the run that proved their predecessors, unless somebody has switched again since.
+    fixture.estate.backups[0].arrived = ago(30);
+    assert_eq!(phase(&fixture), Phase::Soaked);
+    fixture.estate.templates[0].written = ago(29);
+    assert_eq!(phase(&fixture), Phase::Soaking);
+}
+
 /// Whoever does not wait has not seen a run, and whoever needs no run still waits.
 #[test]
 fn the_soak_and_the_run_are_two_gates() {

@@ -327,6 +327,9 @@ async fn workloads_move_in_one_roll_the_engine_agrees_and_one_goes_back() {
     assert_eq!(world.as_printed().await, 3);
     let overview = world.overview().await;
 
+    let backups = &overview.clusters[0].estate.backups;
+    assert!(backups.iter().all(|backup| backup.arrived.is_some()), "{backups:#?}");
+
     // A second apply does nothing.
     assert_eq!(world.apply(Duration::from_mins(5)).await, (Vec::new(), true));
 

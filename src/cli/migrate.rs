@@ -109,8 +109,19 @@ pub(super) async fn survey(
     narrow(&select.of, everything(context, world, select).await)
 }
 
-/// Keeps what was chosen.
-pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview, CliError> {
+/// Keeps what was chosen, which must be something.
+pub(super) fn narrow(select: &Select, overview: Overview) -> Result<Overview, CliError> {
+    let overview = chosen(select, overview);
+    let count = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
+    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
+    if narrowed && count == 0 && overview.unseen().next().is_none() && !overview.is_free() {
+        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
+    }
+    Ok(overview)
+}
+
+/// Keeps what was chosen, and be it nothing: what a run began with may be gone when it ends.
+pub(super) fn chosen(select: &Select, mut overview: Overview) -> Overview {
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
@@ -120,12 +131,7 @@ pub(super) fn narrow(select: &Select, mut overview: Overview) -> Result<Overview
         any(&select.namespace, &|n| workload.namespace.as_str() == n)
             && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
     });
-    let chosen = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
-    let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
-    if narrowed && chosen == 0 && overview.unseen().next().is_none() && !overview.is_free() {
-        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
-    }
-    Ok(overview)
+    overview
 }
 
 /// What a survey is made of.

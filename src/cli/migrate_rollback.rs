@@ -42,10 +42,13 @@ async fn in_world(
     world: &World,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
-    let overview = migrate::survey(context, world, &args.select).await?;
+    // Its templates may be gone, and with them the workload: what is chosen is its backup.
+    let overview = migrate::everything(context, world, &args.select).await?;
+    let asked = &args.select.of.cluster;
     let found: Vec<_> = overview
         .clusters
         .iter()
+        .filter(|read| asked.is_empty() || asked.iter().any(|c| c == read.survey.cluster.as_str()))
         .flat_map(|read| read.estate.backups.iter().map(move |backup| (read, backup)))
         .filter(|(_, b)| format!("{}/{}", b.namespace, b.account) == args.workload)
         .collect();

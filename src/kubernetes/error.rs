@@ -114,6 +114,14 @@ pub enum KubeError {
         /// The UID found.
         found: String,
     },
+    /// The object is not what was read a moment ago.
+    #[error("{object} was changed meanwhile: {what}")]
+    Changed {
+        /// The object.
+        object: String,
+        /// What is otherwise.
+        what: String,
+    },
 }
 
 /// One cause of a refusal; for a conflict, a field and its manager.
@@ -169,9 +177,15 @@ impl KubeError {
     pub fn is_conflict(&self) -> bool {
         // Servers say of another uid in the body either that or that the field is immutable.
         let immutable = || self.causes().iter().any(|cause| cause.field == "metadata.uid");
-        matches!(self, Self::Recreated { .. })
+        matches!(self, Self::Recreated { .. } | Self::Changed { .. })
             || self.status() == Some(409) && !self.is_already_exists()
             || self.status() == Some(422) && immutable()
+    }
+
+    /// Whether a JSON patch did not apply, because a test in it failed or a member was missing: the
+    /// object was written since it was read. The server answers 422 and does not say why.
+    pub fn is_overtaken(&self) -> bool {
+        self.status() == Some(422) && self.causes().is_empty()
     }
 
     /// Whether the object to be made exists.
@@ -225,7 +239,7 @@ impl KubeError {
             Self::NoToken(failure) => failure.kind,
             Self::Unreachable { .. } => FailureKind::Unreachable,
             Self::TimedOut { .. } => FailureKind::TimedOut,
-            Self::Recreated { .. } => FailureKind::Conflict,
+            Self::Recreated { .. } | Self::Changed { .. } => FailureKind::Conflict,
             Self::Status { .. } if self.is_conflict() => FailureKind::Conflict,
             Self::Status { status, .. } => match status {
                 401 => FailureKind::Unauthenticated,
@@ -270,7 +284,8 @@ impl KubeError {
             | Self::BadServer { .. }
             | Self::Status { .. }
             | Self::Body { .. }
-            | Self::Recreated { .. } => None,
+            | Self::Recreated { .. }
+            | Self::Changed { .. } => None,
         }
     }
 }

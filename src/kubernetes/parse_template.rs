@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     parse_meta::meta,
-    wire::{Controller, ControllerStatus, Meta, OwnerReference, PodSpec, WorkloadRef},
+    wire::{Condition, Controller, ControllerStatus, Meta, OwnerReference, PodSpec, WorkloadRef},
 };
 use crate::model::{
     AccountName,
@@ -230,7 +230,16 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         total,
         available,
         failed,
+        hindered: hindered(status),
     }
+}
+
+/// The controllers of other kinds than Deployments tell this in events only.
+fn hindered(status: &ControllerStatus) -> Option<String> {
+    let of = |c: &&Condition| c.kind == "ReplicaFailure" && c.status == "True";
+    let condition = status.conditions.iter().find(of)?;
+    let says = if condition.message.is_empty() { &condition.reason } else { &condition.message };
+    Some(says.clone())
 }
 
 fn failed(kind: TemplateKind, status: &ControllerStatus) -> Option<String> {

@@ -5,10 +5,11 @@
 //! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch" and
 //! "Preconditions" of the delete options.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::time;
 
 use super::{
     Client, KubeError,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::model::{
     Namespace, names,
-    pod_identity::{Backup, Field, Named},
+    pod_identity::{BINDING_LABEL, Backup, Field, Named},
     snapshot::TemplateKind,
 };
 
@@ -49,6 +50,17 @@ pub struct Switch<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Annotations that are set.
     pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// How often an object is read and decided about anew where others write it meanwhile.
+const TRIES: u32 = 8;
+/// After the first time; each further one waits so much longer.
+const APART: Duration = Duration::from_millis(50);
+
+fn changed(path: &str, what: &str) -> KubeError {
+    // `shop/deployments/web`
+    let object = path.split_once("/namespaces/").map_or(path, |(_, object)| object);
+    KubeError::Changed { object: object.to_owned(), what: what.to_owned() }
 }
 
 /// A path segment of a JSON pointer (RFC 6901).
@@ -123,21 +135,58 @@ fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Option<String>> 
     fields.iter().map(|(key, field)| (key.clone(), field.before.clone())).collect()
 }
 
+/// What a reading leads to: the operations to send, or why nothing is sent.
+type Decided = Result<Vec<Value>, Vec<String>>;
+
 impl Client {
+    /// Reads an object, decides by it and sends the patch, in which tests make sure that it is
+    /// still what was read. Where somebody wrote in between, and controllers write the status of
+    /// what they roll all the time, it is read and decided anew. The answer says why nothing was
+    /// sent; none where there is no such object.
+    async fn revise(
+        &self,
+        path: &str,
+        manager: &str,
+        decide: impl Fn(&Value) -> Decided,
+    ) -> Result<Option<Vec<String>>, KubeError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Some(object) = self.find::<Value>(path.to_owned()).await? else { return Ok(None) };
+            let patch = match decide(&object) {
+                Ok(patch) if patch.is_empty() => return Ok(Some(Vec::new())),
+                Ok(patch) => patch,
+                Err(found) => return Ok(Some(found)),
+            };
+            match self.json_patch(path.to_owned(), &object, patch, manager).await {
+                Ok(()) => return Ok(Some(Vec::new())),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_overtaken() && tries < TRIES => {
+                    time::sleep(APART * tries).await;
+                }
+                Err(error) if error.is_overtaken() => {
+                    return Err(changed(path, "others keep writing it"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     async fn json_patch(
         &self,
         path: String,
-        uid: &str,
         object: &Value,
         mut patch: Vec<Value>,
         manager: &str,
     ) -> Result<(), KubeError> {
-        // Whoever writes in between makes the tests fail, and nothing is written.
-        let version = &object["metadata"]["resourceVersion"];
-        let mut tests = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
-        if version.is_string() {
-            let path = "/metadata/resourceVersion";
-            tests.push(json!({"op": "test", "path": path, "value": version}));
+        let mut tests = Vec::new();
+        for (path, key) in
+            [("/metadata/uid", "uid"), ("/metadata/resourceVersion", "resourceVersion")]
+        {
+            let value = &object["metadata"][key];
+            if value.is_string() {
+                tests.push(json!({"op": "test", "path": path, "value": value}));
+            }
         }
         tests.append(&mut patch);
         let _written: Value = self
@@ -153,38 +202,52 @@ impl Client {
     }
 
     /// Sets and takes away fields of one pod template in one write, so that its pods are rolled
-    /// once. Fails with a conflict where the controller was written or made again meanwhile.
+    /// once. Fails with a conflict where the controller was made again, or a label or annotation
+    /// that is to go has another value by now.
     pub async fn switch_template(
         &self,
         at: Place<'_>,
         switch: Switch<'_>,
         manager: &str,
     ) -> Result<(), KubeError> {
-        let object: Value = self.ask(&Ask::get(at.path())).await?;
-        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let wanted =
-            |have: &Value, set: &BTreeMap<String, String>, remove: &BTreeMap<String, String>| {
+        let path = at.path();
+        let decide = |object: &Value| {
+            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            let mut found = Vec::new();
+            if object["metadata"]["uid"] != at.uid {
+                found.push("it was made again".to_owned());
+            }
+            let mut patch = Vec::new();
+            for (what, set, remove) in [
+                ("label", switch.labels, switch.remove_labels),
+                ("annotation", switch.annotations, switch.remove_annotations),
+            ] {
+                let have = &meta[format!("{what}s")];
                 let mut wanted: BTreeMap<String, Option<String>> =
-                    set.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+                    set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
                 for (key, value) in remove {
-                    if have.get(key).is_some_and(|have| have == value) {
-                        wanted.insert(key.clone(), None);
+                    match have[key].as_str() {
+                        Some(other) if other != value => {
+                            found.push(format!("{what} {key} is {other}"));
+                        }
+                        Some(_) => drop(wanted.insert(key.clone(), None)),
+                        None => {}
                     }
                 }
-                wanted
-            };
-        let labels = wanted(&meta["labels"], switch.labels, switch.remove_labels);
-        let annotations =
-            wanted(&meta["annotations"], switch.annotations, switch.remove_annotations);
-        let mut patch = Vec::new();
-        changes(&format!("{}/labels", at.template()), &meta["labels"], &labels, &mut patch);
-        let path = format!("{}/annotations", at.template());
-        changes(&path, &meta["annotations"], &annotations, &mut patch);
-        self.json_patch(at.path(), at.uid, &object, patch, manager).await
+                changes(&format!("{}/{what}s", at.template()), have, &wanted, &mut patch);
+            }
+            if found.is_empty() { Ok(patch) } else { Err(found) }
+        };
+        match self.revise(&path, manager, decide).await? {
+            None => Err(changed(&path, "it does not exist any more")),
+            Some(found) if found.is_empty() => Ok(()),
+            Some(found) => Err(changed(&path, &found.join(", "))),
+        }
     }
 
     /// Gives the fields of a pod template back what they were. Nothing is written where one of
-    /// them has neither our value nor the one before: the answer says which.
+    /// them has neither our value nor the one before: the answer says which. A controller that is
+    /// gone has nothing to give back, nor has one that somebody made again as it was.
     pub async fn restore_template(
         &self,
         at: Place<'_>,
@@ -192,28 +255,55 @@ impl Client {
         annotations: &BTreeMap<String, Field>,
         manager: &str,
     ) -> Result<Vec<String>, KubeError> {
-        let object: Value = self.ask(&Ask::get(at.path())).await?;
-        let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-        let mut found = foreign("label", &meta["labels"], labels);
-        found.extend(foreign("annotation", &meta["annotations"], annotations));
-        if !found.is_empty() {
-            return Ok(found);
+        let decide = |object: &Value| {
+            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            if object["metadata"]["uid"] != at.uid {
+                let moved = meta["labels"][names::USE_LABEL] == "true";
+                let again = || Err(vec!["it was made again, with the new label".to_owned()]);
+                return if moved { again() } else { Ok(Vec::new()) };
+            }
+            let mut found = foreign("label", &meta["labels"], labels);
+            found.extend(foreign("annotation", &meta["annotations"], annotations));
+            if !found.is_empty() {
+                return Err(found);
+            }
+            let mut patch = Vec::new();
+            let path = format!("{}/labels", at.template());
+            changes(&path, &meta["labels"], &before(labels), &mut patch);
+            let path = format!("{}/annotations", at.template());
+            changes(&path, &meta["annotations"], &before(annotations), &mut patch);
+            // The mark came with the label; a template that had the label before had its mark, too.
+            if labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none()) {
+                let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), None)]);
+                let have = &object["metadata"]["annotations"];
+                changes("/metadata/annotations", have, &own, &mut patch);
+            }
+            Ok(patch)
+        };
+        Ok(self.revise(&at.path(), manager, decide).await?.unwrap_or_default())
+    }
+
+    /// Deletes the pods of a `StatefulSet` that lack the label of Pod Identity, which its template
+    /// got back, and are not ready. Its controller waits for such a pod before it replaces any, and
+    /// does so for ever: the pod was made by the template that is gone.
+    ///
+    /// Source: Kubernetes documentation, "`StatefulSets`: Forced rollback".
+    pub async fn free_pods(&self, at: Place<'_>) -> Result<(), KubeError> {
+        let path = collection("v1", Some(at.namespace.as_str()), "pods");
+        let moved = [("labelSelector", format!("{}=true,!{BINDING_LABEL}", names::USE_LABEL))];
+        let stuck = |found: &mut Vec<Named>, pod: Value| {
+            let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+            let made = owners.into_iter().any(|o| o["controller"] == true && o["uid"] == at.uid);
+            let ending = pod["metadata"]["deletionTimestamp"].is_string();
+            if made && !ending && !pod_identity::pod(&pod).ready {
+                found.push(pod_identity::named(&pod));
+            }
+        };
+        let stuck: Vec<Named> = self.list_where(&path, &moved, stuck).await?;
+        for pod in stuck {
+            self.delete_exactly(format!("{path}/{}", segment(&pod.name)), &pod.uid, None).await?;
         }
-        let mut patch = Vec::new();
-        let path = format!("{}/labels", at.template());
-        changes(&path, &meta["labels"], &before(labels), &mut patch);
-        let path = format!("{}/annotations", at.template());
-        changes(&path, &meta["annotations"], &before(annotations), &mut patch);
-        // The mark came with the label; a template that had the label before had its mark, too.
-        if labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none()) {
-            let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), None)]);
-            let have = &object["metadata"]["annotations"];
-            changes("/metadata/annotations", have, &own, &mut patch);
-        }
-        if !patch.is_empty() {
-            self.json_patch(at.path(), at.uid, &object, patch, manager).await?;
-        }
-        Ok(Vec::new())
+        Ok(())
     }
 
     /// Gives the annotations of an account back what they were, as [`Self::restore_template`].
@@ -227,19 +317,17 @@ impl Client {
     ) -> Result<Vec<String>, KubeError> {
         let path = collection("v1", Some(namespace.as_str()), "serviceaccounts");
         let path = format!("{path}/{}", segment(name));
-        let Some(object) = self.find::<Value>(path.clone()).await? else { return Ok(Vec::new()) };
-        let have = &object["metadata"]["annotations"];
-        let found = foreign("annotation", have, annotations);
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let mut patch = Vec::new();
-        changes("/metadata/annotations", have, &before(annotations), &mut patch);
-        if !patch.is_empty() {
-            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-            self.json_patch(path, uid, &object, patch, manager).await?;
-        }
-        Ok(Vec::new())
+        let decide = |object: &Value| {
+            let have = &object["metadata"]["annotations"];
+            let found = foreign("annotation", have, annotations);
+            if !found.is_empty() {
+                return Err(found);
+            }
+            let mut patch = Vec::new();
+            changes("/metadata/annotations", have, &before(annotations), &mut patch);
+            Ok(patch)
+        };
+        Ok(self.revise(&path, manager, decide).await?.unwrap_or_default())
     }
 
     /// Writes a backup into the workload's namespace, as a `ConfigMap` that holds no secret.

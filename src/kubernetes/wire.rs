@@ -174,6 +174,8 @@ pub(super) struct Condition {
     pub status: String,
     #[serde(deserialize_with = "or_default")]
     pub reason: String,
+    #[serde(deserialize_with = "or_default")]
+    pub message: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -493,6 +493,10 @@ pub struct Progress {
     pub available: i64,
     /// The reason of a rollout that gave up, for example `ProgressDeadlineExceeded`.
     pub failed: Option<String>,
+    /// Why the controller cannot make a pod just now, where it says: a quota, a webhook that does
+    /// not answer. It keeps trying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hindered: Option<String>,
 }
 
 impl Progress {

@@ -22,16 +22,16 @@ use crate::support::{
 const SUBSCRIPTION: &str = "a3c9e5b7-1d24-4f68-8b0a-6e7d92f4c813";
 
 /// The sandbox as Azure, before a real API server. It ends with its standard input and this value.
-struct Azure {
+pub(crate) struct Azure {
     child: Child,
     ready: Value,
 }
 
 impl Azure {
     #[expect(clippy::zombie_processes, reason = "`Drop` ends it and waits for it")]
-    fn serve(desk: &Desk, server: &ApiServer) -> Self {
+    pub(crate) fn serve(desk: &Desk, server: &ApiServer, options: &str) -> Self {
         let line = format!(
-            "sandbox serve --ready-file ready.json --cluster prod={}",
+            "sandbox serve --ready-file ready.json --cluster prod={} {options}",
             server.kubeconfig.display()
         );
         let child =
@@ -48,12 +48,12 @@ impl Azure {
         panic!("the sandbox did not come up within a minute");
     }
 
-    fn text(&self, key: &str) -> &str {
+    pub(crate) fn text(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap()
     }
 
     /// The environment of a pipeline that signs in with a secret.
-    fn sign_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub(crate) fn sign_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
             .env("AZURE_CLIENT_ID", self.text("client_id"))
             .env("AZURE_TENANT_ID", self.text("tenant"))
@@ -114,7 +114,7 @@ impl Scene {
         admin.create(&deployments, &deployment()).await;
         let desk = Desk::new();
         desk.write("workloads.toml", file(&namespace, "", ""));
-        let azure = Azure::serve(&desk, server);
+        let azure = Azure::serve(&desk, server, "");
         let cloud = format!(
             "cloud = {{ resource_manager = \"{}\", authority = \"{}\", ca_file = \"{}\" }}",
             azure.text("resource_manager"),

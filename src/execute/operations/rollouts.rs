@@ -6,7 +6,7 @@ use crate::{
     execute::context::{Context, Good, Halt},
     model::{
         ClusterName, FailureKind, RemoteFailure,
-        snapshot::{self, Strategy, TemplateKind},
+        snapshot::{self, ObservedTemplate, Strategy, TemplateKind},
     },
     plan::step::TemplateRef,
 };
@@ -36,22 +36,25 @@ pub(super) async fn await_rollout(
     context: &Context<'_>,
     target: &TemplateRef,
 ) -> Result<Good, Halt> {
-    let rolled = until_rolled(context, context.cluster()?, target, 0).await?;
+    let rolled = until_rolled(context, context.cluster()?, target, 0, async |_| Ok(())).await?;
     Ok(Good::Done { detail: Some(rolled.detail()), evidence: None })
 }
 
 /// Waits until the controller has finished with its template of generation `from` or a later one.
 /// A read that gets no answer is repeated until the deadline: an API server may restart meanwhile.
+/// `doubt` is asked whenever the controller has come further, and ends the wait with its error.
 pub(super) async fn until_rolled(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
     from: i64,
+    doubt: impl AsyncFn(&ObservedTemplate) -> Result<(), Halt>,
 ) -> Result<Rolled, Halt> {
     let limit = context.run.options.rollout_deadline;
     let deadline = Instant::now() + limit;
     // A small rollout takes a second, a large one minutes.
     let mut apart = context.run.options.looks_apart / 8;
+    let mut looked_at = None;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
             Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
@@ -68,6 +71,10 @@ pub(super) async fn until_rolled(
                     && progress.generation >= from;
                 if let Some(why) = withheld(seen.strategy) {
                     return Ok(Rolled::Withheld(why));
+                }
+                let come = (progress.generation, progress.updated, progress.complete());
+                if observed && looked_at.replace(come) != Some(come) {
+                    doubt(&seen).await?;
                 }
                 if observed && let Some(reason) = &progress.failed {
                     let message = format!("{reason}: {}", in_words(progress));
@@ -117,15 +124,20 @@ fn withheld(strategy: Strategy) -> Option<&'static str> {
 fn in_words(progress: &snapshot::Progress) -> String {
     let snapshot::Progress { desired, updated, available, total, .. } = progress;
     let old = total - updated;
-    if old > 0 && updated >= desired {
+    let state = if old > 0 && updated >= desired {
         let old = if old == 1 { "1 old pod".to_owned() } else { format!("{old} old pods") };
-        return format!("{old} to end, {available} of {desired} available");
+        format!("{old} to end, {available} of {desired} available")
+    } else {
+        format!("{updated} of {desired} pods replaced, {available} available")
+    };
+    match &progress.hindered {
+        Some(why) => format!("{state}; no pod can be made: {why}"),
+        None => state,
     }
-    format!("{updated} of {desired} pods replaced, {available} available")
 }
 
 /// A failed rollout, with the command that takes it back.
-fn failed(
+pub(super) fn failed(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
@@ -192,5 +204,9 @@ mod tests {
         };
         assert_eq!(in_words(&progress(3, 1, 4, 3)), "1 of 3 pods replaced, 3 available");
         assert_eq!(in_words(&progress(3, 3, 4, 3)), "1 old pod to end, 3 of 3 available");
+        let hindered = Some("exceeded quota".to_owned());
+        let held = snapshot::Progress { hindered, ..progress(2, 0, 2, 2) };
+        let words = "0 of 2 pods replaced, 2 available; no pod can be made: exceeded quota";
+        assert_eq!(in_words(&held), words);
     }
 }

@@ -12,7 +12,8 @@ use crate::{
         remote::TemplateFields,
     },
     model::{
-        AccountName, Audience, ClientId, FailureKind, Namespace, RemoteFailure, TenantId, names,
+        AccountName, Audience, ClientId, ClusterName, FailureKind, Namespace, RemoteFailure,
+        TenantId, names,
         snapshot::{ObservedPod, ObservedTemplate, Strategy, TemplateKind},
     },
     plan::{
@@ -88,6 +89,8 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
         && remove_labels.is_empty()
         && remove_annotations.is_empty()
         && (*roll.sidecar != Sidecar::Set || proxy.is_some());
+    // Pods that were there before say nothing about this roll.
+    let before_it = if roll.wait { pods_now(context, cluster, target).await? } else { None };
     if !as_wanted {
         if label.as_deref() != Some("true") && label != expect.0 {
             let label = label.as_deref().unwrap_or("not set");
@@ -120,10 +123,46 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     }
     let mut detail = None;
     if roll.wait {
-        let rolled = rollouts::until_rolled(context, cluster, target, generation).await?;
+        let doubt = async |seen: &ObservedTemplate| {
+            if seen.labels.get(names::USE_LABEL).map(String::as_str) != Some("true") {
+                let what = format!("somebody took label {} from {target}", names::USE_LABEL);
+                return Err(Halt::Stale(what));
+            }
+            let live = pods_now(context, cluster, target).await?;
+            let Some((before, live)) = before_it.as_ref().zip(live) else { return Ok(()) };
+            let known = |pod: &ObservedPod| before.iter().any(|old| old.uid == pod.uid);
+            let mut made = live.iter().filter(|pod| pod.live() && pod.is_made_by(seen));
+            match made.find(|pod| pod.labelled && !pod.injected.present && !known(pod)) {
+                None => Ok(()),
+                // Its like will follow, while there still are pods that the old way serves.
+                Some(pod) => {
+                    let message = format!(
+                        "pod {} came without the injected identity: the webhook did not answer",
+                        pod.name
+                    );
+                    let kind = FailureKind::NotProved;
+                    Err(rollouts::failed(context, cluster, target, kind, message))
+                }
+            }
+        };
+        let rolled = rollouts::until_rolled(context, cluster, target, generation, doubt).await?;
         detail = Some(rolled.detail());
     }
     Ok(if as_wanted { Good::Unchanged { detail } } else { Good::Done { detail, evidence: None } })
+}
+
+/// The pods of a template's namespace; none where they could not be read, which is not worth ending
+/// a roll for.
+async fn pods_now(
+    context: &Context<'_>,
+    cluster: &ClusterName,
+    target: &TemplateRef,
+) -> Result<Option<Vec<ObservedPod>>, Halt> {
+    match context.read(context.remote().pods(cluster, &target.namespace)).await {
+        Ok(pods) => Ok(Some(pods)),
+        Err(Halt::Failed(_)) => Ok(None),
+        Err(halt) => Err(halt),
+    }
 }
 
 pub(super) async fn prove_pods(

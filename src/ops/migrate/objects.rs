@@ -24,6 +24,8 @@ pub trait Objects: Send + Sync {
         kept: &TemplateBackup,
         manager: &str,
     ) -> Result<Vec<String>, KubeError>;
+    /// As [`Client::free_pods`].
+    async fn free_pods(&self, at: Place<'_>) -> Result<(), KubeError>;
     /// As [`Client::restore_account`].
     async fn restore_account(
         &self,
@@ -65,6 +67,10 @@ impl Objects for Client {
         manager: &str,
     ) -> Result<Vec<String>, KubeError> {
         Self::restore_template(self, at, &kept.labels, &kept.annotations, manager).await
+    }
+
+    async fn free_pods(&self, at: Place<'_>) -> Result<(), KubeError> {
+        Self::free_pods(self, at).await
     }
 
     async fn restore_account(

@@ -8,7 +8,11 @@ pub use crate::migrate::rollback::{doubts, left};
 use crate::{
     kubernetes::{KubeError, Place},
     migrate::rollback,
-    model::{FailureKind, Namespace, Project, RemoteFailure, names, pod_identity::Backup},
+    model::{
+        FailureKind, Namespace, Project, RemoteFailure, names,
+        pod_identity::{BINDING_LABEL, Backup},
+        snapshot::TemplateKind,
+    },
 };
 
 /// How putting one workload back went.
@@ -63,22 +67,20 @@ async fn attempt(
             read.estate.templates.iter().find(|template| {
                 template.namespace == backup.namespace && template.key() == kept.key
             });
-        let Some(template) = found else {
-            hindrances.push(format!("{} does not exist any more", kept.key));
-            continue;
-        };
-        if template.uid != kept.uid {
-            hindrances.push(format!("{} was made again", kept.key));
-            continue;
-        }
+        // What is gone has nothing to give back.
+        let Some(template) = found else { continue };
         let at = Place {
             kind: template.kind,
             api_version: &template.api_version,
             namespace: &template.namespace,
             name: &template.name,
-            uid: &template.uid,
+            uid: &kept.uid,
         };
         let found = client.restore_template(at, kept, &manager).await?;
+        let old_label = kept.labels.get(BINDING_LABEL).is_some_and(|field| field.before.is_some());
+        if found.is_empty() && old_label && template.kind == TemplateKind::StatefulSet {
+            client.free_pods(at).await?;
+        }
         hindrances.extend(found.into_iter().map(|what| format!("{}: {what}", kept.key)));
     }
     // An account that pods still use by the new path keeps its annotations.

@@ -292,16 +292,44 @@ impl Admin {
         content_type: &str,
         body: &Value,
     ) -> Value {
+        match self.attempt(method.clone(), path, content_type, body).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    /// The same where a refusal is an answer, too.
+    pub(crate) async fn attempt(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<Value, kube::Error> {
         let request = Request::builder()
-            .method(method.clone())
+            .method(method)
             .uri(path)
             .header("content-type", content_type)
             .body(body.to_string().into_bytes())
             .unwrap();
-        match self.kube.request(request).await {
-            Ok(answer) => answer,
-            Err(error) => panic!("{method} {path}: {error}"),
-        }
+        self.kube.request(request).await
+    }
+
+    /// Reads a list, with nothing in it where the server does not answer or does not know the kind.
+    pub(crate) async fn items(&self, path: &str) -> Vec<Value> {
+        let text = self.text(path).await.unwrap_or_default();
+        let list: Value = serde_json::from_str(&text).unwrap_or_default();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The client.
+    pub(crate) fn kube(&self) -> kube::Client {
+        self.kube.clone()
+    }
+
+    /// Merges a change into an object.
+    pub(crate) async fn merge(&self, path: &str, change: &Value) -> Value {
+        self.send(Method::PATCH, path, "application/merge-patch+json", change).await
     }
 
     /// Reads an object or list.

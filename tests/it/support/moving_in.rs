@@ -159,6 +159,7 @@ fn template(old: &EstateTemplate) -> ObservedTemplate {
             total: desired,
             available: desired,
             failed: None,
+            ..Progress::default()
         },
         ..worlds::template(&old.name, &old.account)
     }

@@ -21,12 +21,70 @@ pub(crate) fn definition(kind: &str, plural: &str) -> Made {
             "group": GROUP, "scope": "Namespaced",
             "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(),
                 "listKind": format!("{kind}List")},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema":
-                {"openAPIV3Schema": {"type": "object",
-                    "x-kubernetes-preserve-unknown-fields": true}}}],
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {},
+                "schema": {"openAPIV3Schema": schema(kind)}}],
         },
     });
     ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(), object)
+}
+
+/// What a server of version 1.8 keeps of an object; everything else is pruned.
+///
+/// Source: Azure/aad-pod-identity at v1.8, `config/crd/aadpodidentity.k8s.io.yaml`.
+fn schema(kind: &str) -> Value {
+    let (text, number, object) =
+        (json!({"type": "string"}), json!({"type": "integer"}), json!({"type": "object"}));
+    let count = json!({"type": "integer", "format": "int32", "nullable": true});
+    let identity = json!({
+        "adEndpoint": text, "adResourceID": text, "clientID": text, "resourceID": text,
+        "tenantID": text, "type": number, "replicas": count, "metadata": object,
+        "auxiliaryTenantIDs": {"type": "array", "nullable": true, "items": text},
+        "clientPassword": {"type": "object", "properties": {"name": text, "namespace": text}},
+    });
+    let binding =
+        json!({"azureIdentity": text, "selector": text, "weight": number, "metadata": object});
+    let whole = |spec: &Value, of_status: Value| {
+        json!({"type": "object", "properties": {
+            "apiVersion": text, "kind": text, "metadata": object,
+            "spec": {"type": "object", "properties": spec},
+            "status": {"type": "object", "properties": of_status},
+        }})
+    };
+    let status = || json!({"availableReplicas": count, "metadata": object});
+    let embedded = |spec: &Value| {
+        let mut whole = whole(spec, status());
+        whole["x-kubernetes-embedded-resource"] = true.into();
+        whole
+    };
+    match kind {
+        "AzureIdentity" => whole(&identity, status()),
+        "AzureIdentityBinding" => whole(&binding, status()),
+        "AzureAssignedIdentity" => whole(
+            &json!({
+                "azureBindingRef": embedded(&binding), "azureIdentityRef": embedded(&identity),
+                "metadata": object, "nodename": text, "pod": text, "podNamespace": text,
+                "replicas": count,
+            }),
+            json!({"availableReplicas": count, "metadata": object, "status": text}),
+        ),
+        "AzurePodIdentityException" => whole(
+            &json!({"metadata": object,
+                "podLabels": {"type": "object", "additionalProperties": text}}),
+            status(),
+        ),
+        kind => panic!("{kind} is no kind of Pod Identity"),
+    }
+}
+
+/// The same before 1.6, for servers before 1.22: without a schema, so that objects keep whatever
+/// they have, in the spelling they have it.
+pub(crate) fn old_definition(kind: &str, plural: &str) -> Made {
+    let (_, mut object) = definition(kind, plural);
+    object["apiVersion"] = "apiextensions.k8s.io/v1beta1".into();
+    object["spec"]["version"] = "v1".into();
+    object["spec"]["preserveUnknownFields"] = true.into();
+    object["spec"]["versions"] = json!([{"name": "v1", "served": true, "storage": true}]);
+    ("/apis/apiextensions.k8s.io/v1beta1/customresourcedefinitions".to_owned(), object)
 }
 
 /// An object of the group.

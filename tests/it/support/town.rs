@@ -603,6 +603,12 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
+    async fn free_pods(&self, at: Place<'_>) -> Result<(), KubeError> {
+        let name = format!("{}/{}", at.namespace, at.name);
+        // Putting a template back replaces its pods at once here.
+        self.fake.call("free_pods", &name, |_| Ok(())).await.map_err(failed)
+    }
+
     async fn restore_account(
         &self,
         backup: &Backup,

@@ -267,6 +267,7 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
             total: 2,
             available: 2,
             failed: None,
+            ..Progress::default()
         },
     }
 }

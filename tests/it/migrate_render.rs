@@ -289,7 +289,7 @@ fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
     arrived.templates[0].labels = late.templates[0].labels.clone();
     arrived.accounts[0].client_id = Some(CLIENT.to_owned());
     let found = survey(&arrived);
-    assert_eq!(found.workloads[0].phase, Phase::Soaked, "{:#?}", found.workloads[0]);
+    assert_eq!(found.workloads[0].phase, Phase::Soaking, "{:#?}", found.workloads[0]);
 }
 
 #[test]

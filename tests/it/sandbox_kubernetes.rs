@@ -714,7 +714,7 @@ async fn a_missing_account_stops_pods_and_shows_on_the_deployment() {
     let refused = |event: &&Value| event["reason"] == "FailedCreate";
     let event = events.as_array().unwrap().iter().find(refused).unwrap().clone();
     let tries = event["count"].as_i64().unwrap();
-    assert!((70..=160).contains(&tries), "every 8 s at last, once or twice: {tries}");
+    assert!((70..=80).contains(&tries), "every 8 s at last: {tries}");
     world.post(ACCOUNTS, json!({"metadata": {"name": "missing"}})).await;
     world.pass(Duration::from_secs(3));
     let status = world.get(&format!("{DEPLOYMENTS}/web")).await.body["status"].clone();

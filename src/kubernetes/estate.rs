@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{
     RemoteFailure,
-    pod_identity::{Assigned, Estate, EstateTemplate, Install},
+    pod_identity::{Estate, EstateTemplate, Install},
     snapshot::TemplateKind,
 };
 
@@ -71,13 +71,6 @@ impl Client {
     ) -> Part<T> {
         let found = self.collect(version, plural, &[], each).await;
         found.map_err(|error| error.failure(format!("list {what}")))
-    }
-
-    /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
-        let each = |o: &Value| Some(assigned(o));
-        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
-        Ok(found.unwrap_or_default())
     }
 
     /// Controllers that no other controller owns, and the parts of Pod Identity among them.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
-    PrincipalId, RemoteFailure, RoleId, Subject, TenantId,
+    PrincipalId, RemoteFailure, RoleId, Subject, TenantId, names,
 };
 
 /// The outcome of one read. A failed read is [`Observation::Unknown`], never absence: nothing is
@@ -178,7 +178,7 @@ pub struct Assignments {
 }
 
 /// A role assignment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedAssignment {
     /// Its id.
     pub id: ArmId,
@@ -465,6 +465,11 @@ impl ObservedTemplate {
     /// `kind/name`, as addresses show it.
     pub fn key(&self) -> String {
         format!("{}/{}", self.kind.as_str(), self.name)
+    }
+
+    /// Whether the workload identity webhook mutates its pods.
+    pub fn labelled(&self) -> bool {
+        self.labels.get(names::USE_LABEL).is_some_and(|value| value == "true")
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn write(
         let of = place.address.clone().part(Part::ServiceAccount);
         reasons.push(Reason::Follows { of });
     }
-    let waits = waits(template);
+    let waits = waits(template.strategy);
     restarts(draft, place, template, &address, own);
     let change = draft.change(NewChange {
         address: address.clone(),
@@ -143,7 +143,7 @@ fn restarts(
     address: &Address,
     own: &[&ObservedPod],
 ) {
-    if own.is_empty() || !waits(template) {
+    if own.is_empty() || !waits(template.strategy) {
         return;
     }
     let (code, how) = if template.strategy == Strategy::Recreate {

@@ -103,7 +103,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
                 let writing = Writing { round, stale, wish };
                 if let Some(step) = roll::write(world, draft, rolling, template, writing, &own) {
                     rolled.push(step);
-                    awaited |= waits(template);
+                    awaited |= waits(template.strategy);
                 }
             }
             Some(Verdict::Await) => {
@@ -123,9 +123,9 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
     Some(())
 }
 
-/// Whether the rollout of this template can be waited for.
-pub(super) fn waits(template: &ObservedTemplate) -> bool {
-    match template.strategy {
+/// Whether the rollout of a template of this strategy can be waited for.
+pub fn waits(strategy: Strategy) -> bool {
+    match strategy {
         Strategy::RollingUpdate | Strategy::Recreate => true,
         Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => false,
     }
@@ -175,7 +175,7 @@ fn one(
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
         // Also where no pod is left: one that is scaled to nothing is complete.
-        let unfinished = !template.progress.complete() && waits(template);
+        let unfinished = !template.progress.complete() && waits(template.strategy);
         let held = rolling.hindrance.is_some();
         return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }

@@ -456,7 +456,7 @@ async fn a_rollout_that_could_not_begin_stops_no_other() {
     let at = clean.calls().iter().position(|call| call.starts_with("template ")).unwrap();
     for kind in [FailureKind::Unavailable, FailureKind::Unreachable, FailureKind::Denied] {
         let fake = Fake::new(bare_world(&desired))
-            .with_faults(move |number, _| (number == at).then(|| Fault::Before(kind)));
+            .with_faults(move |number, _| (number == at).then_some(Fault::Before(kind)));
         let Ran { report, .. } = run(&plan, &fake).await;
         assert_eq!((report.counts.failed, report.breaker), (1, None), "{kind:?}");
         let patched = fake.writes().iter().filter(|w| w.starts_with("apply_template")).count();

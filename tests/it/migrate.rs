@@ -74,6 +74,8 @@ struct Decision {
     adopt: bool,
     #[serde(default)]
     proxy: bool,
+    #[serde(default)]
+    chained: Option<bool>,
 }
 
 impl Decision {
@@ -92,6 +94,7 @@ impl Decision {
             adopt: self.adopt,
             probe: None,
             proxy: self.proxy,
+            chained: self.chained,
             origin: Origin { file: "w.toml".to_owned(), line: 1, column: 1 },
             selected: ["prod".into()].into(),
         }

@@ -608,6 +608,10 @@ async fn tokens_follow_the_issuer_and_verify_with_the_published_keys() {
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let me = world.send(&own, "POST", path, "application/json", who.clone()).await;
     assert_eq!(me.body["status"]["userInfo"]["username"], "system:serviceaccount:default:api");
+    // One for Entra is none for the API server.
+    let federated = answer.body["status"]["token"].as_str().unwrap();
+    let sent = world.send(federated, "POST", path, "application/json", who.clone()).await;
+    assert_eq!(sent.code, 401);
     world.delete(&format!("{ACCOUNTS}/api")).await;
     assert_eq!(world.send(&own, "POST", path, "application/json", who).await.code, 401);
 }
@@ -719,6 +723,34 @@ async fn a_missing_account_stops_pods_and_shows_on_the_deployment() {
     world.pass(Duration::from_secs(3));
     let status = world.get(&format!("{DEPLOYMENTS}/web")).await.body["status"].clone();
     assert_eq!(status["availableReplicas"], 1);
+}
+
+#[tokio::test]
+async fn a_rollout_without_a_status_subresource_comes_to_rest() {
+    let world = World::new();
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rollouts.argoproj.io"},
+        "spec": {"group": "argoproj.io", "scope": "Namespaced",
+            "names": {"kind": "Rollout", "plural": "rollouts"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(world.post(definitions, definition).await.code, 201);
+    let rollouts = "/apis/argoproj.io/v1alpha1/namespaces/default/rollouts";
+    let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": "app:1"}]}}}});
+    assert_eq!(world.post(rollouts, rollout).await.code, 201);
+    world.pass(Duration::from_secs(5));
+    let web = format!("{rollouts}/web");
+    let rested = world.get(&web).await.body;
+    assert_eq!(rested["status"]["phase"], "Healthy");
+    let generation = rested["metadata"]["generation"].as_i64().unwrap();
+    assert!(generation < 20, "{generation} generations");
+    assert_eq!(rested["status"]["observedGeneration"], generation.to_string());
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.get(&web).await.body["metadata"], rested["metadata"], "it does not move");
 }
 
 #[tokio::test]

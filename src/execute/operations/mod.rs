@@ -7,6 +7,8 @@ mod proofs;
 mod rollouts;
 mod templates;
 
+pub use proofs::another_cluster;
+
 use super::context::{Context, Good, Halt};
 use crate::plan::Operation;
 

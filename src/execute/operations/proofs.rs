@@ -14,8 +14,8 @@ use crate::{
         remote::{AccountRef, PodRun, Proving},
     },
     model::{
-        AccountName, Address, ArmId, Audience, FailureKind, Issuer, Namespace, PrincipalId,
-        RemoteFailure, RoleId, desired::Probe,
+        AccountName, Address, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace,
+        PrincipalId, RemoteFailure, RoleId, desired::Probe,
     },
     plan::{
         Operation, Value,
@@ -45,11 +45,16 @@ pub(super) async fn confirm_cluster(
     if have == want {
         return Ok(Good::done());
     }
+    Err(Halt::failed(another_cluster(cluster, &have, &want)))
+}
+
+/// The failure where the tokens of an API server show that it is not the cluster of ARM's record.
+pub fn another_cluster(cluster: &ClusterName, have: &Issuer, want: &Issuer) -> RemoteFailure {
     let tried = format!("confirm that the API server is cluster {cluster}");
     let message = format!("its tokens have issuer {have}, Azure's record says {want}");
     let mut failure = RemoteFailure::new(FailureKind::Refused, tried, message);
     failure.code = Some(exit::WRONG_CLUSTER.to_owned());
-    Err(Halt::failed(failure.with_hint("kubectl config get-contexts")))
+    failure.with_hint("kubectl config get-contexts")
 }
 
 pub(super) async fn prove(

@@ -145,6 +145,7 @@ pub(crate) fn add_workload(
         adopt: false,
         probe: None,
         proxy: false,
+        chained: None,
         origin: origin(line),
     });
     for name in vaults {

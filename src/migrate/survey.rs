@@ -40,6 +40,17 @@ pub struct Given<'a> {
     pub now: Timestamp,
     /// How long proved pods must have run before their binding may go.
     pub soak: SignedDuration,
+    /// What somebody decided against the usual gates.
+    pub waived: Waived,
+}
+
+/// Gates that somebody opens by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waived {
+    /// Identities may be taken from the nodes although other pods may live on them there.
+    pub nodes: bool,
+    /// What has not run since its switch may soak all the same.
+    pub run: bool,
 }
 
 /// What was found in one cluster.
@@ -275,6 +286,7 @@ fn judge(
         answered_as: chosen,
         now: given.now,
         soak: given.soak,
+        unrun: given.waived.run,
     });
     let whole = estate
         .templates
@@ -337,6 +349,7 @@ fn judge(
         let acts = workload.identity.as_ref();
         reasons.extend(chained::reason(estate, acts, &group.templates, decided));
         super::reasons::surroundings(estate, given, key, group, decided, &mut reasons);
+        reasons.extend(super::reasons::node_identity(estate, given, group, &workload.reaches));
     }
     reasons.sort();
     reasons.dedup();
@@ -410,7 +423,7 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
             };
             let run = (!workload.unrun.is_empty()).then(|| {
                 let what = workload.unrun.join(", ");
-                format!("let {what} run once, or waive it: widentity migrate finish --soak 0s")
+                format!("let {what} run once, or waive it: widentity migrate finish --allow-unrun")
             });
             soak.into_iter().chain(run).collect()
         }

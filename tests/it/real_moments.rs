@@ -210,7 +210,8 @@ async fn cannot_sign_in_one_after_the_other((scene, server): Given<'_>) {
     let spec = json!({"replicas": 2, "serviceName": "x"});
     let object = controller("apps/v1", "StatefulSet", "old-set", spec);
     let moment = Moment::of(scene, server, object).await;
-    let ran = moment.apply("3s").exits(7).shows("not finished after 3 s");
+    // Its old pods have as long to come back.
+    let ran = moment.apply("15s").exits(7).shows("not finished after 15 s");
     moment.was_put_back(&ran, &BTreeMap::new()).await;
     let pods = scene.admin.get(&format!("/api/v1/namespaces/{}/pods", moment.namespace)).await;
     for pod in pods["items"].as_array().unwrap() {
@@ -418,7 +419,8 @@ async fn a_migration_survives_its_hard_moments_on_a_real_api_server() {
     let (moment, ran, revisions) = the_webhook_goes((&scene, &server), "ignoring", "Ignore").await;
     let ran = ran.exits(7).shows("came without the injected identity");
     moment.was_put_back(&ran, &revisions).await;
-    moment.apply("3m").exits(0).shows("Apply complete!");
+    let again = format!("migrate apply --yes --only {} --rollout-timeout 3m", moment.workload());
+    moment.run(&again).exits(0).shows("Apply complete!");
 }
 
 /// `cargo test --test it real_moments -- --ignored`.

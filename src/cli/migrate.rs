@@ -13,7 +13,8 @@ use super::{
 use crate::{
     config::glob_matches,
     execute::exit::ExitCode,
-    ops::migrate::{self as ops, Overview, Request},
+    model::ClusterName,
+    ops::migrate::{self as ops, Overview, Request, Waived},
     render::migrate as render,
 };
 
@@ -78,14 +79,25 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
     if failures.any(|failure| denied(failure.kind)) { ExitCode::Denied } else { ExitCode::Failed }
 }
 
-/// The workloads to be migrated need not be in the file, so nothing is chosen from it.
+/// The workloads to be migrated need not be in the file, so nothing is chosen from it. Clusters are:
+/// of those that were not chosen nothing is read.
 pub(super) async fn open(
     context: &Context,
     select: &MigrateSelect,
     interrupt: &Interrupt,
 ) -> Result<World, CliError> {
     let everything = Select { reach: select.of.reach.clone(), ..Select::default() };
-    World::open(context, &everything, interrupt).await
+    let mut world = World::open(context, &everything, interrupt).await?;
+    let chosen = &select.of.cluster;
+    let clusters = &mut world.desired.clusters;
+    let unknown =
+        chosen.iter().find(|name| !clusters.contains_key(&ClusterName::from(name.as_str())));
+    if let Some(name) = unknown {
+        let error = CliError::usage(format!("--cluster: the file has no cluster `{name}`"));
+        return world.close_after(Err(error)).await;
+    }
+    clusters.retain(|name, _| chosen.is_empty() || chosen.iter().any(|c| c == name.as_str()));
+    Ok(world)
 }
 
 /// Every workload that was chosen.
@@ -94,7 +106,7 @@ pub(super) async fn survey(
     world: &World,
     select: &MigrateSelect,
 ) -> Result<Overview, CliError> {
-    narrow(&select.of, everything(context, world, select).await?)
+    narrow(&select.of, everything(context, world, select).await)
 }
 
 /// Keeps what was chosen, which must be something.
@@ -113,7 +125,6 @@ pub(super) fn chosen(select: &Select, mut overview: Overview) -> Overview {
     let any = |list: &[String], matches: &dyn Fn(&str) -> bool| {
         list.is_empty() || list.iter().any(|text| matches(text))
     };
-    overview.clusters.retain(|c| any(&select.cluster, &|name| c.survey.cluster.as_str() == name));
     overview.retain(|cluster, workload| {
         let name = workload.name();
         let at = format!("{name}@{cluster}");
@@ -137,21 +148,17 @@ pub(super) fn request<'a>(
         sandbox: world.is_sandbox(),
         now: context.env.now(),
         soak: select.soak.unwrap_or(world.soak),
+        waived: Waived { nodes: select.unassign, run: select.allow_unrun },
         shelf: &world.shelf,
     }
 }
 
-/// Every workload of every cluster, whatever was chosen.
+/// Every workload of the chosen clusters, chosen or not.
 pub(super) async fn everything(
     context: &Context,
     world: &World,
     select: &MigrateSelect,
-) -> Result<Overview, CliError> {
-    for name in &select.of.cluster {
-        if !world.desired.clusters.keys().any(|known| known.as_str() == name) {
-            return Err(CliError::usage(format!("--cluster: the file has no cluster `{name}`")));
-        }
-    }
+) -> Overview {
     context.output.note("reading Azure and the clusters ...");
-    Ok(ops::overview(request(context, world, select), &world.connected).await)
+    ops::overview(request(context, world, select), &world.connected).await
 }

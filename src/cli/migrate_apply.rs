@@ -106,7 +106,7 @@ async fn in_world(
         }
     }
     let written = moved.iter().any(|(_, done, _)| done.report.written);
-    let after = migrate::everything(context, world, &args.select).await?;
+    let after = migrate::everything(context, world, &args.select).await;
     let after = migrate::chosen(&args.select.of, after);
     show(context, &moved, &after);
     if let Some(failure) = failure {

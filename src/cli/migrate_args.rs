@@ -92,10 +92,6 @@ pub(super) struct MigrateFinish {
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
-    /// Identities may be taken from the nodes with their last binding although other pods may
-    /// live on them
-    #[arg(long)]
-    pub(super) unassign: bool,
     /// Only show what would be removed; no token is proved
     #[arg(long, conflicts_with = "yes")]
     pub(super) plan: bool,
@@ -151,4 +147,11 @@ pub(super) struct MigrateSelect {
     /// How long proved pods run before their binding may go, instead of `[migrate] soak`
     #[arg(long, value_name = "DURATION", value_parser = signed_duration)]
     pub(super) soak: Option<SignedDuration>,
+    /// Identities may be taken from the nodes although other pods may live on them there
+    #[arg(long)]
+    pub(super) unassign: bool,
+    /// A pod template that has not run since its switch may soak all the same: nothing has shown
+    /// that it works
+    #[arg(long)]
+    pub(super) allow_unrun: bool,
 }

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tokio::time::{self, Instant};
-
 use super::{
     args::Format,
     error::CliError,
@@ -18,13 +16,16 @@ use super::{
 use crate::{
     execute::{Event, RunOptions, exit::ExitCode},
     ops::migrate::{
-        Overview, Patience, Removal, Surveyed, Workload,
+        Allowed, Overview, Patience, Removal, Surveyed, Workload,
+        ending::{ended, ending},
         finish::{self, Finished, Finishing},
+        proofs::{self, Proofs},
     },
     render::{
         findings::counted,
         migrate as render,
         removal::{self, Part},
+        style::Palette,
     },
 };
 
@@ -54,8 +55,38 @@ pub(super) async fn run(
 /// One cluster with what is decided for it.
 struct Here<'a> {
     read: &'a Surveyed,
-    proved: BTreeSet<String>,
+    chosen: BTreeSet<String>,
+    /// None where nothing was due, or only the plan was asked for.
+    proofs: Option<Proofs>,
     what: Removal,
+}
+
+impl<'a> Here<'a> {
+    fn new(
+        read: &'a Surveyed,
+        chosen: BTreeSet<String>,
+        proofs: Option<Proofs>,
+        args: &MigrateFinish,
+    ) -> Self {
+        let mut here = Self { read, chosen, proofs, what: Removal::default() };
+        here.what = finish::decide(read, here.allowed(args));
+        here
+    }
+
+    /// A plan shows what would go if the proofs passed.
+    fn allowed(&self, args: &MigrateFinish) -> Allowed<'_> {
+        const NOBODY: &BTreeSet<String> = &BTreeSet::new();
+        let proved = if args.plan {
+            &self.chosen
+        } else {
+            self.proofs.as_ref().map_or(NOBODY, |proofs| &proofs.passed)
+        };
+        Allowed { chosen: &self.chosen, proved, unassign: args.select.unassign }
+    }
+
+    fn proved(&self) -> ExitCode {
+        self.proofs.as_ref().map_or(ExitCode::Done, Proofs::exit)
+    }
 }
 
 async fn in_world(
@@ -66,7 +97,7 @@ async fn in_world(
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
     let everything = tokio::select! {
-        everything = settled(context, args, world) => everything?,
+        everything = settled(context, args, world, interrupt) => everything,
         () = interrupt.asked() => {
             output.message("interrupted while reading: nothing was removed");
             return Ok(ExitCode::Interrupted);
@@ -86,27 +117,28 @@ async fn in_world(
     let mut here = Vec::new();
     for read in &everything.clusters {
         let names = names(&chosen, read);
-        let proved = if args.plan {
-            names
-        } else {
-            let options = RunOptions::new(context.env.now(), interrupt.receiver());
-            let progress = Progress::new(output, context.env.stderr_is_terminal);
-            let mut sink = |event: &Event| progress.on_event(event);
-            let connected = &world.connected;
-            finish::prove(&world.desired, read, &names, connected, options, &mut sink).await
-        };
-        let what = finish::decide(read, &proved, args.unassign);
-        here.push(Here { read, proved, what });
+        let proofs =
+            if args.plan { None } else { proved(context, world, read, &names, interrupt).await? };
+        here.push(Here::new(read, names, proofs, args));
+        if *interrupt.receiver().borrow() {
+            show(context, &everything, &here, &[], ExitCode::Interrupted);
+            output.message("interrupted: nothing was removed");
+            return Ok(ExitCode::Interrupted);
+        }
     }
     let count: usize = here.iter().map(|here| here.what.count()).sum();
-    let preview = removal::preview(&parts(&here, &[]), everything.sandbox);
     if args.plan || count == 0 {
-        show(context, &everything, &here, &[], &preview, ExitCode::Done);
-        return Ok(ExitCode::Done);
+        let exit = exit(&here, &[]);
+        show(context, &everything, &here, &[], exit);
+        return Ok(exit);
     }
+    let preview =
+        |palette: Palette| removal::preview(&parts(&here, &[]), everything.sandbox, palette);
     match context.global.output {
-        Format::Text => output.data(&preview),
-        Format::Json | Format::Markdown | Format::Toml if !args.yes => output.message(&preview),
+        Format::Text => output.data(&preview(output.out)),
+        Format::Json | Format::Markdown | Format::Toml if !args.yes => {
+            output.message(&preview(output.err));
+        }
         Format::Json | Format::Markdown | Format::Toml => {}
     }
     if !args.yes {
@@ -121,14 +153,13 @@ async fn in_world(
         let with = Finishing {
             request: migrate::request(context, world, &args.select),
             connected: &world.connected,
-            proved: &here.proved,
-            unassign: args.unassign,
+            allowed: here.allowed(args),
             patience: Patience::new(interrupt.receiver()),
         };
         done.push(finish::finish(here.read, &here.what, &with).await);
     }
-    let exit = exit(&done);
-    show(context, &everything, &here, &done, "", exit);
+    let exit = exit(&here, &done);
+    show(context, &everything, &here, &done, exit);
     let failure = done.iter().find_map(|finished| finished.failure.as_ref());
     match failure {
         Some(failure) => Err(CliError::remote(failure).with_exit(exit)),
@@ -136,27 +167,43 @@ async fn in_world(
     }
 }
 
-/// Reads everything: what was not chosen still counts, a binding may answer for both. Pods that
-/// are ending are waited for, or what they use would stay behind for the sake of a moment.
+async fn proved(
+    context: &Context,
+    world: &World,
+    read: &Surveyed,
+    chosen: &BTreeSet<String>,
+    interrupt: &Interrupt,
+) -> Result<Option<Proofs>, CliError> {
+    let options = RunOptions::new(context.env.now(), interrupt.receiver());
+    let progress = Progress::new(context.output, context.env.stderr_is_terminal);
+    let mut sink = |event: &Event| progress.on_event(event);
+    let (desired, connected) = (&world.desired, &world.connected);
+    let proofs = proofs::prove(desired, read, chosen, connected, options, &mut sink).await;
+    proofs.map_err(|error| {
+        CliError::new(ExitCode::Internal, format!("the proofs do not fit together: {error}"))
+    })
+}
+
+/// Reads everything of the chosen clusters: what was not chosen still counts, a binding may answer
+/// for both. Pods that are ending are waited for.
 async fn settled(
     context: &Context,
     args: &MigrateFinish,
     world: &World,
-) -> Result<Overview, CliError> {
-    let deadline = Instant::now() + ENDING;
-    let mut said = false;
-    loop {
-        let everything = migrate::everything(context, world, &args.select).await?;
-        let ending: usize = everything.clusters.iter().map(finish::ending).sum();
-        if args.plan || ending == 0 || Instant::now() >= deadline {
-            return Ok(everything);
-        }
-        if !said {
-            context.output.message(&format!("waiting for {} to end ...", counted(ending, "pod")));
-            said = true;
-        }
-        time::sleep(LOOK).await;
+    interrupt: &Interrupt,
+) -> Overview {
+    let everything = migrate::everything(context, world, &args.select).await;
+    let pods = ending(&everything);
+    if args.plan || pods.is_empty() {
+        return everything;
     }
+    context.output.message(&format!("waiting for {} to end ...", counted(pods.len(), "pod")));
+    let patience = Patience { at_most: ENDING, look: LOOK, ..Patience::new(interrupt.receiver()) };
+    if let Err(failure) = ended(&pods, &world.connected, &patience).await {
+        // What they use is kept then, with that reason.
+        context.output.note(&failure.to_string());
+    }
+    migrate::everything(context, world, &args.select).await
 }
 
 /// The chosen workloads of a cluster.
@@ -165,40 +212,60 @@ fn names(chosen: &Overview, read: &Surveyed) -> BTreeSet<String> {
     clusters.flat_map(|cluster| &cluster.survey.workloads).map(Workload::name).collect()
 }
 
-fn exit(done: &[Finished]) -> ExitCode {
-    let removed: usize = done.iter().map(|finished| finished.removed.len()).sum();
+/// Something removed and not all that was wanted is *in part*; nothing removed: what stood in the
+/// way, worst first.
+fn exit(here: &[Here<'_>], done: &[Finished]) -> ExitCode {
     if done.iter().any(|finished| finished.interrupted) {
         return ExitCode::Interrupted;
     }
-    match done.iter().find_map(|finished| finished.failure.as_ref()) {
+    let failures = done.iter().filter_map(|finished| finished.failure.as_ref());
+    let found = failures.map(|failure| CliError::remote(failure).exit);
+    let found: Vec<ExitCode> = here.iter().map(Here::proved).chain(found).collect();
+    let removed = done.iter().any(|finished| !finished.removed.is_empty());
+    let order = [
+        ExitCode::Interrupted,
+        ExitCode::TimedOut,
+        ExitCode::Refused,
+        ExitCode::Stale,
+        ExitCode::Denied,
+        ExitCode::NotProved,
+        ExitCode::Failed,
+    ];
+    match order.into_iter().find(|exit| found.contains(exit)) {
+        Some(_) if removed => ExitCode::Partial,
+        Some(exit) => exit,
         None => ExitCode::Done,
-        Some(_) if removed > 0 => ExitCode::Partial,
-        Some(failure) => CliError::remote(failure).exit,
     }
 }
 
 fn parts<'a>(here: &'a [Here<'_>], done: &'a [Finished]) -> Vec<Part<'a>> {
     let each = here.iter().enumerate().map(|(at, here)| Part {
         cluster: here.read.survey.cluster.as_str(),
+        proofs: here.proofs.as_ref(),
         what: &here.what,
         done: done.get(at),
     });
     each.collect()
 }
 
+/// The report; before anything was done, with the preview.
 fn show(
     context: &Context,
     everything: &Overview,
     here: &[Here<'_>],
     done: &[Finished],
-    preview: &str,
     exit: ExitCode,
 ) {
+    let (output, sandbox) = (context.output, everything.sandbox);
     let parts = parts(here, done);
-    context.output.data(&match context.global.output {
-        Format::Json => removal::json(&parts, everything.sandbox, exit),
+    output.data(&match context.global.output {
+        Format::Json => removal::json(&parts, sandbox, exit),
         Format::Text | Format::Markdown | Format::Toml => {
-            format!("{preview}{}", removal::report(&parts, everything.sandbox))
+            let before = match done {
+                [] => removal::preview(&parts, sandbox, output.out),
+                [_, ..] => String::new(),
+            };
+            before + &removal::report(&parts, sandbox)
         }
     });
 }

@@ -51,7 +51,7 @@ async fn in_world(
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
     // Its templates may be gone, and with them the workload: what is chosen is its backup.
-    let overview = migrate::everything(context, world, &args.select).await?;
+    let overview = migrate::everything(context, world, &args.select).await;
     let asked = &args.select.of.cluster;
     let found: Vec<_> = overview
         .clusters

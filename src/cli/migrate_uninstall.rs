@@ -15,7 +15,7 @@ use crate::{
     execute::exit::ExitCode,
     model::{FailureKind, RemoteFailure},
     ops::migrate::{
-        self as ops, Overview, Request,
+        self as ops, Overview, Request, Waived,
         uninstall::{self, AzureWishes, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
     },
     render::{
@@ -63,6 +63,7 @@ async fn overview(
         now: context.env.now(),
         // What soaks is not clean yet, however long it has soaked.
         soak: SignedDuration::from_hours(24),
+        waived: Waived::default(),
         shelf: &world.shelf,
     };
     let mut overview = tokio::select! {

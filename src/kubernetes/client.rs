@@ -85,7 +85,7 @@ impl Within<'_> {
 /// Whether a request may be sent again when nobody knows whether it was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Reading, server-side apply, tokens, dry runs.
+    /// Reading, server-side apply, tokens, dry runs, deleting by uid.
     Safe,
     /// Making an object.
     Unsafe,

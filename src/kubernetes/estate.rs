@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     Client, KubeError,
+    client::segment,
     parse_stamp::template,
     pod_identity::{
         BACKUP_LABEL, BACKUP_MARK, GROUP, account, assigned, backup, binding, exception, identity,
@@ -14,7 +15,7 @@ use super::{
     versions::{collection, plural},
 };
 use crate::model::{
-    RemoteFailure,
+    Namespace, RemoteFailure,
     pod_identity::{Estate, EstateTemplate, Install, Named},
     snapshot::TemplateKind,
 };
@@ -74,6 +75,17 @@ impl Client {
     ) -> Part<T> {
         let found = self.collect(version, plural, &[], each).await;
         found.map_err(|error| error.failure(format!("list {what}")))
+    }
+
+    /// Whether a pod of this name is being deleted and has not ended.
+    pub async fn pod_is_ending(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<bool, KubeError> {
+        let path = collection("v1", Some(namespace.as_str()), "pods");
+        let found: Option<Value> = self.find(format!("{path}/{}", segment(name))).await?;
+        Ok(found.is_some_and(|object| pod(&object).ending))
     }
 
     /// `SecretProviderClass` objects that use Pod Identity, in whichever version is served.

@@ -223,7 +223,8 @@ impl Client {
                 path,
                 query: Vec::new(),
                 body: Some(("application/json", body)),
-                repeat: Repeat::Unsafe,
+                // Whoever made it again made another uid.
+                repeat: Repeat::Safe,
             })
             .await;
         match asked {

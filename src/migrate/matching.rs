@@ -72,6 +72,11 @@ pub fn excepted(estate: &Estate, namespace: &Namespace, labels: &BTreeMap<String
     })
 }
 
+/// Whether MIC assigns identities to nodes and takes them back; in managed mode nobody does.
+pub fn assigns(estate: &Estate) -> bool {
+    estate.installs.iter().any(|install| install.component == "mic" && !install.managed)
+}
+
 /// Whether AKS runs a pod for itself: such a pod does not live on an identity of the user's.
 ///
 /// Source: the exception `aks-addon-exception` of Pod Identity, which lets exactly these through.

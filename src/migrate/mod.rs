@@ -22,5 +22,5 @@ pub mod uninstall;
 pub mod verdict;
 
 pub use phase::Phase;
-pub use survey::{Note, Survey, Workload, survey};
+pub use survey::{Note, Survey, Waived, Workload, survey};
 pub use verdict::{Reason, Verdict};

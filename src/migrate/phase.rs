@@ -91,6 +91,8 @@ pub(super) struct Facts<'a> {
     pub(super) answered_as: Option<&'a ArmId>,
     pub(super) now: Timestamp,
     pub(super) soak: SignedDuration,
+    /// Whether a template that has not run since its switch may have soaked.
+    pub(super) unrun: bool,
 }
 
 /// A phase, when the soak ends, and what the phase is made of.
@@ -181,15 +183,28 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     if proved < pods.len() || !finished {
         return at(Phase::Switched);
     }
-    let since = templates.iter().filter_map(|t| t.written).max();
-    let since = since.or_else(|| pods.iter().filter_map(|pod| pod.created).min());
-    let until = since.and_then(|since| since.checked_add(facts.soak).ok());
+    let until = proved_since(facts, &proves).and_then(|since| since.checked_add(facts.soak).ok());
     let unrun = templates.iter().filter(|t| !has_run(t, facts, &proves)).map(|t| t.key());
     let unrun: Vec<String> = unrun.collect();
-    // Whoever waives the soak waives the run, too.
-    let over =
-        facts.soak.is_zero() || (unrun.is_empty() && until.is_some_and(|until| until <= facts.now));
+    let soaked = facts.soak.is_zero() || until.is_some_and(|until| until <= facts.now);
+    let over = soaked && (facts.unrun || unrun.is_empty());
     Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved, unrun }
+}
+
+/// Since when every template has had a proved pod. `apply` notes when it proved them, and pods that
+/// take their places later do not begin the soak anew. Where it did not see them (Git brought them,
+/// or it was interrupted), or somebody has switched again since, the oldest proved pods tell.
+fn proved_since(facts: &Facts<'_>, proves: &impl Fn(&&&EstatePod) -> bool) -> Option<Timestamp> {
+    let written = facts.templates.iter().filter_map(|t| t.written).max();
+    let noted = facts.backup.and_then(|backup| backup.arrived);
+    if let Some(noted) = noted.filter(|noted| written.is_none_or(|written| written <= *noted)) {
+        return Some(noted);
+    }
+    let each = facts.templates.iter().map(|template| {
+        let pods = facts.pods.iter().filter(|pod| template.stamps(pod) && proves(pod));
+        template.written.max(pods.filter_map(|pod| pod.created).min())
+    });
+    each.max().flatten()
 }
 
 /// Whether any pod of a switched template has lived on the new path: one is proved, or a run that

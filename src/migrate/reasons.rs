@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::{
     matching::{self, Reached},
-    survey::Acts,
+    survey::{Acts, Given, Group},
     verdict::Reason,
 };
 use crate::model::{
     ArmId,
     desired::DesiredWorkload,
-    pod_identity::{AzureIdentityState, Backup, Estate},
+    pod_identity::{AzureIdentityState, Backup, Estate, EstatePod},
     snapshot::ObservedCredential,
 };
 
@@ -185,4 +185,38 @@ pub(super) fn no_room(acts: &Acts, most: usize) -> Reason {
         "give some of its workloads an identity of their own, with the same roles: `identity = \
          \"NAME\"` and `grants`",
     )
+}
+
+/// MIC takes an identity from the nodes of a scale set as soon as no labelled pod on them needs it.
+/// So it is the switch that takes it, and not the end of its binding.
+///
+/// Source: Azure/aad-pod-identity, `pkg/mic/mic.go` (`getListOfIdsToDelete`, `checkIfInUse`).
+pub(super) fn node_identity(
+    estate: &Estate,
+    given: Given<'_>,
+    group: &Group<'_>,
+    reaches: &[ArmId],
+) -> Option<Reason> {
+    let assigned = group.pods.iter().any(|pod| pod.selector().is_some());
+    if given.waived.nodes || !assigned || reaches.is_empty() || !matching::assigns(estate) {
+        return None;
+    }
+    // The workload's own pods get their other path with the switch.
+    let own = |pod: &EstatePod| group.pods.iter().any(|own| std::ptr::eq(*own, pod));
+    let others = matching::on_node_identity(estate).into_iter().filter(|pod| !own(pod));
+    let others: Vec<String> = others.map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let who = match others.as_slice() {
+        [] => return None,
+        [one] => format!("pod {one} may live on it"),
+        several => format!("{} pods may live on it, {} first", several.len(), several[0]),
+    };
+    let names: Vec<&str> = reaches.iter().map(ArmId::name).collect();
+    Some(Reason::decision(
+        "node-identity",
+        format!(
+            "with its switch MIC takes identity {} from the nodes, where {who}",
+            names.join(", ")
+        ),
+        "`--unassign`, once none of them needs it there",
+    ))
 }

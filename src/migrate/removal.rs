@@ -2,7 +2,7 @@
 //! more, and identities that no other binding names. What the AKS add-on keeps goes as an entry of
 //! ARM's record. Everything else is kept, with the reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Phase, Survey, Workload, matching};
 use crate::model::{
@@ -25,7 +25,7 @@ pub struct Removal {
     pub add_on: Vec<Entry>,
     /// The workloads they answered for, `namespace/account`.
     pub workloads: BTreeSet<String>,
-    /// Managed identities that are taken from the nodes with their last binding.
+    /// Managed identities that AKS takes from the nodes with their last entry.
     pub unassigned: BTreeSet<ArmId>,
     /// Live pods that may live on an identity of their node, `namespace/name`.
     pub on_node: Vec<String>,
@@ -40,6 +40,12 @@ pub struct Entry {
     pub namespace: Namespace,
     /// Its name.
     pub name: String,
+}
+
+impl Entry {
+    fn of(identity: &PodIdentity) -> Self {
+        Self { namespace: identity.namespace.clone(), name: identity.name.clone() }
+    }
 }
 
 impl Removal {
@@ -101,10 +107,23 @@ pub fn entry_name(entry: &Entry) -> String {
 /// What the caller allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed<'a> {
-    /// The workloads that were chosen and proved again in this run; none: all soaked ones.
-    pub workloads: Option<&'a BTreeSet<String>>,
+    /// The workloads that were chosen, `namespace/account`.
+    pub chosen: &'a BTreeSet<String>,
+    /// Those of them that were proved again in this run.
+    pub proved: &'a BTreeSet<String>,
     /// Whether identities may be taken from nodes that other pods may live on.
     pub unassign: bool,
+}
+
+impl Allowed<'_> {
+    /// Why this does not extend to a workload.
+    fn refuses(self, workload: &Workload) -> Option<&'static str> {
+        let name = workload.name();
+        if !self.chosen.contains(&name) {
+            return Some("was not chosen");
+        }
+        (!self.proved.contains(&name)).then_some("was not proved again in this run")
+    }
 }
 
 fn has_arrived(workload: &Workload) -> bool {
@@ -129,8 +148,7 @@ pub fn removal(estate: &Estate, survey: &Survey, allowed: Allowed<'_>) -> Remova
             None => free.push((binding, users)),
         }
     }
-    on_nodes(estate, &mut free, allowed, &mut found);
-    add_on(estate, survey, &mut free, &mut found);
+    add_on(estate, survey, &mut free, allowed, &mut found);
     for (binding, users) in free {
         found.workloads.extend(users.iter().map(|workload| workload.name()));
         found.bindings.push(binding.clone());
@@ -168,55 +186,8 @@ fn obstacle(
         };
         return Some(format!("{} is {}{until}", late.name(), late.phase.as_str()));
     }
-    let chosen = |w: &&&Workload| allowed.workloads.is_none_or(|chosen| chosen.contains(&w.name()));
-    if let Some(other) = users.iter().find(|w| !chosen(w)) {
-        return Some(format!("{} was not chosen, or not proved again", other.name()));
-    }
-    user(estate, binding)
-}
-
-/// Whoever assigned an identity to the nodes takes it back with its last binding; pods that use it
-/// there without Pod Identity would lose it.
-fn on_nodes(
-    estate: &Estate,
-    free: &mut Vec<(&Binding, Vec<&Workload>)>,
-    allowed: Allowed<'_>,
-    found: &mut Removal,
-) {
-    let mic = estate.installs.iter().any(|i| i.component == "mic" && !i.managed);
-    if !mic && estate.add_on.is_none() {
-        return;
-    }
-    let pods = matching::on_node_identity(estate);
-    found.on_node = pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
-    let id_of =
-        |binding: &Binding| matching::identity_of(estate, binding).and_then(matching::resource_id);
-    let mut left: BTreeMap<ArmId, usize> = BTreeMap::new();
-    for binding in &estate.bindings {
-        let goes = free.iter().any(|(free, _)| *free == binding);
-        if let Some(id) = id_of(binding) {
-            *left.entry(id).or_default() += usize::from(!goes);
-        }
-    }
-    let last = |binding: &Binding| id_of(binding).filter(|id| left.get(id) == Some(&0));
-    if pods.is_empty() || allowed.unassign {
-        found.unassigned = free.iter().filter_map(|(binding, _)| last(binding)).collect();
-        return;
-    }
-    let pods = match found.on_node.as_slice() {
-        [one] => format!("pod {one} may live on it"),
-        several => format!("{} pods may live on it, {} first", several.len(), several[0]),
-    };
-    free.retain(|(binding, _)| {
-        let Some(id) = last(binding) else { return true };
-        let why = format!(
-            "with its last binding identity {} is taken from the nodes, and {pods}: decide with \
-             --unassign",
-            id.name()
-        );
-        found.kept.push((binding_name(binding), why));
-        false
-    });
+    let refused = users.iter().find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?)));
+    refused.or_else(|| user(estate, binding))
 }
 
 /// Bindings of the add-on's identities go by their entry in ARM's record, all of one identity or
@@ -225,37 +196,78 @@ fn add_on(
     estate: &Estate,
     survey: &Survey,
     free: &mut Vec<(&Binding, Vec<&Workload>)>,
+    allowed: Allowed<'_>,
     found: &mut Removal,
 ) {
     let Some(entries) = &estate.add_on else { return };
     let kept = |namespace: &Namespace, name: &str| entries.contains(&format!("{namespace}/{name}"));
-    for identity in estate.identities.iter().filter(|i| kept(&i.namespace, &i.name)) {
+    let of_entries = || estate.identities.iter().filter(|i| kept(&i.namespace, &i.name));
+    let mut going: Vec<&PodIdentity> = Vec::new();
+    for identity in of_entries() {
         let of = |b: &Binding| b.namespace == identity.namespace && b.identity == identity.name;
         let all = estate.bindings.iter().filter(|b| of(b)).count();
         let ready = free.iter().filter(|(b, _)| of(b)).count();
-        let answered = users_of(survey, identity).any(|w| w.phase == Phase::BindingRemoved);
-        let entry = Entry { namespace: identity.namespace.clone(), name: identity.name.clone() };
+        let mut left =
+            users_of(survey, identity).filter(|w| w.phase == Phase::BindingRemoved).peekable();
+        let answered = left.peek().is_some();
+        let refused = left.find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?)));
         if ready < all {
             for (binding, _) in free.iter().filter(|(b, _)| of(b)) {
                 let why = "another binding of the same add-on identity stays".to_owned();
                 found.kept.push((binding_name(binding), why));
             }
+        } else if let Some(why) = refused {
+            found.kept.push((entry_name(&Entry::of(identity)), why));
         } else if all > 0 || answered {
-            let users = free.iter().filter(|(b, _)| of(b)).flat_map(|(_, users)| users);
-            found.workloads.extend(users.map(|workload| workload.name()));
-            found.add_on.push(entry);
+            going.push(identity);
         }
+    }
+    let staying: BTreeSet<ArmId> =
+        of_entries().filter(|i| !going.contains(i)).filter_map(matching::resource_id).collect();
+    for identity in going {
+        let id = matching::resource_id(identity).filter(|id| !staying.contains(id));
+        if let Some(why) = id.as_ref().and_then(|id| on_nodes(estate, id, allowed, found)) {
+            found.kept.push((entry_name(&Entry::of(identity)), why));
+            continue;
+        }
+        let of = |b: &Binding| b.namespace == identity.namespace && b.identity == identity.name;
+        let users = free.iter().filter(|(b, _)| of(b)).flat_map(|(_, users)| users);
+        found.workloads.extend(users.map(|workload| workload.name()));
+        found.unassigned.extend(id);
+        found.add_on.push(Entry::of(identity));
     }
     // Entries whose objects AKS has not made, or has made elsewhere, are nobody's here.
     free.retain(|(binding, _)| !kept(&binding.namespace, &binding.identity));
+}
+
+/// AKS takes an identity from the nodes with its last entry; pods that use it there without Pod
+/// Identity would lose it. Where MIC assigned it, the switch has taken it already.
+fn on_nodes(
+    estate: &Estate,
+    id: &ArmId,
+    allowed: Allowed<'_>,
+    found: &mut Removal,
+) -> Option<String> {
+    let pods = matching::on_node_identity(estate);
+    found.on_node = pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let pods = match found.on_node.as_slice() {
+        _ if allowed.unassign => return None,
+        [] => return None,
+        [one] => format!("pod {one} may live on it"),
+        several => format!("{} pods may live on it, {} first", several.len(), several[0]),
+    };
+    let name = id.name();
+    Some(format!("with it {name} is taken from the nodes, and {pods}: decide with --unassign"))
 }
 
 fn users_of<'a>(
     survey: &'a Survey,
     identity: &PodIdentity,
 ) -> impl Iterator<Item = &'a Workload> + use<'a> {
+    // What is no managed identity is nobody's here.
     let id = matching::resource_id(identity);
-    survey.workloads.iter().filter(move |w| w.identity.as_ref().map(|acts| &acts.id) == id.as_ref())
+    let acts = move |w: &&Workload| w.identity.as_ref().is_some_and(|a| Some(&a.id) == id.as_ref());
+    survey.workloads.iter().filter(acts)
 }
 
 fn identities(estate: &Estate, survey: &Survey, allowed: Allowed<'_>, found: &mut Removal) {
@@ -269,16 +281,15 @@ fn identities(estate: &Estate, survey: &Survey, allowed: Allowed<'_>, found: &mu
         let names = |b: &&Binding| b.namespace == identity.namespace && b.identity == identity.name;
         let mut bindings = estate.bindings.iter().filter(names).peekable();
         let answered = bindings.peek().is_some();
-        let mut of_removed =
-            users_of(survey, identity).filter(|w| w.phase == Phase::BindingRemoved).peekable();
-        let left = of_removed.peek().is_some();
-        let chosen = |w: &Workload| allowed.workloads.is_none_or(|names| names.contains(&w.name()));
-        if !of_removed.all(chosen) {
+        let users: Vec<&Workload> = users_of(survey, identity).collect();
+        let mut left = users.iter().filter(|w| w.phase == Phase::BindingRemoved).peekable();
+        let goes_with = (answered || left.peek().is_some()) && bindings.all(goes);
+        if users.is_empty() || !goes_with {
             continue;
         }
-        let free = bindings.all(goes) && (answered || left);
-        if free && users_of(survey, identity).next().is_some() {
-            identities.push(identity.clone());
+        match left.find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?))) {
+            Some(why) => found.kept.push((identity_name(identity), why)),
+            None => identities.push(identity.clone()),
         }
     }
     found.identities = identities;

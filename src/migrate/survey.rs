@@ -42,6 +42,17 @@ pub struct Given<'a> {
     pub now: Timestamp,
     /// How long proved pods must have run before their binding may go.
     pub soak: SignedDuration,
+    /// What somebody decided against the usual gates.
+    pub waived: Waived,
+}
+
+/// Gates that somebody opens by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waived {
+    /// Identities may be taken from the nodes although other pods may live on them there.
+    pub nodes: bool,
+    /// What has not run since its switch may soak all the same.
+    pub run: bool,
 }
 
 /// What was found in one cluster.
@@ -295,6 +306,7 @@ fn judge(
         answered_as: chosen,
         now: given.now,
         soak: given.soak,
+        unrun: given.waived.run,
     });
     let whole = estate
         .templates
@@ -357,6 +369,7 @@ fn judge(
             decided,
             acts,
         }));
+        reasons.extend(reasons::node_identity(estate, given, group, &workload.reaches));
         if let Some(acts) = acts.filter(|_| !federated) {
             let used = room.entry(acts.id.clone()).or_insert(credentials.len());
             if *used >= MOST_CREDENTIALS {
@@ -442,7 +455,7 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
             };
             let run = (!workload.unrun.is_empty()).then(|| {
                 let what = workload.unrun.join(", ");
-                format!("let {what} run once, or waive it: widentity migrate finish --soak 0s")
+                format!("let {what} run once, or waive it: widentity migrate finish --allow-unrun")
             });
             soak.into_iter().chain(run).collect()
         }

@@ -442,6 +442,8 @@ pub struct Backup {
     pub add_on: Vec<serde_json::Value>,
     /// The bindings that answered for it: `namespace/name`.
     pub bindings: Vec<String>,
+    /// When `apply` found all of its pods proved, by the clock of whoever ran it.
+    pub arrived: Option<Timestamp>,
     /// Whether it was put back, or somebody began to.
     pub rolled_back: bool,
 }

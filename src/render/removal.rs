@@ -2,12 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{escape, findings::counted, json as documents, migrate, text::SANDBOX};
+use super::{
+    escape, findings::counted, json as documents, migrate, report as proofs, report_json,
+    style::Palette, text::SANDBOX,
+};
 use crate::{
     execute::exit::ExitCode,
     migrate::removal::{Removal, binding_name, entry_name, identity_name},
     model::ArmId,
-    ops::migrate::{PutBack, finish::Finished},
+    ops::migrate::{PutBack, finish::Finished, proofs::Proofs},
 };
 
 /// More pods than this are counted and not named.
@@ -18,6 +21,8 @@ const NAMED: usize = 10;
 pub struct Part<'a> {
     /// Its name in the file.
     pub cluster: &'a str,
+    /// The proofs of this run; none where nobody was due, or nobody was asked to prove.
+    pub proofs: Option<&'a Proofs>,
     /// What was decided.
     pub what: &'a Removal,
     /// How far it came; none where it was not begun.
@@ -36,13 +41,22 @@ fn line(text: &mut String, line: impl AsRef<str>) {
 }
 
 /// What would be removed in each cluster, and what is kept with the reason.
-pub fn preview(parts: &[Part<'_>], sandbox: bool) -> String {
+pub fn preview(parts: &[Part<'_>], sandbox: bool, palette: Palette) -> String {
     let mut out = String::new();
     if sandbox {
         line(&mut out, SANDBOX);
     }
     for part in parts {
         line(&mut out, format!("# cluster {}", escape::terminal(part.cluster)));
+        match part.proofs {
+            Some(proofs) if proofs.exit() == ExitCode::Done => {
+                line(&mut out, proofs::proof_line(&proofs.report));
+            }
+            Some(Proofs { planned, report, .. }) => {
+                out.push_str(&proofs::verify(planned, report, palette));
+            }
+            None => {}
+        }
         for object in objects(part.what) {
             line(&mut out, format!("  - {}", escape::terminal(&object)));
         }
@@ -114,6 +128,11 @@ pub fn json(parts: &[Part<'_>], sandbox: bool, exit: ExitCode) -> String {
         let kept = kept.iter().map(|(object, why)| json!({"object": object, "why": why}));
         json!({
             "cluster": part.cluster,
+            "proofs": part.proofs.map(|proofs| {
+                let Proofs { planned, report, .. } = proofs;
+                let document = report_json::report("migrate", planned, report, proofs.exit());
+                report_json::ReportDocument { sandbox, ..document }
+            }),
             "remove": objects(part.what),
             "removed": part.done.map(|done| done.removed.clone()).unwrap_or_default(),
             "kept": kept.collect::<Vec<Value>>(),

@@ -112,12 +112,12 @@ fn options_that_mean_nothing_are_refused() {
     desk.run("verify --help").exits(0).shows("--method").shows("Neither shows what");
 }
 
-struct Served {
+pub(crate) struct Served {
     child: Child,
 }
 
 impl Served {
-    fn start(desk: &Desk) -> Self {
+    pub(crate) fn start(desk: &Desk) -> Self {
         let mut child = spawn(desk, "--sandbox sandbox serve");
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         stdout.find(|line| line.as_ref().unwrap().starts_with("other runs")).unwrap().unwrap();
@@ -132,11 +132,11 @@ impl Drop for Served {
     }
 }
 
-fn spawn(desk: &Desk, line: &str) -> Child {
+pub(crate) fn spawn(desk: &Desk, line: &str) -> Child {
     desk.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
     assert!(sent.unwrap().success());
 }

@@ -26,6 +26,7 @@ mod kubernetes_wire;
 mod migrate;
 mod migrate_back;
 mod migrate_faults;
+mod migrate_finish;
 mod migrate_gates;
 mod migrate_middle;
 mod migrate_properties;

@@ -1,14 +1,18 @@
 //! Leaving Pod Identity, judged: each file of `tests/migrate` is a world, the decisions of a file,
 //! and where each workload must stand in it.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde::Deserialize;
 use widentity::{
     migrate::{
-        self, Phase, Survey, Verdict,
+        self, Phase, Survey, Verdict, Waived, Workload,
         matching::{reached, selects},
         removal::{Allowed, removal},
         survey::{Given, Note},
@@ -111,6 +115,10 @@ impl Fixture {
     }
 
     fn survey(&self) -> Survey {
+        self.survey_with(SignedDuration::from_hours(24), Waived::default())
+    }
+
+    fn survey_with(&self, soak: SignedDuration, waived: Waived) -> Survey {
         let workloads = self.workloads();
         migrate::survey(
             &self.estate,
@@ -119,7 +127,8 @@ impl Fixture {
                 may_enable: self.may_enable,
                 audience: &Audience::default(),
                 now: self.now,
-                soak: SignedDuration::from_hours(24),
+                soak,
+                waived,
             },
         )
     }
@@ -262,7 +271,7 @@ fn a_survey_does_not_depend_on_the_order_of_what_was_read() {
         estate.accounts.reverse();
         let first = Fixture { estate, ..other }.survey();
         let facts = |s: &Survey| -> Vec<_> {
-            let of = |w: &migrate::Workload| (w.name(), w.phase, w.verdict, w.templates.clone());
+            let of = |w: &Workload| (w.name(), w.phase, w.verdict, w.templates.clone());
             s.workloads.iter().map(of).collect()
         };
         assert_eq!(facts(&first), facts(&again), "{name}");
@@ -281,12 +290,17 @@ const GO: [&str; 8] = [
     "switched-without-backup-binding-gone",
 ];
 
+fn everybody(survey: &Survey) -> BTreeSet<String> {
+    survey.workloads.iter().map(Workload::name).collect()
+}
+
 /// A binding never goes while anything still lives by it.
 #[test]
 fn no_binding_goes_while_anything_lives_by_it() {
     for (name, fixture) in fixtures() {
         let survey = fixture.survey();
-        let allowed = Allowed { workloads: None, unassign: true };
+        let all = everybody(&survey);
+        let allowed = Allowed { chosen: &all, proved: &all, unassign: true };
         let what = removal(&fixture.estate, &survey, allowed);
         let estate = &fixture.estate;
         for binding in &what.bindings {
@@ -307,37 +321,117 @@ fn no_binding_goes_while_anything_lives_by_it() {
     }
 }
 
-/// Whoever may live on an identity of its node is asked about; AKS and Pod Identity are not.
+fn fixture(wanted: &str) -> Fixture {
+    let found = fixtures().into_iter().find(|(name, _)| name == wanted);
+    found.map(|(_, fixture)| fixture).unwrap()
+}
+
+/// A pod on the node's network that is the user's.
+fn agent(fixture: &Fixture) -> EstatePod {
+    EstatePod {
+        name: "agent-1".to_owned(),
+        controller: Some("daemonset/agent".to_owned()),
+        ..fixture.estate.pods.last().unwrap().clone()
+    }
+}
+
+/// The add-on's identities leave the nodes with their entries: whoever may live on one of them there
+/// is asked about. AKS and Pod Identity are not.
 #[test]
 fn only_pods_of_the_users_need_the_decision_about_nodes() {
-    let fixture = |wanted: &str| {
-        let found = fixtures().into_iter().find(|(name, _)| name == wanted);
-        found.map(|(_, fixture)| fixture).unwrap()
-    };
     let decided = |fixture: &Fixture, unassign: bool| {
-        let allowed = Allowed { workloads: None, unassign };
-        removal(&fixture.estate, &fixture.survey(), allowed)
+        let survey = fixture.survey();
+        let all = everybody(&survey);
+        let allowed = Allowed { chosen: &all, proved: &all, unassign };
+        removal(&fixture.estate, &survey, allowed)
     };
     let mut fixture = fixture("soaked-beside-pods-of-aks");
+    let identity = fixture.estate.identities[0].clone();
+    let entry = |identity: &PodIdentity| format!("{}/{}", identity.namespace, identity.name);
+    fixture.estate.add_on = Some(vec![entry(&identity)]);
     let what = decided(&fixture, false);
-    assert_eq!((what.bindings.len(), what.identities.len()), (1, 1), "{what:#?}");
-    let mut agent = fixture.estate.pods.last().unwrap().clone();
-    agent.name = "agent-1".to_owned();
-    agent.controller = Some("daemonset/agent".to_owned());
+    assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 1), "{what:#?}");
+    let agent = agent(&fixture);
     fixture.estate.pods.push(agent);
     let what = decided(&fixture, false);
-    assert_eq!((what.bindings.len(), what.identities.len()), (0, 0), "{what:#?}");
+    assert_eq!(what.count(), 0, "{what:#?}");
     assert!(what.kept[0].1.contains("pod default/agent-1"), "{what:#?}");
-    // Another binding of the same managed identity holds it on the nodes.
-    let mut other = fixture.estate.bindings[0].clone();
-    (other.name, other.uid, other.selector) = ("other".into(), "other".into(), "other".into());
-    fixture.estate.bindings.push(other);
-    let what = decided(&fixture, false);
-    assert_eq!((what.bindings.len(), what.identities.len()), (1, 0), "{what:#?}");
-    assert!(what.unassigned.is_empty());
-    fixture.estate.bindings.pop();
     let what = decided(&fixture, true);
-    assert_eq!((what.bindings.len(), what.unassigned.len()), (1, 1), "{what:#?}");
+    assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 1), "{what:#?}");
+    // Another entry of the same managed identity holds it on the nodes.
+    let other = PodIdentity { name: "other".into(), uid: "other".into(), ..identity };
+    fixture.estate.add_on.as_mut().unwrap().push(entry(&other));
+    let bound = Binding {
+        name: "other".into(),
+        uid: "other".into(),
+        identity: "other".into(),
+        selector: "other".into(),
+        ..fixture.estate.bindings[0].clone()
+    };
+    fixture.estate.identities.push(other);
+    fixture.estate.bindings.push(bound);
+    let what = decided(&fixture, false);
+    assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 0), "{what:#?}");
+}
+
+/// The soak is of pods: it begins with their proof, not when their template was written.
+#[test]
+fn the_soak_counts_from_the_proof() {
+    let mut fixture = fixture("soaked");
+    let phase = |fixture: &Fixture| fixture.survey().workloads.remove(0).phase;
+    let ago = |hours: i64| Some(later().checked_sub(SignedDuration::from_hours(hours)).unwrap());
+    assert_eq!(phase(&fixture), Phase::Soaked);
+    // The roll was stuck for weeks.
+    fixture.estate.pods.iter_mut().for_each(|pod| pod.created = ago(1));
+    assert_eq!(phase(&fixture), Phase::Soaking);
+    // One proved pod shows that it works; others may come and go.
+    let oldest =
+        EstatePod { name: "oldest".to_owned(), created: ago(25), ..fixture.estate.pods[0].clone() };
+    fixture.estate.pods.push(oldest);
+    assert_eq!(phase(&fixture), Phase::Soaked);
+    fixture.estate.pods.pop();
+    // So does the run that proved their predecessors, unless somebody has switched again since.
+    fixture.estate.backups[0].arrived = ago(30);
+    assert_eq!(phase(&fixture), Phase::Soaked);
+    fixture.estate.templates[0].written = ago(29);
+    assert_eq!(phase(&fixture), Phase::Soaking);
+}
+
+/// Whoever does not wait has not seen a run, and whoever needs no run still waits.
+#[test]
+fn the_soak_and_the_run_are_two_gates() {
+    let fixture = fixture("cron-job-switched-and-not-run");
+    let phase = |soak: SignedDuration, run: bool| {
+        let waived = Waived { run, ..Waived::default() };
+        fixture.survey_with(soak, waived).workloads.remove(0).phase
+    };
+    let (none, day) = (SignedDuration::ZERO, SignedDuration::from_hours(24));
+    let years = SignedDuration::from_hours(24 * 365 * 100);
+    assert_eq!([phase(none, false), phase(day, false)], [Phase::Soaking; 2]);
+    assert_eq!([phase(none, true), phase(day, true)], [Phase::Soaked; 2]);
+    assert_eq!(phase(years, true), Phase::Soaking);
+}
+
+/// MIC takes its identities from the nodes when the last labelled pod goes, which is the switch.
+#[test]
+fn a_switch_that_takes_an_identity_from_the_nodes_needs_a_decision() {
+    let reasons = |fixture: &Fixture, waived: Waived| {
+        let day = SignedDuration::from_hours(24);
+        fixture.survey_with(day, waived).workloads.remove(0).reasons
+    };
+    let mut fixture = fixture("pods-on-the-nodes-identity-with-mic");
+    let found = reasons(&fixture, Waived::default());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].message.contains("takes identity api from the nodes"), "{found:?}");
+    assert!(found[0].message.contains("pod ops/agent "), "{found:?}");
+    assert_eq!(reasons(&fixture, Waived { nodes: true, ..Waived::default() }), []);
+    // In managed mode nobody takes anything.
+    fixture.estate.installs[0].managed = true;
+    assert_eq!(reasons(&fixture, Waived::default()), []);
+    fixture.estate.installs[0].managed = false;
+    // What has no labelled pod holds nothing on a node.
+    fixture.estate.pods.retain(|pod| pod.selector().is_none());
+    assert_eq!(reasons(&fixture, Waived::default()), []);
 }
 
 /// A toleration sends nobody to a virtual node, but where a pod runs on one its template cannot move.
@@ -549,8 +643,11 @@ proptest! {
             audience: &Audience::default(),
             now: later(),
             soak: SignedDuration::ZERO,
+            waived: Waived::default(),
         });
-        let what = removal(&estate, &survey, Allowed { workloads: None, unassign: true });
+        let all = everybody(&survey);
+        let allowed = Allowed { chosen: &all, proved: &all, unassign: true };
+        let what = removal(&estate, &survey, allowed);
         let mut after = estate.clone();
         after.bindings.retain(|b| !what.bindings.iter().any(|gone| gone.uid == b.uid));
         after.identities.retain(|i| !what.identities.iter().any(|gone| gone.uid == i.uid));

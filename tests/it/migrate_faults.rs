@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use widentity::{
     execute::RunOptions,
     migrate::{Phase, transition::OldLabel},
-    ops::migrate::{apply, finish},
+    ops::migrate::{apply, finish, proofs},
     sandbox::faults::{Action, Rule},
 };
 
-use crate::migrate_sandbox::{World, names};
+use crate::migrate_sandbox::{World, allowed, names};
 
 /// What is done with one workload, in order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,9 +86,10 @@ async fn run(world: &World, stage: Stage, account: &str) {
             let chosen = BTreeSet::from([name]);
             let (desired, connected) = (&world.desired, &world.connected);
             let cluster = &read.clusters[0];
-            let proved =
-                finish::prove(desired, cluster, &chosen, connected, options(), &mut quiet).await;
-            let what = finish::decide(cluster, &proved, false);
+            let proofs =
+                proofs::prove(desired, cluster, &chosen, connected, options(), &mut quiet).await;
+            let proved = proofs.unwrap().map(|proofs| proofs.passed).unwrap_or_default();
+            let what = finish::decide(cluster, allowed(&proved));
             drop(finish::finish(cluster, &what, &world.finishing(&proved)).await);
         }
         Stage::Rollback => {

@@ -12,21 +12,21 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use widentity::{
     execute::RunOptions,
-    migrate::{Phase, Workload, rollback as facts, transition::OldLabel},
+    migrate::{Phase, Verdict, Workload, rollback as facts, transition::OldLabel},
     model::{
         ClusterName, RemoteFailure,
         desired::{DesiredWorkload, ManagedBy, PodSelection, RolloutMode},
         pod_identity::Backup,
     },
     ops::migrate::{
-        Patience, PutBack, Request, Shelf, apply,
+        Allowed, Patience, PutBack, Request, Shelf, apply,
         finish::{self, Finished, Finishing},
         overview,
     },
 };
 
 use crate::{
-    migrate_sandbox::{LABEL, USE, World, definition, identity, names, template},
+    migrate_sandbox::{LABEL, USE, World, allowed, definition, identity, names, template},
     support::worlds,
 };
 
@@ -75,10 +75,11 @@ async fn finished(world: &World, at_most: Duration, unassign: bool) -> Finished 
     let over = world.overview_after(SignedDuration::ZERO).await;
     let read = &over.clusters[0];
     let proved: BTreeSet<String> = read.survey.workloads.iter().map(Workload::name).collect();
-    let what = finish::decide(read, &proved, unassign);
+    let allowed = Allowed { unassign, ..allowed(&proved) };
+    let what = finish::decide(read, allowed);
     let usual = world.finishing(&proved);
     let patience = Patience { at_most, ..usual.patience.clone() };
-    finish::finish(read, &what, &Finishing { patience, unassign, ..usual }).await
+    finish::finish(read, &what, &Finishing { patience, allowed, ..usual }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,20 +130,27 @@ async fn a_mic_that_is_down_is_waited_for_and_the_rest_goes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_that_a_pod_may_use_on_its_node_needs_a_decision() {
-    let world = World::start_with(&names(1), mic()).await;
+async fn an_identity_that_a_pod_may_use_on_its_node_is_not_taken_without_a_decision() {
+    let mut world = World::start_with(&names(1), mic()).await;
     mics(&world, 1).await;
-    world.apply(MINUTES).await;
+    until_assigned(&world, 1).await;
     let agent = json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "agent", "namespace": "shop"},
         "spec": {"hostNetwork": true,
             "containers": [{"name": "agent", "image": "registry.example/agent:1"}]}});
     world.ask("POST", "/api/v1/namespaces/shop/pods", JSON, &agent).await;
+    world.apply(MINUTES).await;
+    let overview = world.overview().await;
+    let workload = &overview.clusters[0].survey.workloads[0];
+    assert_eq!((workload.phase, workload.verdict), (Phase::Discovered, Verdict::NeedsDecision));
+    assert_eq!(workload.reasons[0].code, "node-identity");
+    assert!(workload.reasons[0].message.contains("pod shop/agent"), "{:?}", workload.reasons);
+    assert_eq!(assigned(&world).await, 1, "the agent still has what it lives on");
+    world.waived.nodes = true;
+    world.apply(MINUTES).await;
+    until_assigned(&world, 0).await;
+    // It left with the switch: its binding holds nothing.
     let done = finished(&world, MINUTES, false).await;
-    assert_eq!(done.removed, Vec::<String>::new());
-    assert!(done.kept[0].1.contains("pod shop/agent"), "{:?}", done.kept);
-    assert!(done.kept[0].1.contains("--unassign"), "{:?}", done.kept);
-    let done = finished(&world, MINUTES, true).await;
     assert_eq!(done.removed.len(), 2, "{done:?}");
 }
 
@@ -193,7 +201,7 @@ async fn a_binding_stays_while_any_pod_lives_by_it() {
     world.ask("DELETE", &format!("{pods}/debug"), JSON, &gone).await;
     let over = world.overview_after(SignedDuration::ZERO).await;
     let proved: BTreeSet<String> = ["shop/w000".to_owned()].into();
-    let what = finish::decide(&over.clusters[0], &proved, false);
+    let what = finish::decide(&over.clusters[0], allowed(&proved));
     assert_eq!(what.bindings.len(), 1);
     let job = json!({"apiVersion": "batch/v1", "kind": "CronJob",
         "metadata": {"name": "nightly", "namespace": "other"},

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use widentity::{
     migrate::{
-        self, Phase, Survey,
+        self, Phase, Survey, Waived,
         manifest::{Cluster, File, Outcome, Rendered, Rendering, render},
         survey::Given,
         transition::{self, OldLabel},
@@ -72,6 +72,7 @@ fn survey(estate: &Estate) -> Survey {
             audience: &Audience::default(),
             now: Timestamp::UNIX_EPOCH,
             soak: SignedDuration::ZERO,
+            waived: Waived::default(),
         },
     )
 }
@@ -288,7 +289,7 @@ fn apply_federates_what_git_keeps_and_goes_on_when_git_has_arrived() {
     arrived.templates[0].labels = late.templates[0].labels.clone();
     arrived.accounts[0].client_id = Some(CLIENT.to_owned());
     let found = survey(&arrived);
-    assert_eq!(found.workloads[0].phase, Phase::Soaked, "{:#?}", found.workloads[0]);
+    assert_eq!(found.workloads[0].phase, Phase::Soaking, "{:#?}", found.workloads[0]);
 }
 
 #[test]

@@ -24,9 +24,9 @@ use widentity::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
         migrate::{
-            Overview, Patience, PutBack, Request, Surveyed, apply,
+            Allowed, Overview, Patience, PutBack, Request, Surveyed, Waived, apply,
             finish::{self, Finishing},
-            overview,
+            overview, proofs,
             rollback::{self, Putting},
         },
     },
@@ -45,6 +45,7 @@ pub(crate) const USE: &str = "azure.workload.identity/use";
 pub(crate) struct World {
     pub(crate) desired: DesiredState,
     pub(crate) connected: Connected,
+    pub(crate) waived: Waived,
     kubernetes: kube::Client,
     pub(crate) running: Running,
     _directory: tempfile::TempDir,
@@ -170,7 +171,8 @@ impl World {
         let config = kube::config::KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(file, &config).await.unwrap();
         let kubernetes = kube::Client::try_from(config).unwrap();
-        let world = Self { desired, connected, kubernetes, running, _directory: directory };
+        let waived = Waived::default();
+        let world = Self { desired, connected, waived, kubernetes, running, _directory: directory };
         for name in names {
             world.bind(name).await;
         }
@@ -242,6 +244,7 @@ impl World {
             sandbox: true,
             now: Timestamp::now(),
             soak: SignedDuration::from_hours(24),
+            waived: self.waived,
             shelf: &(),
         }
     }
@@ -251,8 +254,7 @@ impl World {
         Finishing {
             request: Request { soak: SignedDuration::ZERO, ..self.request() },
             connected: &self.connected,
-            proved,
-            unassign: false,
+            allowed: allowed(proved),
             patience: Patience { look: Duration::from_millis(100), ..Patience::new(interrupt) },
         }
     }
@@ -336,6 +338,11 @@ impl World {
     }
 }
 
+/// Whoever was proved was chosen, and nobody else.
+pub(crate) fn allowed(proved: &BTreeSet<String>) -> Allowed<'_> {
+    Allowed { chosen: proved, proved, unassign: false }
+}
+
 pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("w{n:03}")).collect()
 }
@@ -362,6 +369,9 @@ async fn workloads_move_in_one_roll_the_engine_agrees_and_one_goes_back() {
 
     assert_eq!(world.as_printed().await, 3);
     let overview = world.overview().await;
+
+    let backups = &overview.clusters[0].estate.backups;
+    assert!(backups.iter().all(|backup| backup.arrived.is_some()), "{backups:#?}");
 
     // A second apply does nothing.
     assert_eq!(world.apply(Duration::from_mins(5)).await, (Vec::new(), true));
@@ -459,24 +469,28 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
         let options = RunOptions::new(Timestamp::now(), interrupt.clone());
         let read = &overview.clusters[0];
         let mut quiet = |_: &_| {};
-        finish::prove(&world.desired, read, &all, &world.connected, options, &mut quiet).await
+        let (desired, connected) = (&world.desired, &world.connected);
+        let proofs = proofs::prove(desired, read, &all, connected, options, &mut quiet).await;
+        proofs.unwrap().map(|proofs| proofs.passed)
     };
     // Nothing goes before the soak is over.
     let early = world.overview().await;
     let proved = prove(&early).await;
-    assert_eq!(proved, BTreeSet::new());
-    let what = finish::decide(&early.clusters[0], &proved, false);
+    assert_eq!(proved, None);
+    let what = finish::decide(&early.clusters[0], allowed(&all));
     assert!(what.bindings.is_empty() && what.identities.is_empty(), "{what:?}");
     assert_eq!(what.kept.len(), 2, "{what:?}");
 
     let over = world.overview_after(SignedDuration::ZERO).await;
-    let proved = prove(&over).await;
+    let proved = prove(&over).await.unwrap();
     assert_eq!(proved, all);
     // One that was not proved keeps its binding.
     let one: BTreeSet<String> = ["shop/w001".to_owned()].into();
-    let what = finish::decide(&over.clusters[0], &one, false);
+    let what = finish::decide(&over.clusters[0], Allowed { proved: &one, ..allowed(&all) });
     assert_eq!((what.bindings.len(), what.identities.len(), what.kept.len()), (1, 1, 1));
-    let what = finish::decide(&over.clusters[0], &proved, false);
+    let again = "shop/w000 was not proved again in this run".to_owned();
+    assert_eq!(what.kept, [("binding shop/w000".to_owned(), again)]);
+    let what = finish::decide(&over.clusters[0], allowed(&proved));
     let finishing = world.finishing(&proved);
     let done = finish::finish(&over.clusters[0], &what, &finishing).await;
     assert_eq!(done.failure, None);

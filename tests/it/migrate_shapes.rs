@@ -3,7 +3,10 @@
 //! as it was.
 
 use jiff::SignedDuration;
-use widentity::migrate::{Phase, Verdict, Workload, transition::OldLabel};
+use widentity::{
+    migrate::{Phase, Verdict, Workload, removal::Allowed, transition::OldLabel},
+    ops::migrate::finish,
+};
 
 use crate::{
     migrate::{Fixture, fixtures},
@@ -95,7 +98,8 @@ async fn every_shape_ends_proved_or_is_left_alone() {
         nothing_wrong(&name, &town);
         let read = town.read(SignedDuration::ZERO);
         let all = read.survey.workloads.iter().map(Workload::name).collect();
-        let kept = widentity::ops::migrate::finish::decide(&read, &all, false).kept;
+        let allowed = Allowed { chosen: &all, proved: &all, unassign: false };
+        let kept = finish::decide(&read, allowed).kept;
         for workload in before.iter().filter(|workload| ready(workload)) {
             let now = named(&read.survey.workloads, &workload.name()).unwrap();
             let held = now.bindings.iter().any(|b| kept.iter().any(|(k, _)| k.ends_with(b)));

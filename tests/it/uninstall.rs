@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use widentity::{
     migrate::{
-        self,
+        self, Waived,
         survey::Given as Surveyed,
         uninstall::{
             AzureWishes, CleanUp, Flag, Given, Step, Uninstall, Wishes, asked_for, decide,
@@ -94,6 +94,7 @@ impl Fixture {
                 audience: &audience,
                 now,
                 soak: SignedDuration::from_hours(24),
+                waived: Waived::default(),
             },
         );
         decide(Given {

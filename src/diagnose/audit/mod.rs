@@ -266,10 +266,12 @@ mod tests {
         assert_eq!(of("id-web/good").count(), 0);
         assert!(of("id-web/slash").count() > 0, "objects are named like this");
         // Which of a pair is listed first says nothing.
-        assert!(of("id-pair/right").all(|found| !found.fix.contains("delete")));
+        assert!(
+            of("id-pair/right").all(|found| !found.fix.contains("federated-credential delete"))
+        );
         assert!(of("id-pair/bad").count() > 0);
         assert!(
-            of("id-pair/bad").all(|found| found.fix.contains("delete")),
+            of("id-pair/bad").all(|found| found.fix.contains("federated-credential delete")),
             "it cannot be updated"
         );
     }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     /// Words in kebab case that are no codes: names of things in the world.
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 22] = [
         "aad-pod-id-mic-role",
         "aad-pod-id-mic-service-account",
         "aad-pod-id-nmi-role",
@@ -237,14 +237,18 @@ mod tests {
         "argocd-controller",
         "azure-wi-webhook",
         "azure-workload-identity",
+        "delete-policy",
         "gatekeeper-system",
+        "get-credentials",
         "helm-controller",
+        "identity-binding",
         "kebab-case",
         "kube-system",
         "kustomize-controller",
         "oidc-issuer",
         "self-installed",
         "workload-identity",
+        "workload-identity-webhook",
     ];
 
     /// Every code that doctor, audit, plan and migrate can print has an explanation.

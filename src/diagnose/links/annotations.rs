@@ -253,7 +253,8 @@ fn value_of(facts: &mut Facts<'_>, value: &str) -> Result<String, State> {
 
 /// The identity whose client id was probably meant: another one by at most three characters.
 fn near_client<'a>(facts: &Facts<'a>, client: ClientId) -> Option<&'a ObservedIdentity> {
-    if facts.proved_for(client) {
+    // Where a list failed the client id may be of an identity that is not among these.
+    if facts.proved_for(client) || facts.evidence.identities_unseen.is_some() {
         return None;
     }
     let identities = facts.evidence.identities.present()?;

@@ -1,27 +1,32 @@
 //! Identities that the AKS add-on keeps: they go by ARM's record of the cluster, for what is
 //! removed in the cluster comes back.
 
-use super::{Objects, Patience, Shelf, Surveyed, finish::backup_of};
+use super::{
+    Objects, Patience,
+    finish::{Place, backup_of},
+};
 use crate::{
     azure::Arm,
     migrate::{
         matching,
         removal::{Entry, Removal, entry_name},
     },
-    model::{ArmId, RemoteFailure},
+    model::{ArmId, RemoteFailure, pod_identity::PodIdentity},
 };
 
 /// Writes the entries down for the workloads that they answered, takes them out of the record in
-/// one update, and waits until AKS has removed their objects from the cluster.
+/// one update, and waits until AKS has removed their objects from the cluster. What left the record
+/// is `removed`, however long AKS takes.
 pub(super) async fn remove(
     (arm, cluster): (&Arm, &ArmId),
-    client: &dyn Objects,
-    shelf: &dyn Shelf,
-    read: &Surveyed,
+    Place { client, shelf, read, manager }: Place<'_>,
     what: &Removal,
-    manager: &str,
     patience: &Patience,
-) -> Result<Vec<String>, RemoteFailure> {
+    removed: &mut Vec<String>,
+) -> Result<(), RemoteFailure> {
+    if what.add_on.is_empty() {
+        return Ok(());
+    }
     let wanted: Vec<(String, String)> =
         what.add_on.iter().map(|e| (e.namespace.to_string(), e.name.clone())).collect();
     let tried = format!("take identities out of the Pod Identity add-on of {}", cluster.name());
@@ -30,9 +35,7 @@ pub(super) async fn remove(
     for workload in &read.survey.workloads {
         let acts = workload.identity.as_ref().map(|acts| &acts.id);
         let own = what.add_on.iter().filter(|entry| {
-            let of = |i: &&crate::model::pod_identity::PodIdentity| {
-                i.namespace == entry.namespace && i.name == entry.name
-            };
+            let of = |i: &&PodIdentity| i.namespace == entry.namespace && i.name == entry.name;
             let identity = read.estate.identities.iter().find(of);
             identity.and_then(matching::resource_id).is_some_and(|id| acts == Some(&id))
         });
@@ -56,10 +59,11 @@ pub(super) async fn remove(
     }
     let gone = arm.remove_pod_identities(cluster, &wanted).await;
     gone.map_err(|error| error.failure(tried))?;
+    removed.extend(what.add_on.iter().map(entry_name));
     for entry in &what.add_on {
         vanished(client, entry, patience).await?;
     }
-    Ok(what.add_on.iter().map(entry_name).collect())
+    Ok(())
 }
 
 /// Waits until AKS has removed the `AzureIdentity` of an entry.

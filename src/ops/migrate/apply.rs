@@ -7,7 +7,8 @@ use std::{
 };
 
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::{
     Objects, Overview, Patience, PutBack, Request, Surveyed,
@@ -24,8 +25,11 @@ use crate::{
         transition::{self, OldLabel},
     },
     model::{
-        FailureKind, Project, RemoteFailure, desired::DesiredState, names, pod_identity::Backup,
-        snapshot::Snapshot,
+        FailureKind, Project, RemoteFailure,
+        desired::DesiredState,
+        names,
+        pod_identity::{Backup, TemplateBackup},
+        snapshot::{Snapshot, Strategy},
     },
     observe::observe,
     ops::{Connected, Planned, Scope},
@@ -168,6 +172,28 @@ fn backup_of<'a>(name: &str, backups: &'a [Backup], read: &'a Surveyed) -> Optio
     all.find(|backup| backup.name() == name)
 }
 
+/// The workloads whose pods this run found proved. Where pods are replaced only by hand, or some of
+/// them not at all, the run has not seen them all.
+fn arrived<'a>(
+    planned: &Planned,
+    report: &ApplyReport,
+    backups: &'a [Backup],
+    read: &'a Surveyed,
+) -> Vec<&'a Backup> {
+    let by_itself = |key: &&TemplateBackup, of: &Backup| {
+        let mut templates = read.estate.templates.iter().filter(|t| t.namespace == of.namespace);
+        let strategies = [Strategy::RollingUpdate, Strategy::Recreate, Strategy::NextRun];
+        templates.any(|t| t.key() == key.key && strategies.contains(&t.strategy))
+    };
+    let proved = report.with(Outcome::satisfies).filter(|step| {
+        let operation = planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
+        matches!(operation, Some(Operation::ProvePods { .. }))
+    });
+    let names = proved.filter_map(|step| step.info.address.workload_name());
+    let of = names.filter_map(|name| backup_of(&name, backups, read));
+    of.filter(|b| !b.rolled_back && b.templates.iter().all(|t| by_itself(&t, b))).collect()
+}
+
 /// The same over connections that are there.
 pub async fn carry_out(
     planned: &Planned,
@@ -185,12 +211,21 @@ pub async fn carry_out(
             MoveError::Backup(error.failure(tried))
         })?;
     }
+    let (started, clock) = (options.started_at, Instant::now());
     let patience = Patience {
         at_most: options.rollout_deadline,
         look: options.looks_apart,
         interrupt: options.interrupt.clone(),
     };
     let report = execute::run(&planned.plan, remotes, options, sink).await?;
+    let ended = SignedDuration::try_from(clock.elapsed()).ok();
+    if let Some(now) = ended.and_then(|took| started.checked_add(took).ok()) {
+        let arrived = arrived(planned, &report, backups, read).into_iter();
+        for backup in arrived.map(|backup| Backup { arrived: Some(now), ..backup.clone() }) {
+            // Without the note the soak counts from the oldest pods, which is later.
+            drop(client.write_backup(&backup, &manager).await);
+        }
+    }
     let failed = failed(planned, &report, backups, read);
     let back = failed.iter().filter_map(|(name, failed)| {
         Some((name, failed, backup_of(name, backups, read).filter(|b| !b.rolled_back)?))

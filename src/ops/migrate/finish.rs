@@ -1,30 +1,18 @@
-//! `migrate finish`: proves again, then removes bindings in batches and the identities behind
-//! them, by uid. Before each batch the cluster is read and judged again: nothing goes that did not
-//! pass every gate a moment ago. What is removed is written down first, so that `rollback` can
-//! make it again.
-
-use std::collections::BTreeSet;
-
-use jiff::Timestamp;
+//! `migrate finish`: removes bindings in batches and the identities behind them, by uid. Before each
+//! batch the cluster is read and judged again: nothing goes that did not pass every gate a moment
+//! ago. What is removed is written down first, so that `rollback` can make it again.
 
 use super::{Objects, Patience, Request, Shelf, Surveyed, add_on, read::surveyed};
 use crate::{
-    execute::{self, Event, Outcome, RunOptions, remote::Remote},
     migrate::{
-        Phase, Workload, matching,
+        Workload, matching,
         removal::{self, Allowed, BATCH, Removal, binding_name, identity_name},
-        transition,
     },
     model::{
-        FailureKind, RemoteFailure,
-        desired::DesiredState,
-        names,
+        FailureKind, RemoteFailure, names,
         pod_identity::{Assigned, Backup, Binding, PodIdentity},
-        snapshot::Snapshot,
     },
-    observe::observe,
-    ops::{Connected, Planned, Scope, verify::proofs_only},
-    plan::{self, PlanOptions},
+    ops::Connected,
 };
 
 /// What was removed in one cluster.
@@ -40,85 +28,8 @@ pub struct Finished {
     pub interrupted: bool,
 }
 
-/// Proves the chosen workloads that have soaked again; the answer holds those that passed.
-pub async fn prove(
-    base: &DesiredState,
-    read: &Surveyed,
-    chosen: &BTreeSet<String>,
-    connected: &Connected,
-    options: RunOptions,
-    sink: &mut (dyn FnMut(&Event) + Send),
-) -> BTreeSet<String> {
-    let Some(desired) = due(base, read, chosen) else { return BTreeSet::new() };
-    let now: Timestamp = options.started_at;
-    let seen = observe(&desired, &connected.arm, &connected.clusters, now).await;
-    passed(&desired, &seen, &connected.remotes(&desired), options, sink).await
-}
-
-/// The chosen workloads that have soaked, as the engine sees them; none where there are none.
-pub fn due(
-    base: &DesiredState,
-    read: &Surveyed,
-    chosen: &BTreeSet<String>,
-) -> Option<DesiredState> {
-    let arrived = |w: &&Workload| matches!(w.phase, Phase::Soaked | Phase::BindingRemoved);
-    let workloads = read.survey.workloads.iter().filter(|w| chosen.contains(&w.name()));
-    let due: Vec<&Workload> = workloads.filter(arrived).collect();
-    (!due.is_empty()).then(|| transition::desired(base, &read.survey.cluster, &due))
-}
-
-/// Carries out only the proofs of what was seen; the answer holds the workloads that passed.
-pub async fn passed(
-    desired: &DesiredState,
-    seen: &Snapshot,
-    remotes: &dyn Remote,
-    options: RunOptions,
-    sink: &mut (dyn FnMut(&Event) + Send),
-) -> BTreeSet<String> {
-    let (plan, report) = plan::plan(desired, seen, PlanOptions::default());
-    let scope = Scope::of(desired, "", false, options.started_at);
-    let planned = proofs_only(Planned { scope, plan, report });
-    let Ok(report) = execute::run(&planned.plan, remotes, options, sink).await else {
-        return BTreeSet::new();
-    };
-    // Proved is who has a proof that succeeded and nothing against it.
-    let mut passed: BTreeSet<String> = report
-        .steps
-        .iter()
-        .filter(|step| step.info.exchanges_token)
-        .filter(|step| step.outcome.as_ref().is_some_and(Outcome::satisfies))
-        .filter_map(|step| step.info.address.workload_name())
-        .collect();
-    let failed = report.with(|outcome| !outcome.satisfies());
-    let against = failed.filter_map(|step| step.info.address.workload_name());
-    let found = planned.report.not_proved.iter().chain(&planned.report.blocked);
-    let found =
-        found.chain(&planned.report.refused).filter_map(|finding| finding.address.workload_name());
-    let unseen = planned.report.unknown.iter().filter_map(|unseen| unseen.address.workload_name());
-    for name in against.chain(found).chain(unseen).collect::<Vec<_>>() {
-        passed.remove(&name);
-    }
-    passed
-}
-
-/// How many pods are ending that a binding still selects: they go by themselves, and keep their
-/// binding until then.
-pub fn ending(read: &Surveyed) -> usize {
-    let Surveyed { estate, .. } = read;
-    let ending = estate.pods.iter().filter(|pod| pod.ending);
-    let selected = ending.filter(|pod| {
-        let selects = |selector| {
-            let mut bindings = estate.bindings.iter();
-            bindings.any(|b| matching::selects(estate, b, &pod.namespace, selector))
-        };
-        pod.selector().is_some_and(selects)
-    });
-    selected.count()
-}
-
 /// What would be removed in one cluster.
-pub fn decide(read: &Surveyed, proved: &BTreeSet<String>, unassign: bool) -> Removal {
-    let allowed = Allowed { workloads: Some(proved), unassign };
+pub fn decide(read: &Surveyed, allowed: Allowed<'_>) -> Removal {
     removal::removal(&read.estate, &read.survey, allowed)
 }
 
@@ -129,10 +40,8 @@ pub struct Finishing<'a> {
     pub request: Request<'a>,
     /// The clients.
     pub connected: &'a Connected,
-    /// The workloads that were proved again.
-    pub proved: &'a BTreeSet<String>,
-    /// Whether identities may be taken from nodes that other pods may live on.
-    pub unassign: bool,
+    /// What may go.
+    pub allowed: Allowed<'a>,
     /// How long others may take.
     pub patience: Patience,
 }
@@ -150,7 +59,7 @@ async fn attempt(
     with: &Finishing<'_>,
     done: &mut Finished,
 ) -> Result<(), RemoteFailure> {
-    let Finishing { request, connected, proved, unassign, patience } = with;
+    let Finishing { request, connected, allowed, patience } = with;
     let name = &read.survey.cluster;
     let not_reached = |message: &str| {
         RemoteFailure::new(FailureKind::NotReached, format!("connect to cluster {name}"), message)
@@ -170,22 +79,28 @@ async fn attempt(
         if let Some(unseen) = now.survey.unseen.first() {
             return Err(unseen.clone());
         }
-        let (still, changed) = batch.still(&decide(&now, proved, *unassign));
+        let (still, changed) = batch.still(&decide(&now, *allowed));
         let there = |object: &String| is_there(&now, &batch, object);
         done.kept.extend(changed.into_iter().filter(|(object, _)| there(object)));
-        if !still.add_on.is_empty() {
-            let arm = (&connected.arm, &cluster.id);
-            let gone =
-                add_on::remove(arm, &client, request.shelf, &now, &still, &manager, patience).await;
-            done.removed.extend(gone?);
-        }
-        let gone = remove(&client, request.shelf, &now, &still, &manager, patience).await;
-        done.removed.extend(gone.removed);
-        if let Some(failure) = gone.failure {
-            return Err(failure);
-        }
+        let place = Place { client: &client, shelf: request.shelf, read: &now, manager: &manager };
+        let arm = (&connected.arm, &cluster.id);
+        add_on::remove(arm, place, &still, patience, &mut done.removed).await?;
+        remove(place, &still, patience, &mut done.removed).await?;
     }
     Ok(())
+}
+
+/// The cluster that a batch is removed from.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Its API server.
+    pub client: &'a dyn Objects,
+    /// Where backups are kept beside those in the cluster.
+    pub shelf: &'a dyn Shelf,
+    /// What it is now.
+    pub read: &'a Surveyed,
+    /// Who writes.
+    pub manager: &'a str,
 }
 
 /// Whether an object of a batch exists at all: what is gone needs no removal.
@@ -220,44 +135,25 @@ pub fn batches(what: &Removal) -> Vec<Removal> {
     all
 }
 
-/// Removes bindings, waits for MIC, and removes identities, over a connection that is there.
+/// Removes the bindings of a batch, waits for MIC, and removes its identities.
 pub async fn remove(
-    client: &dyn Objects,
-    shelf: &dyn Shelf,
-    read: &Surveyed,
-    what: &Removal,
-    manager: &str,
-    patience: &Patience,
-) -> Finished {
-    let mut done = Finished { kept: what.kept.clone(), ..Finished::default() };
-    let gone = objects(client, shelf, read, what, manager, patience, &mut done.removed).await;
-    done.failure = gone.err();
-    done
-}
-
-async fn objects(
-    client: &dyn Objects,
-    shelf: &dyn Shelf,
-    read: &Surveyed,
-    what: &Removal,
-    manager: &str,
+    place: Place<'_>,
+    batch: &Removal,
     patience: &Patience,
     removed: &mut Vec<String>,
 ) -> Result<(), RemoteFailure> {
-    write_down(client, shelf, read, what, manager).await?;
-    let mic = read.estate.installs.iter().any(|i| i.component == "mic" && !i.managed);
-    for batch in what.bindings.chunks(BATCH) {
-        for binding in batch {
-            let at = binding_name(binding);
-            let gone = client.remove_binding(&binding.named()).await;
-            gone.map_err(|error| error.failure(format!("remove {at}")))?;
-            removed.push(at);
-        }
-        if mic {
-            unassigned(client, batch, patience).await?;
-        }
+    let Place { client, read, .. } = place;
+    write_down(place, batch).await?;
+    for binding in &batch.bindings {
+        let at = binding_name(binding);
+        let gone = client.remove_binding(&binding.named()).await;
+        gone.map_err(|error| error.failure(format!("remove {at}")))?;
+        removed.push(at);
     }
-    for identity in &what.identities {
+    if matching::assigns(&read.estate) && !batch.bindings.is_empty() {
+        unassigned(client, &batch.bindings, patience).await?;
+    }
+    for identity in &batch.identities {
         let at = identity_name(identity);
         let gone = client.remove_identity(&identity.named()).await;
         gone.map_err(|error| error.failure(format!("remove {at}")))?;
@@ -289,11 +185,8 @@ fn acts_as(workload: &Workload, identity: &PodIdentity) -> bool {
 
 /// Every workload's backup gets the objects that answered for it, before the first one goes.
 async fn write_down(
-    client: &dyn Objects,
-    shelf: &dyn Shelf,
-    read: &Surveyed,
+    Place { client, shelf, read, manager }: Place<'_>,
     what: &Removal,
-    manager: &str,
 ) -> Result<(), RemoteFailure> {
     let bound = |w: &&Workload| {
         let of = |b: &Binding| w.bindings.contains(&format!("{}/{}", b.namespace, b.name));

@@ -2,8 +2,10 @@
 
 mod add_on;
 pub mod apply;
+pub mod ending;
 pub mod finish;
 pub mod patience;
+pub mod proofs;
 pub mod read;
 pub mod render;
 pub mod rollback;
@@ -20,4 +22,8 @@ pub use shelf::Shelf;
 // What is read and written beside the engine's own steps.
 pub use crate::kubernetes::Objects;
 // What the terminal hands in and gets back.
-pub use crate::migrate::{Workload, removal::Removal, transition::OldLabel};
+pub use crate::migrate::{
+    Waived, Workload,
+    removal::{Allowed, Removal},
+    transition::OldLabel,
+};

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{super::Connected, Shelf};
 use crate::{
     azure::{self, Arm},
-    migrate::{self, Survey, Verdict, matching, survey::Given},
+    migrate::{self, Survey, Verdict, Waived, matching, survey::Given},
     model::{
         ArmId, FailureKind, Project, RemoteFailure,
         desired::{Access, DesiredCluster, DesiredState, Feature},
@@ -31,6 +31,8 @@ pub struct Request<'a> {
     pub now: Timestamp,
     /// How long proved pods must have run.
     pub soak: SignedDuration,
+    /// What somebody decided against the usual gates.
+    pub waived: Waived,
     /// Backups beside those in the clusters.
     pub shelf: &'a dyn Shelf,
 }
@@ -135,6 +137,7 @@ pub(super) async fn surveyed(
             audience: &cluster.audience,
             now: request.now,
             soak: request.soak,
+            waived: request.waived,
         },
     );
     Surveyed { estate, survey }

@@ -51,8 +51,9 @@ pub(super) struct State {
     pub pod_identity: Option<Value>,
     /// Pods that have started and whose program is run.
     pub proofs: Vec<Key>,
-    /// Controllers whose pods were refused, by namespace and name of the pods' account.
-    pub refused: BTreeMap<(String, String), BTreeSet<Key>>,
+    /// Controllers whose pods were refused and when they try again, by namespace and name of the
+    /// pods' account.
+    pub refused: BTreeMap<(String, String), BTreeMap<Key, Timestamp>>,
 }
 
 /// Where an object is stored.

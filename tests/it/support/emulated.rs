@@ -244,7 +244,7 @@ impl Emulated {
             store.list(&kube).into_iter().map(|(key, doc)| (key, (*doc).clone())).collect();
         let others: Vec<&Value> = members(&self.world["other_issuers"]).map(|(_, i)| i).collect();
         for (key, doc) in store.list("arm/") {
-            let issuer = &doc["properties"]["issuer"];
+            let issuer = &doc["issuer"];
             if key.contains("/federatedidentitycredentials/") && others.contains(&issuer) {
                 kept.insert(key, (*doc).clone());
             }

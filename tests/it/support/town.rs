@@ -16,7 +16,7 @@ use widentity::{
     execute::RunOptions,
     kubernetes::{KubeError, Place},
     migrate::{
-        self, Workload, matching, phase,
+        self, Waived, Workload, matching, phase,
         removal::Removal,
         survey::Given,
         transition::{self, OldLabel},
@@ -34,7 +34,7 @@ use widentity::{
     ops::{
         Scope,
         migrate::{
-            Moved, Objects, Patience, PutBack, Surveyed, apply, finish,
+            Allowed, Moved, Objects, Patience, PutBack, Surveyed, apply, finish, proofs,
             rollback::{Putting, What, put_back},
         },
     },
@@ -401,12 +401,14 @@ impl Town {
         let all: BTreeSet<String> = read.survey.workloads.iter().map(Workload::name).collect();
         let run = async {
             let mut proved = BTreeSet::new();
-            if let Some(desired) = finish::due(&self.base, &read, &all) {
+            if let Some(desired) = proofs::due(&self.base, &read, &all) {
                 let seen = self.fake.world().clone();
                 let mut sink = |_: &_| {};
-                proved = finish::passed(&desired, &seen, &self.fake, options(), &mut sink).await;
+                let proofs = proofs::run(&desired, &seen, &self.fake, options(), &mut sink).await;
+                proved = proofs.unwrap().passed;
             }
-            let what: Removal = finish::decide(&read, &proved, false);
+            let allowed = Allowed { chosen: &all, proved: &proved, unassign: false };
+            let what: Removal = finish::decide(&read, allowed);
             if what.bindings.is_empty() && what.identities.is_empty() {
                 return None;
             }
@@ -417,11 +419,11 @@ impl Town {
             for batch in finish::batches(&what) {
                 // Entries of the add-on go through ARM, which is not here.
                 let now = self.read(soak);
-                let (mut still, _) = batch.still(&finish::decide(&now, &proved, false));
-                still.add_on.clear();
-                let gone = finish::remove(self, &(), &now, &still, &manager, &patience).await;
-                done.removed.extend(gone.removed);
-                done.failure = done.failure.or(gone.failure);
+                let (still, _) = batch.still(&finish::decide(&now, allowed));
+                let place =
+                    finish::Place { client: self, shelf: &(), read: &now, manager: &manager };
+                let gone = finish::remove(place, &still, &patience, &mut done.removed).await;
+                done.failure = done.failure.or(gone.err());
             }
             Some(done)
         };
@@ -504,6 +506,8 @@ fn survey(estate: &Estate, base: &DesiredState, soak: SignedDuration) -> migrate
             audience: &Audience::default(),
             now: Timestamp::UNIX_EPOCH,
             soak,
+            // Nothing runs by itself here.
+            waived: Waived { run: true, ..Waived::default() },
         },
     )
 }

@@ -17,7 +17,7 @@ use widentity::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
         migrate::{
-            Overview, Request, Shelf, overview,
+            Overview, Request, Shelf, Waived, overview,
             uninstall::{self, Event, Pace, Ran, Site},
         },
     },
@@ -142,6 +142,7 @@ impl World {
             sandbox: true,
             now: Timestamp::now(),
             soak: SignedDuration::from_hours(24),
+            waived: Waived::default(),
             shelf: &self.backups,
         };
         overview(request, &self.connected).await

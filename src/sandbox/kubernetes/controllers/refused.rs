@@ -24,21 +24,26 @@ pub(super) fn pod_refused(
     component: &str,
     text: &str,
 ) {
+    let account = controller["spec"]["template"]["spec"]["serviceAccountName"].as_str();
+    let account = account.filter(|name| !name.is_empty()).unwrap_or("default").to_owned();
+    let place = (key.namespace.clone(), account);
+    let next = tx.state.refused.get(&place).and_then(|waiting| waiting.get(key));
+    if next.is_some_and(|next| *next > tx.now) {
+        // Something else made it look in between; its next try stands.
+        return;
+    }
     let times = events::record(tx, controller, true, component, "FailedCreate", text);
     let doublings = u32::try_from(times - 1).unwrap_or(0).min(LONGEST.ilog2());
     let pause = SignedDuration::from_secs(1_i64 << doublings);
     let again = tx.now.checked_add(pause).unwrap_or(tx.now);
     tx.enqueue_at(again, key.clone());
-    let account = controller["spec"]["template"]["spec"]["serviceAccountName"].as_str();
-    let account = account.filter(|name| !name.is_empty()).unwrap_or("default").to_owned();
-    let waiting = tx.state.refused.entry((key.namespace.clone(), account)).or_default();
-    waiting.insert(key.clone());
+    tx.state.refused.entry(place).or_default().insert(key.clone(), again);
 }
 
 /// Looks again at the controllers whose pods run as this account.
 pub(super) fn account_changed(tx: &mut Tx<'_>, account: &Key) {
     let place = (account.namespace.clone(), account.name.clone());
-    for key in tx.state.refused.remove(&place).into_iter().flatten() {
+    for key in tx.state.refused.remove(&place).unwrap_or_default().into_keys() {
         tx.enqueue(key);
     }
 }

@@ -56,8 +56,8 @@
 //! - **Only patches.** Fields are set by server-side apply as manager `widentity-<project>`;
 //!   identities are patched; a cluster is put back as it was read, plus two settings, with
 //!   `If-Match`.
-//! - **Nothing is deleted** but by `migrate finish`: objects of AAD Pod Identity, by uid, after
-//!   their own gates. What the file no longer explains is listed as left over.
+//! - **Nothing is deleted** but objects of AAD Pod Identity, by `migrate finish` and `migrate
+//!   uninstall`, by uid, after their own gates; and the pod that `--method job` made. What the file no longer explains is listed as left over.
 //! - **Secrets are not shown**: tokens live in [`model::Token`], whose `Debug` is redacted.
 //!
 //! # Files on disk

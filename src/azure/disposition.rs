@@ -23,6 +23,8 @@ pub enum Asked {
     WriteAssignment,
     /// Putting a cluster.
     WriteCluster,
+    /// Patching a scale set.
+    WriteScaleSet,
 }
 
 /// What is known beyond the answer.
@@ -148,6 +150,16 @@ pub fn disposition(
             Wait { what: "another operation on the cluster" }
         }
 
+        (Asked::WriteScaleSet, 412) => Wait { what: "the scale set's record to settle" },
+        // `Conflict` is what the provider calls a concurrent request; a lock has its own code.
+        (Asked::WriteScaleSet, 409)
+            if code == "conflict"
+                || code == "anotheroperationinprogress"
+                || (code == "operationnotallowed" && says("in progress")) =>
+        {
+            Wait { what: "another operation on the scale set" }
+        }
+
         // The target does not exist; a principal that does not is a 400.
         (Asked::WriteAssignment, 404) => Fatal,
         (Asked::WriteIdentity | Asked::WriteCredential, 404)
@@ -164,7 +176,8 @@ pub fn disposition(
             | Asked::WriteIdentity
             | Asked::WriteCredential
             | Asked::WriteAssignment
-            | Asked::WriteCluster,
+            | Asked::WriteCluster
+            | Asked::WriteScaleSet,
             _,
         ) => Fatal,
     }
@@ -183,13 +196,14 @@ mod tests {
         disposition(status, Some(code), message, context)
     }
 
-    const ALL: [Asked; 6] = [
+    const ALL: [Asked; 7] = [
         Asked::Read,
         Asked::ReadBack,
         Asked::WriteIdentity,
         Asked::WriteCredential,
         Asked::WriteAssignment,
         Asked::WriteCluster,
+        Asked::WriteScaleSet,
     ];
 
     fn retries(disposition: Disposition) -> bool {
@@ -291,6 +305,17 @@ mod tests {
             "exceeding approved Total Regional Cores quota"
         ));
         assert!(!waits(400, "BadRequest", "in progress"));
+    }
+
+    #[test]
+    fn a_busy_scale_set_is_waited_for_and_a_locked_one_is_not() {
+        let asked = Asked::WriteScaleSet;
+        let waits = |status, code| {
+            matches!(of(asked, status, code, "in progress"), Disposition::Wait { .. })
+        };
+        assert!(waits(409, "Conflict") && waits(412, "PreconditionFailed"));
+        assert!(waits(409, "OperationNotAllowed"));
+        assert!(!waits(409, "ScopeLocked") && !waits(404, "ResourceNotFound"));
     }
 
     #[test]

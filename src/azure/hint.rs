@@ -62,6 +62,8 @@ fn role(action: &str) -> Option<&'static str> {
         Some("Azure Kubernetes Service Cluster User Role")
     } else if rest("microsoft.containerservice/").is_some() {
         Some("Azure Kubernetes Service Contributor Role")
+    } else if rest("microsoft.compute/virtualmachinescalesets/").is_some() {
+        Some("Virtual Machine Contributor")
     } else {
         None
     }
@@ -93,6 +95,18 @@ fn of_server(error: &ServerError) -> Option<String> {
         let namespace = quoted(&error.message, "namespace '")?;
         let plain = namespace.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
         return plain.then(|| format!("az provider register --namespace {namespace}"));
+    }
+    if error.has_code("ScopeLocked") {
+        return Some("somebody locked it on purpose: az lock list --output table".to_owned());
+    }
+    if error.has_code("DenyAssignmentAuthorizationFailed") {
+        // Source: Microsoft documentation, "Fully managed resource group with node resource group
+        // lockdown".
+        return Some(
+            "a deny assignment stands on it, for example the lockdown of AKS's node resource \
+             group: az aks show --query nodeResourceGroupProfile"
+                .to_owned(),
+        );
     }
     let missing = (error.status == 403).then(|| missing(&error.message)).flatten()?;
     let Missing { object_id, action, scope } = missing;
@@ -140,6 +154,18 @@ mod tests {
                       invalid.";
         let missing = missing(linked).unwrap();
         assert_eq!((missing.action, missing.scope), ("Y/assign/action", "/linked"));
+    }
+
+    #[test]
+    fn a_lock_and_a_deny_assignment_are_told_apart_from_a_missing_role() {
+        let error = |status, code: &str| ServerError {
+            status,
+            code: Some(code.to_owned()),
+            ..ServerError::default()
+        };
+        assert!(of_server(&error(409, "ScopeLocked")).unwrap().contains("az lock list"));
+        let denied = of_server(&error(403, "DenyAssignmentAuthorizationFailed")).unwrap();
+        assert!(denied.contains("nodeResourceGroupProfile"), "{denied}");
     }
 
     #[test]

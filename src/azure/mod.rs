@@ -30,6 +30,7 @@ mod pace;
 mod pod_identity;
 mod probe;
 mod roles;
+mod scale_sets;
 mod targets;
 
 pub use arm::{Arm, Waits, silent};

@@ -5,23 +5,23 @@
 //! Azure/azure-cli-extensions `aks-preview` (`--disable-pod-identity` sends `enabled: false` and
 //! nothing else of the profile), and Azure/aad-pod-identity, documentation page "Role assignment".
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{
     arm::Arm,
-    disposition::Context,
     error::ArmError,
     managed_cluster::{object, writable},
 };
 use crate::model::{
     ArmId,
-    footprint::{AzureSide, ScaleSet},
+    footprint::{AzureSide, ClusterPrincipal},
 };
 
-/// Source: the `Microsoft.Compute` specifications in Azure/azure-rest-api-specs.
-const COMPUTE: (&str, &str) = ("api-version", "2024-07-01");
+const IDENTITY: &str = "microsoft.managedidentity/userassignedidentities";
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 
@@ -79,24 +79,54 @@ fn side(cluster: &Value) -> AzureSide {
     }
     let kubelet = &properties["identityProfile"]["kubeletidentity"];
     side.kubelet = text(&kubelet["resourceId"]).map(ArmId::new);
-    let mut principal = |value: &Value, what: &str| {
+    let mut principal = |value: &Value, acts: ClusterPrincipal| {
         if let Some(principal) = text(value).and_then(|text| text.parse().ok()) {
-            side.principals.insert(principal, what.to_owned());
+            // What is both counts as AKS's own: that is what must not lose anything.
+            side.principals.insert(principal, acts);
         }
     };
-    principal(&kubelet["objectId"], "the kubelet identity");
-    principal(&cluster["identity"]["principalId"], "the cluster identity");
+    principal(&kubelet["objectId"], ClusterPrincipal::Kubelet);
+    principal(&cluster["identity"]["principalId"], ClusterPrincipal::ControlPlane);
     let assigned = cluster["identity"]["userAssignedIdentities"].as_object();
     for identity in assigned.into_iter().flatten().map(|(_, identity)| identity) {
-        principal(&identity["principalId"], "the cluster identity");
+        principal(&identity["principalId"], ClusterPrincipal::ControlPlane);
     }
+    placed(cluster, &mut Vec::new(), &mut side.placed);
     side
 }
 
-fn scale_set(set: &Value) -> Option<ScaleSet> {
-    let identities = set["identity"]["userAssignedIdentities"].as_object();
-    let identities = identities.into_iter().flatten().map(|(id, _)| ArmId::new(id.as_str()));
-    Some(ScaleSet { id: ArmId::new(text(&set["id"])?), identities: identities.collect() })
+/// Every user-assigned identity that the record names, as a value or as a name of a member, but
+/// for those of the Pod Identity add-on. Which members hold identities grows with each add-on, so
+/// that none is listed here.
+fn placed<'a>(value: &'a Value, at: &mut Vec<&'a str>, found: &mut BTreeMap<ArmId, String>) {
+    let note = |id: &str, at: &[&str], found: &mut BTreeMap<ArmId, String>| {
+        let id = ArmId::new(id);
+        if id.resource_type().as_deref() == Some(IDENTITY) {
+            found.entry(id).or_insert_with(|| at.join("/"));
+        }
+    };
+    match value {
+        Value::String(id) => note(id, at, found),
+        Value::Array(elements) => {
+            for element in elements {
+                placed(element, at, found);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                if at.as_slice() == ["properties"] && name == "podIdentityProfile" {
+                    continue;
+                }
+                note(name, at, found);
+                // The path is for people: ids and the last name, `resourceId`, say nothing.
+                let shown = !name.contains('/') && !name.eq_ignore_ascii_case("resourceId");
+                at.extend(shown.then_some(name.as_str()));
+                placed(member, at, found);
+                at.truncate(at.len() - usize::from(shown));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 impl Arm {
@@ -134,18 +164,6 @@ impl Arm {
     /// not there. Role assignments and scale sets are not read.
     pub async fn cluster_side(&self, id: &ArmId) -> Result<Option<AzureSide>, ArmError> {
         Ok(self.cluster_record(id).await?.as_ref().map(side))
-    }
-
-    /// The scale sets of a resource group, with the user-assigned identities on them.
-    pub async fn scale_sets(&self, group: &ArmId) -> Result<Vec<ScaleSet>, ArmError> {
-        let path = format!("{group}/providers/Microsoft.Compute/virtualMachineScaleSets");
-        let list = self.list(self.url(&path, &[COMPUTE])?, Context::default()).await;
-        let list: Vec<Value> = match list {
-            // A group that is gone has none.
-            Err(error) if error.is_not_found() => Vec::new(),
-            list => list?,
-        };
-        Ok(list.iter().filter_map(scale_set).collect())
     }
 }
 
@@ -203,7 +221,39 @@ mod tests {
         let side = side(&record());
         assert_eq!(side.hosts, ["a.azmk8s.io"]);
         assert!(side.node_group.unwrap().key().ends_with("/resourcegroups/mc_rg_aks"));
-        let whats: Vec<&str> = side.principals.values().map(String::as_str).collect();
-        assert_eq!(whats, ["the cluster identity", "the kubelet identity"]);
+        let acts: Vec<ClusterPrincipal> = side.principals.into_values().collect();
+        assert_eq!(acts, [ClusterPrincipal::ControlPlane, ClusterPrincipal::Kubelet]);
+    }
+
+    #[test]
+    fn what_aks_placed_is_found_wherever_the_record_names_it() {
+        let id = |name: &str| {
+            format!(
+                "/subscriptions/s/resourcegroups/mc/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+            )
+        };
+        let record = json!({
+            "identity": {"userAssignedIdentities": {id("control"): {"principalId": "p"}}},
+            "properties": {
+                "identityProfile": {"kubeletidentity": {"resourceId": id("agentpool")}},
+                "addonProfiles": {"omsagent": {"identity": {"resourceId": id("omsagent-aks")}}},
+                "notYetInvented": [{"identities": [id("future")]}],
+                "podIdentityProfile": {"userAssignedIdentities": [
+                    {"identity": {"resourceId": id("app")}}]},
+                "nodeResourceGroup": "mc",
+            }
+        });
+        let placed = side(&record).placed;
+        let shown: Vec<(&str, &str)> =
+            placed.iter().map(|(id, at)| (id.name(), at.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("agentpool", "properties/identityProfile/kubeletidentity"),
+                ("control", "identity/userAssignedIdentities"),
+                ("future", "properties/notYetInvented/identities"),
+                ("omsagent-aks", "properties/addonProfiles/omsagent/identity"),
+            ]
+        );
     }
 }

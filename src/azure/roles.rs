@@ -80,6 +80,13 @@ impl Assignment {
     }
 }
 
+/// The code of the provider itself is not documented; clients of Azure CLI report it.
+fn is_gone(error: &ArmError) -> bool {
+    let code = error.code().unwrap_or_default();
+    error.is_not_found()
+        || (error.status() == Some(404) && code.eq_ignore_ascii_case("RoleAssignmentNotFound"))
+}
+
 fn scope_of(id: &ArmId) -> ArmId {
     let end = id.key().rfind("/providers/microsoft.authorization/").unwrap_or(0);
     ArmId::new(if end == 0 { "/" } else { &id.as_str()[..end] })
@@ -146,6 +153,30 @@ impl Arm {
                 Ok(PutAssignment::Existed(existing(message)))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// One role assignment; none if it, or what it is on, is not there.
+    pub async fn assignment(&self, id: &ArmId) -> Result<Option<ObservedAssignment>, ArmError> {
+        let answer = match self.send(&Call::get(self.url(id.as_str(), &[API])?)).await {
+            Err(error) if is_gone(&error) => return Ok(None),
+            answer => answer?,
+        };
+        let seen = answer.json::<Assignment>()?.observe();
+        seen.map(Some).ok_or_else(|| ArmError::Body {
+            message: "the role assignment names no principal or role".to_owned(),
+        })
+    }
+
+    /// Deletes a role assignment; one that is gone is no error. Azure knows no condition for it:
+    /// whoever deletes reads right before.
+    pub async fn delete_assignment(&self, id: &ArmId) -> Result<(), ArmError> {
+        let context = Context { asked: Asked::WriteAssignment, ..Context::default() };
+        let url = self.url(id.as_str(), &[API])?;
+        let call = Call { method: Method::Delete, context, ..Call::get(url) };
+        match self.send(&call).await {
+            Err(error) if is_gone(&error) => Ok(()),
+            answer => answer.map(drop),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    execute::exit::ExitCode,
+    execute::exit::{ExitCode, WRONG_CLUSTER},
     model::{FailureKind, RemoteFailure},
     render::{Palette, escape, findings, style::Style},
 };
@@ -46,6 +46,7 @@ impl CliError {
     /// A failed call.
     pub(super) fn remote(failure: &RemoteFailure) -> Self {
         let exit = match failure.kind {
+            _ if failure.code.as_deref() == Some(WRONG_CLUSTER) => ExitCode::Refused,
             FailureKind::Unauthenticated | FailureKind::Denied => ExitCode::Denied,
             FailureKind::NotProved => ExitCode::NotProved,
             FailureKind::Conflict => ExitCode::Stale,

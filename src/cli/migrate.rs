@@ -131,6 +131,9 @@ pub(super) fn chosen(select: &Select, mut overview: Overview) -> Overview {
         any(&select.namespace, &|n| workload.namespace.as_str() == n)
             && any(&select.only, &|p| glob_matches(p, &name) || glob_matches(p, &at))
     });
+    if !select.only.is_empty() {
+        overview.take_up();
+    }
     overview
 }
 

@@ -59,6 +59,14 @@ pub(super) struct MigrateUninstall {
     /// Switch the AKS add-on off, with an update of the cluster
     #[arg(long)]
     pub(super) disable_add_on: bool,
+    /// Delete the role assignments in Azure that Pod Identity's documentation asks for, those that
+    /// the plan shows and nothing else
+    #[arg(long)]
+    pub(super) remove_roles: bool,
+    /// Take identities of Pod Identity from the scale sets of the nodes, those that the plan shows;
+    /// instances are not touched
+    #[arg(long)]
+    pub(super) remove_node_identities: bool,
 }
 
 /// `migrate render`.
@@ -116,6 +124,12 @@ pub(super) struct MigrateRollback {
     /// The workload as NAMESPACE/SERVICE-ACCOUNT
     #[arg(value_name = "WORKLOAD")]
     pub(super) workload: String,
+    /// NMI serves the cluster although none was found: its name is not the usual one
+    #[arg(long)]
+    pub(super) nmi_runs: bool,
+    /// How long its old pods may take
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(super) rollout_timeout: std::time::Duration,
     /// Which cluster, and how it is reached.
     #[command(flatten)]
     pub(super) select: MigrateSelect,

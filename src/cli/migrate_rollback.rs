@@ -1,5 +1,10 @@
 //! `migrate rollback WORKLOAD`.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
 use super::{
     args::Format,
     error::CliError,
@@ -13,7 +18,10 @@ use super::{
 use crate::{
     execute::exit::ExitCode,
     model::pod_identity::Backup,
-    ops::migrate::{Overview, PutBack, Surveyed, rollback},
+    ops::migrate::{
+        Overview, Patience, PutBack, Surveyed,
+        rollback::{self, Putting},
+    },
     render::{
         escape,
         removal::{self as render, Rollback},
@@ -50,7 +58,7 @@ async fn in_world(
         .iter()
         .filter(|read| asked.is_empty() || asked.iter().any(|c| c == read.survey.cluster.as_str()))
         .flat_map(|read| read.estate.backups.iter().map(move |backup| (read, backup)))
-        .filter(|(_, b)| format!("{}/{}", b.namespace, b.account) == args.workload)
+        .filter(|(_, backup)| backup.name() == args.workload)
         .collect();
     let name = escape::terminal(&args.workload).into_owned();
     let (read, backup) = match found.as_slice() {
@@ -63,11 +71,6 @@ async fn in_world(
         }
         _ => return Err(CliError::usage(format!("{name} is in several clusters: --cluster"))),
     };
-    if backup.rolled_back {
-        context.output.note(&format!("{name} was put back already"));
-        show(context, &overview, read, backup, &PutBack::Done);
-        return Ok(ExitCode::Done);
-    }
     if !args.yes {
         let question = format!("Put {name} back to Pod Identity? Only `yes` is accepted: ");
         if let Answer::End(exit) = ask(context, &question, "", interrupt).await? {
@@ -75,10 +78,29 @@ async fn in_world(
         }
     }
     let request = migrate::request(context, world, &args.select);
-    let how = rollback::undo(read, backup, request, &world.connected).await;
+    let last = Mutex::new(String::new());
+    let notes = |what: &str| {
+        // Said once, however often it is looked at.
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != what {
+            context.output.note(&format!("waiting: {}", escape::terminal(what)));
+            what.clone_into(&mut last);
+        }
+    };
+    let patience = Patience {
+        at_most: args.rollout_timeout,
+        look: Duration::from_secs(1),
+        ..Patience::new(interrupt.receiver())
+    };
+    let project = &world.desired.project;
+    let with = Putting { project, served: args.nmi_runs, patience, notes: &notes };
+    let how = rollback::undo(read, backup, request, &world.connected, &with).await;
     show(context, &overview, read, backup, &how);
     match how {
-        PutBack::Done => Ok(ExitCode::Done),
+        PutBack::Done | PutBack::Kept(_) => Ok(ExitCode::Done),
+        PutBack::Late(_) if *interrupt.receiver().borrow() => Ok(ExitCode::Interrupted),
+        PutBack::Late(_) => Ok(ExitCode::NotProved),
+        PutBack::Partly(_) => Ok(ExitCode::Partial),
         PutBack::Hindered(_) => Ok(ExitCode::Stale),
         PutBack::Failed(failure) => Err(CliError::remote(&failure)),
     }
@@ -86,13 +108,7 @@ async fn in_world(
 
 fn show(context: &Context, overview: &Overview, read: &Surveyed, backup: &Backup, how: &PutBack) {
     let left = rollback::left(&read.estate, backup);
-    let doubt = rollback::doubts(&read.estate);
-    let shown = Rollback {
-        workload: &format!("{}/{}", backup.namespace, backup.account),
-        how,
-        left: &left,
-        doubt: doubt.as_deref(),
-    };
+    let shown = Rollback { workload: &backup.name(), how, left: &left };
     context.output.data(&match context.global.output {
         Format::Json => render::rollback_json(shown, overview.sandbox),
         Format::Text | Format::Markdown | Format::Toml => render::rollback(shown),

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     execute::exit::ExitCode,
-    model::FailureKind,
+    model::{FailureKind, RemoteFailure},
     ops::migrate::{
         self as ops, Overview, Request, Waived,
-        uninstall::{self, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
+        uninstall::{self, AzureWishes, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
     },
     render::{
         findings::counted,
@@ -87,9 +87,18 @@ async fn in_world(
     let Some(overview) = overview(context, args, world, interrupt).await? else {
         return Ok(ExitCode::Interrupted);
     };
-    let wishes =
-        Wishes { open_metadata: args.allow_open_metadata, disable_add_on: args.disable_add_on };
-    let sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let wishes = Wishes {
+        open_metadata: args.allow_open_metadata,
+        disable_add_on: args.disable_add_on,
+        azure: AzureWishes {
+            roles: args.remove_roles,
+            node_identities: args.remove_node_identities,
+        },
+    };
+    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    if !args.plan {
+        uninstall::confirm(&mut sites, &world.desired, &world.connected).await;
+    }
     let decided: Vec<(Site<'_>, Uninstall)> = sites
         .into_iter()
         .map(|site| {
@@ -146,7 +155,7 @@ async fn in_world(
     }
     let shown = shown(&decided, &ran);
     if context.global.output == Format::Text {
-        for stopped in shown.iter().filter_map(|shown| render::stopped(*shown)) {
+        for stopped in shown.iter().flat_map(|shown| render::stopped(*shown)) {
             output.data(&format!("{stopped}\n"));
         }
         output.data(&render::ending(&shown, overview.sandbox));
@@ -182,28 +191,22 @@ fn report(context: &Context, overview: &Overview, shown: &[Shown<'_>]) {
 /// first.
 fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
     let mut found = Vec::new();
-    for obstacle in decided.iter().flat_map(|(_, what)| &what.obstacles) {
-        found.push(match obstacle.class {
+    let obstacles = decided.iter().flat_map(|(_, what)| &what.obstacles);
+    let incomplete = decided.iter().filter_map(|(_, what)| what.incomplete);
+    for class in obstacles.map(|obstacle| obstacle.class).chain(incomplete) {
+        found.push(match class {
             Class::Refused => ExitCode::Refused,
             Class::Denied => ExitCode::Denied,
             Class::Unseen | Class::Blocked => ExitCode::Failed,
         });
     }
     for one in ran.iter().flatten() {
+        found.extend(one.failed.iter().map(|(_, failure)| of_failure(failure)));
         found.push(match &one.end {
             End::Complete => continue,
             End::Interrupted => return ExitCode::Interrupted,
             End::HandedOver => ExitCode::Failed,
-            End::Failed(failure) => match failure.kind {
-                FailureKind::Conflict => ExitCode::Stale,
-                FailureKind::Denied | FailureKind::Unauthenticated => ExitCode::Denied,
-                FailureKind::Unreachable
-                | FailureKind::Unavailable
-                | FailureKind::TimedOut
-                | FailureKind::Refused
-                | FailureKind::NotProved
-                | FailureKind::NotReached => ExitCode::Failed,
-            },
+            End::Failed(failure) => of_failure(failure),
         });
     }
     let written = ran.iter().flatten().any(|one| one.written > 0);
@@ -212,5 +215,18 @@ fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
         Some(_) if written => ExitCode::Partial,
         Some(exit) => exit,
         None => ExitCode::Done,
+    }
+}
+
+fn of_failure(failure: &RemoteFailure) -> ExitCode {
+    match failure.kind {
+        FailureKind::Conflict => ExitCode::Stale,
+        FailureKind::Denied | FailureKind::Unauthenticated => ExitCode::Denied,
+        FailureKind::Unreachable
+        | FailureKind::Unavailable
+        | FailureKind::TimedOut
+        | FailureKind::Refused
+        | FailureKind::NotProved
+        | FailureKind::NotReached => ExitCode::Failed,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         desired::{DesiredState, DesiredWorkload, PodSelection},
         pod_identity::BINDING_LABEL,
     },
-    sandbox::{Seed, SeedCluster, SeedIdentity},
+    sandbox::{Seed, SeedCluster, SeedIdentity, SeedPodIdentity},
 };
 
 const GROUP: &str = "aadpodidentity.k8s.io";
@@ -29,6 +29,7 @@ pub(super) fn of(desired: &DesiredState) -> Seed {
         .into_iter()
         .map(|id| SeedIdentity { id: id.to_string(), client_id: client(id).to_string() })
         .collect();
+    let identities: Vec<String> = seed.identities.iter().map(|known| known.id.clone()).collect();
     for cluster in &mut seed.clusters {
         let here = desired.workloads.iter().filter(|workload| {
             workload.clusters.iter().any(|name| name.as_str() == cluster.cluster.name)
@@ -36,6 +37,10 @@ pub(super) fn of(desired: &DesiredState) -> Seed {
         let here: Vec<&DesiredWorkload> = here.collect();
         if !here.is_empty() {
             fill(cluster, &here);
+            let acts: BTreeSet<&str> = here.iter().map(|w| w.identity.as_str()).collect();
+            let on = identities.iter().filter(|id| acts.contains(id.as_str())).cloned().collect();
+            let cluster = cluster.cluster.id.clone();
+            seed.pod_identity.push(SeedPodIdentity { cluster, identities: on });
         }
     }
     seed

@@ -60,6 +60,7 @@ pub(super) fn of(desired: &DesiredState) -> Seed {
         resource_groups: groups,
         targets: scopes.iter().filter(|s| is_resource(s)).map(ToString::to_string).collect(),
         identities: Vec::new(),
+        pod_identity: Vec::new(),
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Workload {
     pub probe: Option<Probe>,
     /// Whether its pods get the migration sidecar.
     pub proxy: bool,
+    /// Whether its program presents its identity's token as a credential of something else.
+    pub chained: Option<bool>,
     /// Its grants.
     pub grants: Vec<Grant>,
     /// Where `[[workloads]]` stands.

@@ -39,6 +39,7 @@ fn workload(workload: &Workload, selected: BTreeSet<ClusterName>) -> DesiredWork
         adopt: workload.adopt,
         probe: workload.probe.clone(),
         proxy: workload.proxy,
+        chained: workload.chained,
         origin: workload.origin.clone(),
         selected,
     }

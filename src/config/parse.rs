@@ -308,6 +308,7 @@ fn workload(mut table: Table<'_, '_>, problems: &mut Vec<Diagnostic>) -> Workloa
         adopt: table.boolean("adopt", problems),
         probe: table.value("probe").and_then(|value| probe(&value, problems)),
         proxy: table.boolean("proxy", problems),
+        chained: table.boolean("chained", problems),
         protect: table.boolean("protect", problems),
     };
     let elsewhere =

@@ -277,6 +277,10 @@ pub struct Workload {
     /// Whether pods get the migration sidecar, for SDKs that only ask the metadata endpoint.
     /// Microsoft does not support it in production.
     pub proxy: Option<Located<bool>>,
+    /// Whether the program presents its identity's token as a credential of something else, such
+    /// as an application that trusts the managed identity. Entra refuses that of a federated
+    /// identity: `true` keeps `migrate` away from the workload, `false` says that it does not.
+    pub chained: Option<Located<bool>>,
     /// Whether the identity is tagged so that nothing deletes it.
     pub protect: Option<Located<bool>>,
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::command::Kubectl;
 use crate::model::{
     AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace, Origin,
     PrincipalId, RemoteFailure, RoleId, Subject, TenantId,
@@ -44,6 +45,9 @@ pub struct Evidence {
     /// Issuers of other clusters that are known, by name.
     #[serde(default)]
     pub other_issuers: BTreeMap<String, Issuer>,
+    /// Why other clusters may be missing among them, where a list failed.
+    #[serde(default)]
+    pub clusters_unseen: Option<RemoteFailure>,
     /// The workload identity webhook.
     #[serde(default = "not_asked")]
     pub webhook: Observation<Webhook>,
@@ -71,6 +75,9 @@ pub struct Evidence {
     /// Every identity that could be listed.
     #[serde(default = "not_asked")]
     pub identities: Observation<Vec<ObservedIdentity>>,
+    /// Why identities may be missing among them, where one of several lists failed.
+    #[serde(default)]
+    pub identities_unseen: Option<RemoteFailure>,
     /// Federated credentials, by identity.
     #[serde(default)]
     pub credentials: BTreeMap<ArmId, Observation<Vec<ObservedCredential>>>,
@@ -108,9 +115,9 @@ pub struct Asked {
     /// The cluster's ARM id.
     #[serde(default)]
     pub cluster_id: Option<ArmId>,
-    /// The kubeconfig context, where commands need one.
-    #[serde(default)]
-    pub context: Option<String>,
+    /// How commands reach the cluster.
+    #[serde(flatten)]
+    pub kubectl: Kubectl,
     /// Options that our own commands need, for example `--sandbox`.
     #[serde(default)]
     pub options: Vec<String>,
@@ -145,11 +152,14 @@ pub struct Wanted {
 /// A role that is wanted at a scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// The definition's GUID, where the name is known.
+    /// The definition's GUID: of a built-in role, or what Azure said about the name.
     #[serde(default)]
     pub role: Option<RoleId>,
-    /// The name as written.
+    /// The name as written; empty: any role that opens the target's data.
     pub name: String,
+    /// Why the definition of the name is not known, where it could not be looked up.
+    #[serde(default)]
+    pub unresolved: Option<RemoteFailure>,
     /// The target.
     pub scope: ArmId,
 }
@@ -189,6 +199,18 @@ pub struct Webhook {
     pub tenant: Option<String>,
     /// `AZURE_ENVIRONMENT` of its settings.
     pub environment: Option<String>,
+}
+
+impl Webhook {
+    /// The namespaces that it is installed in.
+    pub fn homes(&self) -> Vec<&str> {
+        let services = self.configurations.iter();
+        let mut homes: Vec<&str> =
+            services.filter_map(|c| c.service_namespace.as_deref()).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
+    }
 }
 
 /// One webhook of a `MutatingWebhookConfiguration`.
@@ -390,7 +412,7 @@ pub struct ProbeAnswer {
 }
 
 impl Evidence {
-    /// The identity of the file, or the one with this client id.
+    /// The identity with this client id.
     pub fn identity_of(&self, client: ClientId) -> Option<&ObservedIdentity> {
         self.identities.present()?.iter().find(|identity| identity.client_id == client)
     }

@@ -1,30 +1,24 @@
-//! Commands to type. Every value that comes from the world is quoted for a POSIX shell.
+//! What repairs a workload: `apply` where the file manages it, else commands to type.
 
-use super::{facts::Facts, link::Fix};
+use super::{
+    command::{self, CLIENT_ID, Line, Value, az, named, quoted},
+    facts::Facts,
+    link::Fix,
+};
 use crate::model::{
     ArmId,
-    snapshot::{ObservedIdentity, ObservedPod},
+    snapshot::{ObservedIdentity, ObservedPod, TemplateKind},
 };
 
-/// A word as a POSIX shell reads it back.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
 impl Facts<'_> {
-    /// `kubectl` with the context of the question and these arguments, the namespace last.
-    pub(super) fn kubectl(&self, arguments: &[&str]) -> String {
-        let mut words = vec!["kubectl".to_owned()];
-        if let Some(context) = &self.evidence.asked.context {
-            words.push(format!("--context {}", quoted(context)));
-        }
-        words.extend(arguments.iter().map(|word| quoted(word)));
-        words.push(format!("-n {}", quoted(self.evidence.asked.namespace.as_str())));
-        words.join(" ")
+    /// `kubectl` in the cluster and the namespace of the question.
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Line {
+        self.cluster_wide(arguments).words(&["-n", self.evidence.asked.namespace.as_str()])
+    }
+
+    /// `kubectl` in the cluster of the question, in no namespace.
+    pub(super) fn cluster_wide(&self, arguments: &[&str]) -> Line {
+        self.evidence.asked.kubectl.line(arguments)
     }
 
     /// `widentity apply` for this workload.
@@ -63,25 +57,23 @@ impl Facts<'_> {
     }
 
     /// What puts an annotation of the account right, and what else stands wrong beside it.
-    pub(super) fn annotate(&self, key: &str, value: &str) -> Fix {
-        self.kubernetes(self.annotate_by_hand(&[(key, value)]))
+    pub(super) fn annotate(&self, key: &str, value: impl Into<Value>) -> Fix {
+        self.kubernetes(self.annotate_by_hand(&[(key, value.into())]))
     }
 
-    /// `kubectl annotate` of the account with these, then new pods. An empty value takes the
-    /// annotation off.
-    pub(super) fn annotate_by_hand(&self, pairs: &[(&str, &str)]) -> Fix {
-        let mut arguments = vec!["annotate", "serviceaccount", self.account.as_str()];
-        let pair = |(key, value): &(&str, &str)| {
-            if value.is_empty() { format!("{key}-") } else { format!("{key}={value}") }
-        };
-        let pairs: Vec<String> = pairs.iter().map(pair).collect();
-        arguments.extend(pairs.iter().map(String::as_str));
-        if pairs.iter().any(|pair| pair.contains('=')) {
-            arguments.push("--overwrite");
+    /// `kubectl annotate` of the account with these, then new pods.
+    pub(super) fn annotate_by_hand(&self, pairs: &[(&str, Value)]) -> Fix {
+        Fix::typed([self.annotation_line(pairs)].into_iter().chain(self.restart()))
+    }
+
+    /// `kubectl annotate` of the account with these.
+    pub(super) fn annotation_line(&self, pairs: &[(&str, Value)]) -> Line {
+        let start = ["annotate", "serviceaccount", self.account.as_str()];
+        let mut line = self.cluster_wide(&start);
+        for (key, value) in pairs {
+            line = line.value(&format!("{key}="), value);
         }
-        let mut commands = vec![self.kubectl(&arguments)];
-        commands.extend(self.restart());
-        Fix::Command { commands }
+        line.words(&["--overwrite", "-n", self.evidence.asked.namespace.as_str()])
     }
 
     /// A repair of the cluster and, where pods were made without an identity meanwhile, new ones.
@@ -92,19 +84,26 @@ impl Facts<'_> {
         let made = |pod: &ObservedPod| self.templates.iter().any(|t| pod.is_made_by(&t.seen));
         let apply = commands.iter().any(|command| command.starts_with("widentity "));
         if !apply && pods.iter().filter(bare).any(made) {
-            commands.extend(self.restart());
+            commands.extend(Fix::typed(self.restart()).commands().iter().cloned());
         }
         Fix::Command { commands }
     }
 
-    /// `kubectl rollout restart` of every template that can be restarted.
-    pub(super) fn restart(&self) -> Vec<String> {
+    /// What replaces the pods of every template that can be restarted.
+    pub(super) fn restart(&self) -> Vec<Line> {
         let restartable = self.templates.iter().filter(|template| {
-            template.seen.kind.writable() && template.seen.kind.as_str() != "cronjob"
+            template.seen.kind.writable() && template.seen.kind != TemplateKind::CronJob
         });
-        restartable
-            .map(|template| self.kubectl(&["rollout", "restart", &template.seen.key()]))
-            .collect()
+        let line = |kind: TemplateKind, key: &str| {
+            // kubectl restarts built-in kinds only; the Argo Rollouts controller replaces the pods
+            // that are older than this.
+            if kind == TemplateKind::Rollout {
+                let patch = format!(r#"{{"spec":{{"restartAt":"{}"}}}}"#, self.evidence.now);
+                return self.kubectl(&["patch", key, "--type=merge", "-p", &patch]);
+            }
+            self.kubectl(&["rollout", "restart", key])
+        };
+        restartable.map(|template| line(template.seen.kind, &template.seen.key())).collect()
     }
 
     /// The only identity that trusts this subject.
@@ -121,24 +120,27 @@ impl Facts<'_> {
     }
 
     /// The client id to write: of the identity that is wanted, or that trusts this subject.
-    pub(super) fn client_value(&self) -> String {
-        self.identity.or_else(|| self.trusting()).map_or_else(
-            || "<client id of the identity>".to_owned(),
-            |identity| identity.client_id.to_string(),
-        )
+    pub(super) fn client_value(&self) -> Value {
+        let known = self.identity.or_else(|| self.trusting());
+        known.map_or(CLIENT_ID.into(), |identity| identity.client_id.to_string().into())
     }
 }
 
-/// `az aks update` with these flags.
-pub(super) fn aks_update(cluster: Option<&ArmId>, flags: &str) -> String {
-    let name = cluster.map_or("<cluster>", |id| id.name());
-    let group = cluster.and_then(ArmId::resource_group).unwrap_or("<resource group>");
-    format!("az aks update --resource-group {} --name {} {flags}", word(group), word(name))
-}
+/// What switches workload identity on in a cluster.
+pub(super) const ENABLE: [&str; 2] = ["--enable-oidc-issuer", "--enable-workload-identity"];
 
-/// A word that may be one of our own placeholders, which are not quoted.
-fn word(text: &str) -> String {
-    if text.starts_with('<') && text.ends_with('>') { text.to_owned() } else { quoted(text) }
+/// `az aks update` with these flags. Without one Azure asks whether the cluster should be brought
+/// to its recorded state, which `--yes` answers.
+pub(super) fn aks_update(cluster: Option<&ArmId>, flags: &[&str]) -> Fix {
+    let line = match cluster {
+        Some(id) => named(&["aks", "update"], id),
+        None => Line::new("az")
+            .words(&["aks", "update", "--resource-group"])
+            .value("", &command::CLUSTER_GROUP.into())
+            .words(&["--name"])
+            .value("", &command::CLUSTER.into()),
+    };
+    Fix::typed([line.words(if flags.is_empty() { &["--yes"] } else { flags })])
 }
 
 /// `az identity federated-credential <verb>` on an identity.
@@ -147,32 +149,12 @@ pub(super) fn credential(
     identity: &ObservedIdentity,
     name: &str,
     rest: &[(&str, &str)],
-) -> String {
-    let mut command = format!(
-        "az identity federated-credential {verb} --resource-group {} --identity-name {} --name {}",
-        quoted(identity.id.resource_group().unwrap_or_default()),
-        quoted(identity.id.name()),
-        quoted(name),
-    );
+) -> Line {
+    let start = ["identity", "federated-credential", verb];
+    let mut line = az(&start, &identity.id);
+    line = line.words(&["--identity-name", identity.id.name(), "--name", name]);
     for (flag, value) in rest {
-        command.push_str(" --");
-        command.push_str(flag);
-        command.push(' ');
-        command.push_str(&quoted(value));
+        line = line.words(&[flag, value]);
     }
-    command
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_of_the_world_stay_one_word() {
-        assert_eq!(quoted("payments-api"), "payments-api");
-        assert_eq!(quoted("a b"), "'a b'");
-        assert_eq!(quoted("x'; rm -rf /"), r"'x'\''; rm -rf /'");
-        assert_eq!(quoted(""), "''");
-        assert_eq!(quoted("$(id)"), "'$(id)'");
-    }
+    line
 }

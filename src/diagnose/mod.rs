@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod chain;
+mod command;
 pub mod difference;
 pub mod evidence;
 pub mod explain;
@@ -18,6 +19,7 @@ mod resolve;
 mod selector;
 
 pub use chain::chain;
+pub use command::Kubectl;
 pub use evidence::Evidence;
 pub use link::{Break, Checked, Diagnosis, Fix, Link, Note, State, Verdict};
 pub use resolve::{Resolved, resolve};

@@ -26,7 +26,7 @@ pub fn resolve(evidence: &Evidence) -> Resolved {
     annotations::annotations(&mut facts);
     let annotated = facts.annotation(names::TENANT_ID_ANNOTATION);
     let tenant =
-        annotated.or(annotations::written_tenant(&facts)).and_then(|text| text.trim().parse().ok());
+        annotated.or(annotations::written_tenant(&facts)).and_then(|text| text.parse().ok());
     Resolved {
         exists: facts.seen_account().is_some(),
         client: facts.client,

@@ -16,6 +16,7 @@ pub mod report;
 pub use event::{Event, Outcome};
 pub use executor::{RunOptions, run};
 pub use lanes::{BrokenPlan, Limits};
+pub use operations::another_cluster;
 pub use remote::Remote;
 pub use remotes::{RemoteCluster, Remotes};
 pub use report::ApplyReport;

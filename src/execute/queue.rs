@@ -12,7 +12,10 @@ use super::{
     event::{Cancelled, Outcome},
     lanes::{BrokenPlan, Endpoint, Limits, Roll, Spec},
 };
-use crate::plan::{Lock, Step, StepId};
+use crate::{
+    model::FailureKind,
+    plan::{Lock, Step, StepId},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -175,10 +178,15 @@ impl Queue {
         ended
     }
 
-    /// Whether this end of a step stops all further rollouts.
+    /// Whether this end of a step stops all further rollouts: a template was written, or may have
+    /// been, or its pods are not as wanted. A call that got no answer before that says nothing
+    /// about other rollouts.
     pub(crate) fn opens_breaker(&self, id: StepId, outcome: &Outcome) -> bool {
-        let of_rollout = |spec: &Spec| spec.roll != Roll::No || spec.proves_roll;
-        self.specs.get(id.0).is_some_and(of_rollout) && matches!(outcome, Outcome::Failed { .. })
+        let Outcome::Failed { failure, written } = outcome else { return false };
+        self.specs.get(id.0).is_some_and(|spec| {
+            let unfit = spec.proves_roll && failure.kind == FailureKind::NotProved;
+            spec.roll != Roll::No && *written || unfit
+        })
     }
 
     /// Ends everything that has not begun.
@@ -260,7 +268,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{ArmId, ClusterName, FailureKind, RemoteFailure};
+    use crate::model::{ArmId, ClusterName, RemoteFailure};
 
     fn spec(needs: &[usize], roll: Roll) -> Spec {
         Spec {
@@ -285,7 +293,12 @@ mod tests {
     }
 
     fn failed() -> Outcome {
-        let failure = RemoteFailure::new(FailureKind::Refused, "try", "no");
+        let failure = RemoteFailure::new(FailureKind::NotProved, "try", "no");
+        Outcome::Failed { failure, written: true }
+    }
+
+    fn unanswered() -> Outcome {
+        let failure = RemoteFailure::new(FailureKind::Unavailable, "read", "500");
         Outcome::Failed { failure, written: false }
     }
 
@@ -354,6 +367,19 @@ mod tests {
         assert_eq!(begin_all(&mut queue), [1]);
         let cancelled = Outcome::Cancelled { why: Cancelled::Breaker, written: false };
         assert_eq!(queue.end(StepId(1), &failed()), [(StepId(2), cancelled)]);
+        assert!(queue.is_finished());
+    }
+
+    #[test]
+    fn a_call_without_an_answer_stops_no_other_rollout() {
+        let proof = |needs: &[usize]| Spec { proves_roll: true, ..spec(needs, Roll::No) };
+        let specs = vec![spec(&[], Roll::Watched), spec(&[], Roll::Watched), proof(&[1])];
+        let mut queue = Queue::new(specs, Limits { rollouts: 1, ..Limits::default() });
+        assert_eq!(begin_all(&mut queue), [1]);
+        queue.end(StepId(1), &done());
+        assert_eq!(begin_all(&mut queue), [2, 0]);
+        assert_eq!(queue.end(StepId(2), &unanswered()), []);
+        assert_eq!(queue.end(StepId(0), &unanswered()), []);
         assert!(queue.is_finished());
     }
 

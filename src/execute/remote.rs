@@ -263,10 +263,14 @@ pub trait Remote: Send + Sync {
         at: AccountRef<'_>,
         fields: &AccountFields<'_>,
     ) -> Result<(), RemoteFailure>;
-    /// What the API server would make of a labelled pod of the account, that asks for the
-    /// migration sidecar or not.
-    async fn dry_run_pod(&self, at: AccountRef<'_>, proxy: bool)
-    -> Result<Injected, RemoteFailure>;
+    /// What the API server would make of a labelled pod of this template, that asks for the
+    /// migration sidecar or not; none where the controller does not exist.
+    async fn dry_run_pod(
+        &self,
+        at: AccountRef<'_>,
+        like: &TemplateRef,
+        proxy: bool,
+    ) -> Result<Option<Injected>, RemoteFailure>;
     /// A controller and its pod template.
     async fn template(
         &self,

@@ -17,6 +17,7 @@ use crate::{
         ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId, Project,
         RemoteFailure,
         desired::Feature,
+        kubectl::kubectl,
         names,
         snapshot::{
             Injected, ObservedAccount, ObservedAssignment, ObservedCluster, ObservedCredential,
@@ -80,15 +81,6 @@ impl Remotes {
     }
 }
 
-/// An argument of a shell command.
-fn argument(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 fn claim(proving: &Proving<'_>) -> ResolvedClaim {
     ResolvedClaim {
         namespace: proving.namespace.clone(),
@@ -123,16 +115,9 @@ impl Remote for Remotes {
     }
 
     fn kubectl(&self, cluster: &ClusterName) -> String {
-        let mut command = "kubectl".to_owned();
-        if let Some(cluster) = self.clusters.get(cluster) {
-            let flags = [("--kubeconfig", &cluster.kubeconfig), ("--context", &cluster.context)];
-            for (flag, value) in flags {
-                if let Some(value) = value {
-                    command = format!("{command} {flag} {}", argument(value));
-                }
-            }
-        }
-        command
+        let cluster = self.clusters.get(cluster);
+        let kubeconfig = cluster.and_then(|cluster| cluster.kubeconfig.as_deref());
+        kubectl(kubeconfig, cluster.and_then(|cluster| cluster.context.as_deref()))
     }
 
     async fn cluster(&self, id: &ArmId) -> Result<Option<ObservedCluster>, RemoteFailure> {
@@ -313,11 +298,15 @@ impl Remote for Remotes {
     async fn dry_run_pod(
         &self,
         at: AccountRef<'_>,
+        like: &TemplateRef,
         proxy: bool,
-    ) -> Result<Injected, RemoteFailure> {
+    ) -> Result<Option<Injected>, RemoteFailure> {
         let client = self.client(at.cluster).await?;
-        let injected = client.dry_run_pod(at.namespace, at.account, proxy, &self.manager()).await;
-        injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {at}")))
+        let TemplateRef { namespace, kind, api_version, name, .. } = like;
+        let manager = self.manager();
+        let injected =
+            client.dry_run_like(*kind, api_version, namespace, name, proxy, &manager).await;
+        injected.map_err(|e| e.failure(format!("dry-run a labelled pod of {like} as {at}")))
     }
 
     async fn template(
@@ -390,18 +379,5 @@ impl Remote for Remotes {
         let mut found =
             found.map_err(|e| e.failure(format!("list pods of namespace {namespace}")))?;
         Ok(found.remove(namespace).unwrap_or_default())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_context_that_a_shell_would_take_apart_is_quoted() {
-        assert_eq!(argument("aks-prod"), "aks-prod");
-        assert_eq!(argument("a b"), "'a b'");
-        assert_eq!(argument("it's; rm"), r"'it'\''s; rm'");
-        assert_eq!(argument(""), "''");
     }
 }

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 const CREDENTIAL_TIMEOUT: Duration = Duration::from_mins(5);
 /// Requests in flight per API server.
 const AT_ONCE: usize = 8;
-/// Tries of a request that was throttled or met an overloaded server.
+/// Tries of a request that was throttled or met a server in trouble.
 const TRIES: u32 = 5;
 /// Tries of a request that got no answer.
 const TRANSPORT_TRIES: u32 = 2;
@@ -251,13 +251,16 @@ impl Client {
             let again = match error.status() {
                 // The server says that it did not begin: any request may be repeated.
                 Some(429) => tries < TRIES,
-                Some(503 | 504) => repeatable && tries < TRIES,
-                // The server asks for it: a fresh account's token on old servers, for one.
-                Some(500..) if retry_after.is_some() => repeatable && tries < TRIES,
+                // Whoever asks knows how long a webhook is worth waiting for.
+                Some(500..) if error.is_webhook_down() && retry_after.is_none() => false,
+                // A server that restarts, a leader that changes, a fresh account's token on old
+                // servers.
+                Some(500..) => repeatable && tries < TRIES,
                 Some(_) => false,
                 None => {
-                    let unreachable = matches!(error, KubeError::Unreachable { .. });
-                    repeatable && unreachable && tries < TRANSPORT_TRIES
+                    let unanswered =
+                        matches!(error, KubeError::Unreachable { .. } | KubeError::TimedOut { .. });
+                    repeatable && unanswered && tries < TRANSPORT_TRIES
                 }
             };
             let wait = retry_after.unwrap_or(Duration::from_millis(250 << tries.min(5)));
@@ -353,9 +356,14 @@ impl Client {
                 page => page?,
             };
             page.items.into_iter().flatten().for_each(|object| each(&mut found, object));
+            let before = next.take();
             next = page.metadata.next.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(found);
+            }
+            if next == before {
+                let message = "the list goes on at the page that was just read".to_owned();
+                return Err(KubeError::Body { message });
             }
         }
     }

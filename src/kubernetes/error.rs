@@ -193,9 +193,29 @@ impl KubeError {
         self.reason() == Some("AlreadyExists")
     }
 
-    /// Whether the caller may not do this.
+    /// Whether the caller may not do this, or admission refuses the object.
     pub fn is_denied(&self) -> bool {
         self.status() == Some(403)
+    }
+
+    /// Whether admission refused the object with the status that a lack of rights has: a webhook
+    /// (`admission webhook "…" denied the request`), Pod Security, a quota, a missing account. No
+    /// role of the caller changes that.
+    ///
+    /// Source: Kubernetes, `apiserver/pkg/endpoints/handlers/responsewriters` (`forbiddenMessage`:
+    /// authorization always names the user who `cannot` do it).
+    pub fn is_refused_by_admission(&self) -> bool {
+        let Self::Status { status: 403, message, .. } = self else { return false };
+        let of_rights = message.contains(" is forbidden: User ") && message.contains(" cannot ");
+        let of_object = message.contains("\" is forbidden: ");
+        !of_rights && (of_object || message.contains("admission webhook \""))
+    }
+
+    /// Whether a resource quota leaves no room.
+    ///
+    /// Source: Kubernetes documentation, "Resource Quotas".
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.is_refused_by_admission() && self.to_string().contains("exceeded quota")
     }
 
     /// Whether an admission webhook could not be called: the server answers 500 `failed calling
@@ -237,10 +257,10 @@ impl KubeError {
             | Self::Body { .. } => FailureKind::Refused,
             Self::Credential { .. } => FailureKind::Unauthenticated,
             Self::NoToken(failure) => failure.kind,
-            Self::Unreachable { .. } => FailureKind::Unreachable,
-            Self::TimedOut { .. } => FailureKind::TimedOut,
+            Self::Unreachable { .. } | Self::TimedOut { .. } => FailureKind::Unreachable,
             Self::Recreated { .. } | Self::Changed { .. } => FailureKind::Conflict,
             Self::Status { .. } if self.is_conflict() => FailureKind::Conflict,
+            Self::Status { .. } if self.is_refused_by_admission() => FailureKind::Refused,
             Self::Status { status, .. } => match status {
                 401 => FailureKind::Unauthenticated,
                 403 => FailureKind::Denied,
@@ -278,6 +298,11 @@ impl KubeError {
             _ if self.is_webhook_down() => {
                 Some("kubectl get pods -A -l azure-workload-identity.io/system=true".to_owned())
             }
+            _ if self.is_over_quota() => Some("kubectl describe resourcequotas -A".to_owned()),
+            _ if self.is_refused_by_admission() => Some(
+                "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+                    .to_owned(),
+            ),
             Self::Status { status: 401, .. } => Some("kubectl auth whoami".to_owned()),
             Self::Status { status: 403, .. } => Some("kubectl auth can-i --list".to_owned()),
             Self::NoToken(_)
@@ -321,6 +346,25 @@ mod tests {
         assert_eq!(failure.code.as_deref(), Some("Forbidden"));
         assert_eq!(failure.correlation_id.as_deref(), Some("a"));
         assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn a_refusal_by_admission_is_no_lack_of_rights() {
+        for (message, admission) in [
+            ("admission webhook \"validation.gatekeeper.sh\" denied the request: image", true),
+            ("pods \"a-b\" is forbidden: exceeded quota: q, requested: pods=1", true),
+            ("pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\"", true),
+            ("pods \"a\" is forbidden: error looking up service account n/a: not found", true),
+            ("pods is forbidden: User \"u\" cannot create resource \"pods\" in API group", false),
+            ("pods \"a\" is forbidden: User \"u\" cannot get resource \"pods\"", false),
+            ("Forbidden", false),
+        ] {
+            let failure = status(403, "Forbidden", message).failure("t");
+            let kind = if admission { FailureKind::Refused } else { FailureKind::Denied };
+            assert_eq!(failure.kind, kind, "{message}");
+            let hint = failure.hint.unwrap();
+            assert_eq!(hint == "kubectl auth can-i --list", !admission, "{message}: {hint}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::model::{
     Namespace, RemoteFailure,
-    pod_identity::{Assigned, Estate, EstateTemplate, Install},
+    pod_identity::{Estate, EstateTemplate, Install},
     snapshot::TemplateKind,
 };
 
@@ -72,13 +72,6 @@ impl Client {
     ) -> Part<T> {
         let found = self.collect(version, plural, &[], each).await;
         found.map_err(|error| error.failure(format!("list {what}")))
-    }
-
-    /// What MIC has assigned and not taken back.
-    pub async fn assigned(&self) -> Result<Vec<Assigned>, KubeError> {
-        let each = |o: &Value| Some(assigned(o));
-        let found = self.collect(GROUP, "azureassignedidentities", &[], each).await?;
-        Ok(found.unwrap_or_default())
     }
 
     /// Whether a pod of this name is being deleted and has not ended.

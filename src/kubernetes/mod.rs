@@ -2,15 +2,17 @@
 //! [`crate::model::snapshot`] types by pure functions.
 //!
 //! What is never done here: typed `replace` (it drops unknown fields), writes to `spec.selector`,
-//! deletes (but of Pod Identity's own objects and our proof pods, by uid), unbounded retries, plain http to anything
-//! but loopback. Waiting for rollouts is the executor's business; [`Client::template`] gives it
+//! deletes (but by uid, of Pod Identity's own objects, of our proof pods and of pods whose roll
+//! failed and is put back), unbounded retries, plain http to anything but loopback. Waiting for rollouts is the executor's business; [`Client::template`] gives it
 //! [`crate::model::snapshot::Progress`].
 
 mod client;
 mod connect;
+mod dry_run;
 mod error;
 mod estate;
 mod footprint;
+mod objects;
 mod parse_meta;
 mod parse_pod;
 mod parse_template;
@@ -29,6 +31,7 @@ pub use client::{Client, Within};
 pub use connect::{Connect, Connection, TokenSource};
 pub use error::{Cause, KubeError};
 pub use footprint::DefinitionNow;
+pub use objects::Objects;
 pub use proof_pod::{Ended, ProofPod};
 pub use switch::{Place, Switch};
 pub use token::IssuedToken;

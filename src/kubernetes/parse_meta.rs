@@ -22,6 +22,25 @@ pub(super) fn account(object: Bare) -> ObservedAccount {
 /// managed fields, with that metadata, for objects that have one.
 pub(super) fn meta(of: Meta, template: Option<(&[&str], &Meta)>) -> ObjectMeta {
     let mut owners = FieldOwners::new();
+    if of.managed_fields.is_empty() {
+        // The first server-side apply gives every field that is there to this manager.
+        // Source: Kubernetes documentation, "Server-Side Apply: Upgrading from client-side apply".
+        let nobody = || {
+            let (name, operation) = ("before-first-apply".to_owned(), "Update".to_owned());
+            BTreeSet::from([Manager { name, operation }])
+        };
+        let own = of.annotations.keys().filter(|key| is_ours(key)).cloned();
+        owners.extend(own.map(|key| (OwnedField::Annotation(key), nobody())));
+        if let Some((_, template)) = template {
+            let labels = template.labels.keys().filter(|key| *key == USE_LABEL).cloned();
+            owners.extend(labels.map(|key| (OwnedField::TemplateLabel(key), nobody())));
+            let annotations = template.annotations.keys();
+            let annotations = annotations
+                .filter(|key| [CHAIN_ANNOTATION, PROXY_ANNOTATION].contains(&key.as_str()))
+                .cloned();
+            owners.extend(annotations.map(|key| (OwnedField::TemplateAnnotation(key), nobody())));
+        }
+    }
     for entry in &of.managed_fields {
         let manager = Manager { name: entry.manager.clone(), operation: entry.operation.clone() };
         let mut own = |path: &[&str], keys: Vec<&str>, field: fn(String) -> OwnedField| {
@@ -111,6 +130,20 @@ mod tests {
         assert_eq!(owners("annotation:azure.workload.identity/client-id"), ["helm", "widentity-p"]);
         assert_eq!(owners("annotation:widentity.dev/project"), ["widentity-p"]);
         assert_eq!(observed.meta.owners.len(), 2);
+    }
+
+    #[test]
+    fn fields_that_were_there_before_any_manager_belong_to_one_that_a_person_may_overrule() {
+        let observed = account(
+            serde_json::from_value(json!({"metadata": {"uid": "u",
+                "annotations": {CLIENT_ID_ANNOTATION: "c", "other": "x"}}}))
+            .unwrap(),
+        );
+        let field = OwnedField::Annotation(CLIENT_ID_ANNOTATION.to_owned());
+        let owners: Vec<&str> =
+            observed.meta.owners[&field].iter().map(|manager| manager.name.as_str()).collect();
+        assert_eq!(owners, ["before-first-apply"]);
+        assert_eq!(observed.meta.owners.len(), 1);
     }
 
     #[test]

@@ -406,6 +406,19 @@ mod tests {
     }
 
     #[test]
+    fn a_controller_that_can_make_no_pod_says_why() {
+        let status = |status: &str| {
+            let status = json!({"observedGeneration": 2, "conditions": [
+                {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate",
+                    "message": "pods \"a\" is forbidden: exceeded quota"}]});
+            read(TemplateKind::Deployment, json!({"metadata": {"generation": 2}, "status": status}))
+        };
+        let stuck = status("True").progress.hindered;
+        assert_eq!(stuck.as_deref(), Some("pods \"a\" is forbidden: exceeded quota"));
+        assert_eq!(status("False").progress.hindered, None);
+    }
+
+    #[test]
     fn a_rollout_that_refers_to_a_deployment_steers_it() {
         let rollout = json!({"metadata": {"name": "r", "generation": 4},
             "spec": {"replicas": 2, "workloadRef": {"apiVersion": "apps/v1",

@@ -261,10 +261,27 @@ pub(super) fn template(
         host_network: pod["hostNetwork"] == true,
         virtual_node,
         windows,
+        asserts: asserts(pod),
         complete: complete(kind, object),
         written: written(meta),
+        project: meta["annotations"][PROJECT_ANNOTATION].as_str().map(str::to_owned),
+        shape: shape(template),
         ran: ran(&object["status"]),
     })
+}
+
+/// The variable by which a pod's containers make a managed identity's token the assertion of an
+/// application. What comes from a `ConfigMap` or a file is not seen.
+///
+/// Source: AzureAD/microsoft-identity-web wiki, "Federated Identity Credential (FIC) with a Managed
+/// Service Identity (MSI)".
+fn asserts(pod: &Value) -> Option<String> {
+    const SETTING: &str = "SignedAssertionFromManagedIdentity";
+    let lists = ["containers", "initContainers"].into_iter();
+    let containers = lists.flat_map(|list| pod[list].as_array().into_iter().flatten());
+    let mut variables = containers.flat_map(|c| c["env"].as_array().into_iter().flatten());
+    let sets = |v: &&Value| v["value"].as_str().is_some_and(|v| v.eq_ignore_ascii_case(SETTING));
+    variables.find(sets).map(|variable| text(&variable["name"]))
 }
 
 /// When the last run of a `CronJob` began, if one has succeeded since.
@@ -272,6 +289,30 @@ fn ran(status: &Value) -> Option<jiff::Timestamp> {
     let time = |name: &str| status[name].as_str()?.parse::<jiff::Timestamp>().ok();
     let began = time("lastScheduleTime")?;
     time("lastSuccessfulTime").filter(|succeeded| *succeeded >= began).map(|_| began)
+}
+
+/// A digest of a pod template without the labels and annotations that a migration changes.
+fn shape(template: &Value) -> String {
+    let mut rest = template.clone();
+    let own: [(&str, &[&str]); 2] = [
+        ("labels", &[BINDING_LABEL, names::USE_LABEL]),
+        ("annotations", &[names::CHAIN_ANNOTATION, names::PROXY_ANNOTATION]),
+    ];
+    if let Some(meta) = rest["metadata"].as_object_mut() {
+        for (of, keys) in own {
+            let map = meta.get_mut(of).and_then(Value::as_object_mut);
+            if let Some(map) = map {
+                for key in keys {
+                    map.remove(*key);
+                }
+            }
+            let empty = |map: &Value| map.as_object().is_none_or(serde_json::Map::is_empty);
+            if meta.get(of).is_some_and(empty) {
+                meta.remove(of);
+            }
+        }
+    }
+    names::sha256_hex(&rest.to_string(), 16)
 }
 
 /// When widentity last wrote an object.
@@ -286,7 +327,7 @@ fn written(meta: &Value) -> Option<jiff::Timestamp> {
 
 /// A pod, with what the workload identity webhook put into it.
 pub(super) fn pod(object: &Value) -> EstatePod {
-    let Named { namespace, name, .. } = named(object);
+    let Named { namespace, name, uid } = named(object);
     let meta = &object["metadata"];
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
     let controller = owners
@@ -303,6 +344,8 @@ pub(super) fn pod(object: &Value) -> EstatePod {
     EstatePod {
         namespace,
         name,
+        uid,
+        resource_version: text(&meta["resourceVersion"]),
         account: AccountName::from(account.unwrap_or("default")),
         labels: map(&meta["labels"]),
         controller,
@@ -436,6 +479,27 @@ mod tests {
         let surge = json!({"updateStrategy": {"rollingUpdate":
             {"maxSurge": 1, "maxUnavailable": 0}}});
         assert!(!gaps(TemplateKind::DaemonSet, &surge, 1));
+    }
+
+    #[test]
+    fn a_shape_is_the_same_before_and_after_a_switch_and_another_with_another_image() {
+        let pod = |labels: Value, annotations: Value, image: &str| {
+            shape(&json!({"metadata": {"labels": labels, "annotations": annotations},
+                "spec": {"containers": [{"image": image}]}}))
+        };
+        let before = pod(json!({"app": "x", "aadpodidbinding": "x"}), Value::Null, "a:1");
+        let ours = json!({"app": "x", "azure.workload.identity/use": "true"});
+        let chain = json!({"widentity.dev/chain": "c"});
+        // What is left of the annotations after a switch and back is an empty map, or none.
+        assert_eq!(pod(ours.clone(), chain.clone(), "a:1"), pod(ours.clone(), json!({}), "a:1"));
+        assert_ne!(pod(ours.clone(), chain, "a:2"), before);
+        let restarted = json!({"kubectl.kubernetes.io/restartedAt": "now"});
+        assert_ne!(pod(ours.clone(), restarted, "a:1"), before);
+        let none =
+            json!({"metadata": {"labels": ours}, "spec": {"containers": [{"image": "a:1"}]}});
+        let had = json!({"metadata": {"labels": {"app": "x", "aadpodidbinding": "x"}},
+            "spec": {"containers": [{"image": "a:1"}]}});
+        assert_eq!(shape(&none), shape(&had));
     }
 
     #[test]

@@ -1,9 +1,7 @@
-//! Writes that a migration makes beside those of [`super::write`]: fields that others own go or
-//! come back by JSON patch with tests on what was seen, in one request and so in one roll; objects
-//! go by uid.
+//! Writes of pod templates beside those of [`super::write`]: fields that others own go or come back
+//! by JSON patch with tests on what was seen, in one request and so in one roll.
 //!
-//! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch" and
-//! "Preconditions" of the delete options.
+//! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch".
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,15 +12,10 @@ use tokio::time;
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    pod_identity::{self, BACKUP_KEY, BACKUP_LABEL, BACKUP_MARK},
     versions::{collection, plural},
     write::strict,
 };
-use crate::model::{
-    Namespace, names,
-    pod_identity::{BINDING_LABEL, Backup, Field, Named},
-    snapshot::TemplateKind,
-};
+use crate::model::{Namespace, pod_identity::Field, snapshot::TemplateKind};
 
 /// A controller that is written.
 #[derive(Debug, Clone, Copy)]
@@ -69,12 +62,12 @@ fn pointer(key: &str) -> String {
 }
 
 impl Place<'_> {
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         let path = collection(self.api_version, Some(self.namespace.as_str()), plural(self.kind));
         format!("{path}/{}", segment(self.name))
     }
 
-    fn template(&self) -> &'static str {
+    pub(super) fn template(&self) -> &'static str {
         if self.kind == TemplateKind::CronJob {
             "/spec/jobTemplate/spec/template/metadata"
         } else {
@@ -85,7 +78,7 @@ impl Place<'_> {
 
 /// The operations that bring a map of strings from what it is to what it is to be. `None` takes a
 /// key away. An absent map is made whole.
-fn changes(
+pub(super) fn changes(
     at: &str,
     have: &Value,
     wanted: &BTreeMap<String, Option<String>>,
@@ -120,7 +113,7 @@ fn changes(
 }
 
 /// Fields whose present value is neither ours nor the one before: they are somebody else's now.
-fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<String> {
+pub(super) fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<String> {
     let mut found = Vec::new();
     for (key, field) in fields {
         let have = have.get(key).and_then(Value::as_str);
@@ -131,19 +124,19 @@ fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<St
     found
 }
 
-fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Option<String>> {
+pub(super) fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Option<String>> {
     fields.iter().map(|(key, field)| (key.clone(), field.before.clone())).collect()
 }
 
 /// What a reading leads to: the operations to send, or why nothing is sent.
-type Decided = Result<Vec<Value>, Vec<String>>;
+pub(super) type Decided = Result<Vec<Value>, Vec<String>>;
 
 impl Client {
     /// Reads an object, decides by it and sends the patch, in which tests make sure that it is
     /// still what was read. Where somebody wrote in between, and controllers write the status of
     /// what they roll all the time, it is read and decided anew. The answer says why nothing was
     /// sent; none where there is no such object.
-    async fn revise(
+    pub(super) async fn revise(
         &self,
         path: &str,
         manager: &str,
@@ -244,209 +237,6 @@ impl Client {
             Some(found) => Err(changed(&path, &found.join(", "))),
         }
     }
-
-    /// Gives the fields of a pod template back what they were. Nothing is written where one of
-    /// them has neither our value nor the one before: the answer says which. A controller that is
-    /// gone has nothing to give back, nor has one that somebody made again as it was.
-    pub async fn restore_template(
-        &self,
-        at: Place<'_>,
-        labels: &BTreeMap<String, Field>,
-        annotations: &BTreeMap<String, Field>,
-        manager: &str,
-    ) -> Result<Vec<String>, KubeError> {
-        let decide = |object: &Value| {
-            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
-            if object["metadata"]["uid"] != at.uid {
-                let moved = meta["labels"][names::USE_LABEL] == "true";
-                let again = || Err(vec!["it was made again, with the new label".to_owned()]);
-                return if moved { again() } else { Ok(Vec::new()) };
-            }
-            let mut found = foreign("label", &meta["labels"], labels);
-            found.extend(foreign("annotation", &meta["annotations"], annotations));
-            if !found.is_empty() {
-                return Err(found);
-            }
-            let mut patch = Vec::new();
-            let path = format!("{}/labels", at.template());
-            changes(&path, &meta["labels"], &before(labels), &mut patch);
-            let path = format!("{}/annotations", at.template());
-            changes(&path, &meta["annotations"], &before(annotations), &mut patch);
-            // The mark came with the label; a template that had the label before had its mark, too.
-            if labels.get(names::USE_LABEL).is_some_and(|field| field.before.is_none()) {
-                let own = BTreeMap::from([(names::PROJECT_ANNOTATION.to_owned(), None)]);
-                let have = &object["metadata"]["annotations"];
-                changes("/metadata/annotations", have, &own, &mut patch);
-            }
-            Ok(patch)
-        };
-        Ok(self.revise(&at.path(), manager, decide).await?.unwrap_or_default())
-    }
-
-    /// Deletes the pods of a `StatefulSet` that lack the label of Pod Identity, which its template
-    /// got back, and are not ready. Its controller waits for such a pod before it replaces any, and
-    /// does so for ever: the pod was made by the template that is gone.
-    ///
-    /// Source: Kubernetes documentation, "`StatefulSets`: Forced rollback".
-    pub async fn free_pods(&self, at: Place<'_>) -> Result<(), KubeError> {
-        let path = collection("v1", Some(at.namespace.as_str()), "pods");
-        let moved = [("labelSelector", format!("{}=true,!{BINDING_LABEL}", names::USE_LABEL))];
-        let stuck = |found: &mut Vec<Named>, pod: Value| {
-            let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-            let made = owners.into_iter().any(|o| o["controller"] == true && o["uid"] == at.uid);
-            let ending = pod["metadata"]["deletionTimestamp"].is_string();
-            if made && !ending && !pod_identity::pod(&pod).ready {
-                found.push(pod_identity::named(&pod));
-            }
-        };
-        let stuck: Vec<Named> = self.list_where(&path, &moved, stuck).await?;
-        for pod in stuck {
-            self.delete_exactly(format!("{path}/{}", segment(&pod.name)), &pod.uid, None).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives the annotations of an account back what they were, as [`Self::restore_template`].
-    /// An account that is gone has nothing to give back.
-    pub async fn restore_account(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-        annotations: &BTreeMap<String, Field>,
-        manager: &str,
-    ) -> Result<Vec<String>, KubeError> {
-        let path = collection("v1", Some(namespace.as_str()), "serviceaccounts");
-        let path = format!("{path}/{}", segment(name));
-        let decide = |object: &Value| {
-            let have = &object["metadata"]["annotations"];
-            let found = foreign("annotation", have, annotations);
-            if !found.is_empty() {
-                return Err(found);
-            }
-            let mut patch = Vec::new();
-            changes("/metadata/annotations", have, &before(annotations), &mut patch);
-            Ok(patch)
-        };
-        Ok(self.revise(&path, manager, decide).await?.unwrap_or_default())
-    }
-
-    /// Writes a backup into the workload's namespace, as a `ConfigMap` that holds no secret.
-    pub async fn write_backup(&self, backup: &Backup, manager: &str) -> Result<(), KubeError> {
-        let text = serde_json::to_string(backup)
-            .map_err(|error| KubeError::Body { message: error.to_string() })?;
-        let name = backup_name(backup);
-        let body = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": name, "namespace": backup.namespace.as_str(),
-                "labels": {BACKUP_LABEL: BACKUP_MARK}},
-            "data": {BACKUP_KEY: text},
-        });
-        let path = collection("v1", Some(backup.namespace.as_str()), "configmaps");
-        let path = format!("{path}/{name}");
-        let _written: Value = self.apply(path, body, manager, true).await?;
-        Ok(())
-    }
-
-    /// The backup of a workload, read anew.
-    pub async fn backup(&self, like: &Backup) -> Result<Option<Backup>, KubeError> {
-        let path = collection("v1", Some(like.namespace.as_str()), "configmaps");
-        let found: Option<Value> = self.find(format!("{path}/{}", backup_name(like))).await?;
-        Ok(found.as_ref().and_then(pod_identity::backup))
-    }
-}
-
-/// Objects of Pod Identity, removed by uid and made again.
-impl Client {
-    async fn remove(&self, plural: &str, object: &Named) -> Result<(), KubeError> {
-        let path = collection(pod_identity::GROUP, Some(object.namespace.as_str()), plural);
-        let path = format!("{path}/{}", segment(&object.name));
-        self.delete_exactly(path, &object.uid, None).await
-    }
-
-    /// Removes an `AzureIdentityBinding`, unless it was made again since.
-    pub async fn remove_binding(&self, object: &Named) -> Result<(), KubeError> {
-        self.remove("azureidentitybindings", object).await
-    }
-
-    /// Removes an `AzureIdentity`, unless it was made again since.
-    pub async fn remove_identity(&self, object: &Named) -> Result<(), KubeError> {
-        self.remove("azureidentities", object).await
-    }
-
-    async fn whole(
-        &self,
-        plural: &str,
-        namespace: &Namespace,
-        name: &str,
-    ) -> Result<Option<Value>, KubeError> {
-        let path = collection(pod_identity::GROUP, Some(namespace.as_str()), plural);
-        let found: Option<Value> = self.find(format!("{path}/{}", segment(name))).await?;
-        Ok(found.map(bare))
-    }
-
-    /// An `AzureIdentityBinding` as it can be made again.
-    pub async fn pod_identity_binding(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-    ) -> Result<Option<Value>, KubeError> {
-        self.whole("azureidentitybindings", namespace, name).await
-    }
-
-    /// An `AzureIdentity` as it can be made again.
-    pub async fn pod_identity(
-        &self,
-        namespace: &Namespace,
-        name: &str,
-    ) -> Result<Option<Value>, KubeError> {
-        self.whole("azureidentities", namespace, name).await
-    }
-
-    /// Makes an object of Pod Identity again; one that is there stays as it is.
-    pub async fn make_again(&self, object: &Value, manager: &str) -> Result<(), KubeError> {
-        let plural = match object["kind"].as_str() {
-            Some("AzureIdentity") => "azureidentities",
-            Some("AzureIdentityBinding") => "azureidentitybindings",
-            kind => {
-                let message =
-                    format!("a backup holds an object of kind {}", kind.unwrap_or("none"));
-                return Err(KubeError::Body { message });
-            }
-        };
-        let namespace = object["metadata"]["namespace"].as_str();
-        let asked: Result<Value, KubeError> = self
-            .ask(&Ask {
-                method: Method::POST,
-                path: collection(pod_identity::GROUP, namespace, plural),
-                query: vec![("fieldManager", manager.to_owned())],
-                body: Some(("application/json", object.clone())),
-                repeat: Repeat::Unsafe,
-            })
-            .await;
-        match asked {
-            Err(error) if error.is_already_exists() => Ok(()),
-            asked => asked.map(drop),
-        }
-    }
-}
-
-/// An object without what the server gave it.
-fn bare(mut object: Value) -> Value {
-    let Some(meta) = object["metadata"].as_object() else { return object };
-    let keep = ["name", "namespace", "labels", "annotations"];
-    let meta: serde_json::Map<String, Value> = meta
-        .iter()
-        .filter(|(k, _)| keep.contains(&k.as_str()))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    object["metadata"] = Value::Object(meta);
-    object
-}
-
-/// The name of a backup: an account's name may be longer than a `ConfigMap`'s allows with a prefix.
-fn backup_name(backup: &Backup) -> String {
-    format!("widentity-migrate-{}", names::sha256_hex(backup.account.as_str(), 16))
 }
 
 #[cfg(test)]

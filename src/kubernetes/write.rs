@@ -1,5 +1,5 @@
-//! Writing: a bare account by POST, everything else by server-side apply of a complete set of
-//! fields, never replaced, never deleted.
+//! Writing: a bare account by POST, its fields and those of templates by server-side apply of a
+//! complete set of fields, never replaced.
 //!
 //! Source: Kubernetes documentation, "Server-Side Apply".
 
@@ -12,15 +12,14 @@ use serde_json::{Map, Value, json};
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    parse_meta, parse_pod,
+    parse_meta,
     parse_template::{self, Parsed},
     versions::{collection, kind_name, plural},
-    wire::{Bare, Controller, Meta, Pod},
+    wire::{Bare, Controller, Meta},
 };
 use crate::model::{
     AccountName, Namespace,
-    names::{PROXY_ANNOTATION, USE_LABEL},
-    snapshot::{Injected, ObservedAccount, ObservedTemplate, TemplateKind},
+    snapshot::{ObservedAccount, ObservedTemplate, TemplateKind},
 };
 
 /// What a patch by server-side apply is about.
@@ -171,67 +170,6 @@ impl Client {
             repeat: Repeat::Safe,
         })
         .await
-    }
-
-    /// Asks the server what would become of a labelled pod of this account, without making one:
-    /// what comes back shows whether the webhook works in this namespace. The pod satisfies the
-    /// `restricted` Pod Security Standard; with `proxy` it asks for the migration sidecar, whose
-    /// init container does not.
-    pub async fn dry_run_pod(
-        &self,
-        namespace: &Namespace,
-        account: &AccountName,
-        proxy: bool,
-        manager: &str,
-    ) -> Result<Injected, KubeError> {
-        let mut body = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "generateName": "widentity-check-",
-                "namespace": namespace.as_str(),
-                "labels": {USE_LABEL: "true"},
-            },
-            "spec": {
-                "serviceAccountName": account.as_str(),
-                "restartPolicy": "Never",
-                "securityContext": {
-                    "runAsNonRoot": true,
-                    "runAsUser": 65535,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "containers": [{
-                    "name": "check",
-                    "image": "registry.k8s.io/pause:3.10",
-                    // A quota in the namespace may demand these.
-                    "resources": {
-                        "requests": {"cpu": "1m", "memory": "8Mi"},
-                        "limits": {"cpu": "10m", "memory": "8Mi"},
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "capabilities": {"drop": ["ALL"]},
-                        "readOnlyRootFilesystem": true,
-                        "runAsNonRoot": true,
-                    },
-                }],
-            },
-        });
-        if proxy {
-            body["metadata"]["annotations"] = json!({PROXY_ANNOTATION: "true"});
-        }
-        let mut query = strict(manager);
-        query.push(("dryRun", "All".to_owned()));
-        let answer: Pod = self
-            .ask(&Ask {
-                method: Method::POST,
-                path: collection("v1", Some(namespace.as_str()), "pods"),
-                query,
-                body: Some(("application/json", body)),
-                repeat: Repeat::Safe,
-            })
-            .await?;
-        Ok(parse_pod::injected(&answer))
     }
 }
 

@@ -6,6 +6,7 @@
 //! of a migration: the new path is proved before the old one goes, and at no moment is a workload
 //! without a working path to its credential.
 
+mod chained;
 pub mod manifest;
 pub mod matching;
 mod notes;

@@ -139,6 +139,15 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let whole = federated && pointed && estate.workload_identity;
     let switched = |t: &&&EstateTemplate| t.labelled() && t.selector().is_none();
     let count = templates.iter().filter(switched).count();
+    // What was put back stays so, whoever else uses the account by the new path.
+    let is_back = |backup: &&Backup| {
+        let kept = |t: &&EstateTemplate| backup.templates.iter().any(|kept| kept.key == t.key());
+        let mut kept = templates.iter().filter(|t| kept(t)).peekable();
+        backup.rolled_back && kept.peek().is_some() && kept.all(|t| !t.labelled())
+    };
+    if facts.backup.is_some_and(|backup| is_back(&backup)) {
+        return at(Phase::RolledBack);
+    }
     if count == 0 {
         if templates.iter().any(|t| t.labelled()) {
             return at(if whole { Phase::Masked } else { Phase::HalfDone });
@@ -164,11 +173,15 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let proved = pods.iter().filter(proves).count();
     let at = |phase| Standing { phase, until: None, proved, unrun: Vec::new() };
     let finished = templates.iter().all(|t| t.complete || t.kind == TemplateKind::CronJob);
-    if count < templates.len() || proved < pods.len() || !finished {
+    if count < templates.len() {
         return at(Phase::Switched);
     }
+    // What answered is gone: it has arrived, whatever becomes of its pods.
     if let Some(phase) = removed(facts) {
         return at(phase);
+    }
+    if proved < pods.len() || !finished {
+        return at(Phase::Switched);
     }
     let until = proved_since(facts, &proves).and_then(|since| since.checked_add(facts.soak).ok());
     let unrun = templates.iter().filter(|t| !has_run(t, facts, &proves)).map(|t| t.key());

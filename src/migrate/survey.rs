@@ -7,10 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    chained,
     matching::{self, Reached},
     notes,
     phase::{self, Facts, Phase},
     reasons::KEPT_BY,
+    rollback,
     verdict::{self, Reason, Verdict},
 };
 use crate::model::{
@@ -126,6 +128,9 @@ pub struct Workload {
     pub verdict: Verdict,
     /// Why, where it is not ready.
     pub reasons: Vec<Reason>,
+    /// Whether `apply` leaves it alone: it was put back, or somebody began to, and its pod
+    /// templates are those that were tried.
+    pub left_alone: bool,
     /// What comes next.
     pub next: Vec<String>,
 }
@@ -134,6 +139,11 @@ impl Workload {
     /// `namespace/account`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.account)
+    }
+
+    /// Takes it up again although it was put back, because somebody named it.
+    pub fn take_up(&mut self) {
+        self.left_alone = false;
     }
 
     /// Whether it may be moved: it is ready, or nothing stands in its way but that Git keeps it.
@@ -305,6 +315,13 @@ fn judge(
         unrun: standing.unrun,
         verdict: Verdict::Ready,
         reasons: Vec::new(),
+        left_alone: backup.is_some_and(|backup| {
+            let waits = matches!(
+                standing.phase,
+                Phase::RolledBack | Phase::Switched | Phase::Masked | Phase::HalfDone
+            );
+            waits && backup.rolled_back && !rollback::changed(backup, &templates)
+        }),
         next: Vec::new(),
     };
     if !workload.phase.is_switched() {
@@ -329,6 +346,8 @@ fn judge(
                 *used += 1;
             }
         }
+        let acts = workload.identity.as_ref();
+        reasons.extend(chained::reason(estate, acts, &group.templates, decided));
         super::reasons::surroundings(estate, given, key, group, decided, &mut reasons);
         reasons.extend(super::reasons::node_identity(estate, given, group, &workload.reaches));
     }
@@ -368,6 +387,20 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
         if sidecar && !workload.proxied { ", migration sidecar added" } else { "" }
     );
     let (federate, prove) = ("federate the identity".to_owned(), "prove a token".to_owned());
+    if workload.left_alone {
+        let again = format!("widentity migrate apply --only {name}");
+        return vec![if workload.phase == Phase::Switched {
+            format!(
+                "finish putting it back: widentity migrate rollback {name}; or move it after all: \
+                 {again}"
+            )
+        } else {
+            format!(
+                "change its pod template, its image for one, and `apply` tries again; or as it is: \
+                 {again}"
+            )
+        }];
+    }
     match workload.phase {
         Phase::Discovered | Phase::RolledBack => {
             vec![federate, prove, "annotate the account".to_owned(), switch]

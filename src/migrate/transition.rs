@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Phase, Workload};
 use crate::{
     model::{
-        Address, ArmId, ClusterName, Origin,
+        Address, ArmId, ClusterName, Origin, Project,
         address::Part,
         desired::{
             DesiredIdentity, DesiredState, DesiredWorkload, IdentityControl, ManagedBy,
@@ -17,7 +17,7 @@ use crate::{
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
     plan::{
-        Lock, Operation, Plan, Step, StepId, Value,
+        self, Lock, Operation, Plan, Planned, Step, StepId, Value,
         step::{Sidecar, TemplateRef},
     },
 };
@@ -33,9 +33,11 @@ pub enum OldLabel {
 
 /// Whether `apply` takes a workload on: it may move and has not arrived. One whose pods are not
 /// proved yet is waited for; of one that Git keeps only the identity is federated and proved.
-/// Where the old label is kept, a masked one has arrived.
+/// Where the old label is kept, a masked one has arrived. One that was put back is left alone until
+/// its application is changed or somebody names it: the same experiment would fail again.
 pub fn is_due(workload: &Workload, old: OldLabel) -> bool {
     workload.may_move()
+        && !workload.left_alone
         && workload.identity.is_some()
         && !workload.templates.is_empty()
         && match workload.phase {
@@ -77,6 +79,7 @@ pub fn desired(base: &DesiredState, cluster: &ClusterName, chosen: &[&Workload])
             adopt: file.is_some_and(|file| file.adopt),
             probe: file.and_then(|file| file.probe.clone()),
             proxy: file.is_some_and(|file| file.proxy),
+            chained: file.and_then(|file| file.chained),
             origin,
             selected: BTreeSet::from([cluster.clone()]),
         });
@@ -163,7 +166,7 @@ fn unmask(
         let ours = *namespace == workload.namespace && *account == workload.account;
         ours.then(|| (step.id, claim.clone()))
     });
-    let Some((proof, claim)) = proof.filter(|_| !masked.is_empty()) else { return };
+    let (Some((proof, claim)), Some(first)) = (proof, masked.first()) else { return };
     let annotated = plan.steps.iter().find_map(|step| {
         let Operation::AnnotateAccount { namespace, account, .. } = &step.operation else {
             return None;
@@ -182,7 +185,7 @@ fn unmask(
     if annotated.is_none() && !points {
         return;
     }
-    let needs: Vec<StepId> = std::iter::once(proof).chain(annotated).collect();
+    let mut needs: Vec<StepId> = std::iter::once(proof).chain(annotated).collect();
     let expiration = workload.expiration();
     let mut add = |address: Address, operation: Operation, needs: Vec<StepId>, locks| {
         let id = StepId(plan.steps.len());
@@ -198,8 +201,18 @@ fn unmask(
         });
         id
     };
-    let mut rolls = Vec::new();
+    // A webhook that is down stops here, before the first pod is lost.
+    let check = Operation::CheckInjection {
+        namespace: workload.namespace.clone(),
+        account: workload.account.clone(),
+        like: target(first),
+        audience: claim.audience.clone(),
+        proxy: workload.proxy,
+    };
+    needs.push(add(address.clone().part(Part::Pods), check, vec![proof], BTreeSet::new()));
+    let (mut rolls, mut awaited) = (Vec::new(), false);
     for template in masked {
+        awaited |= plan::waits(template.strategy);
         let of = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned();
         let key = format!("{}/{}/{}", template.kind.as_str(), template.namespace, template.name);
         let operation = Operation::RollTemplate {
@@ -211,7 +224,7 @@ fn unmask(
             expiration,
             round: 0,
             force: workload.adopt,
-            wait: template.replicas.is_some(),
+            wait: plan::waits(template.strategy),
             expect: (
                 of(&template.labels, names::USE_LABEL),
                 of(&template.annotations, names::CHAIN_ANNOTATION),
@@ -231,6 +244,9 @@ fn unmask(
         let at = address.clone().part(Part::PodTemplate(template.key()));
         let lock = BTreeSet::from([Lock::Object(cluster.clone(), key)]);
         rolls.push(add(at, operation, needs.clone(), lock));
+    }
+    if !awaited {
+        return;
     }
     let operation = Operation::ProvePods {
         namespace: workload.namespace.clone(),
@@ -255,15 +271,24 @@ pub fn target(template: &EstateTemplate) -> TemplateRef {
 }
 
 /// What the plan is about to change of one workload, as it is now and as it will be. An earlier
-/// backup of a workload that was not put back knows better what was there first: its values stay.
-pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backup> {
+/// backup knows better what was there first, as far as its values still stand: what has another
+/// value now was changed by somebody since, and goes back to that.
+pub fn backup(
+    plan: &Plan,
+    project: &Project,
+    estate: &Estate,
+    workload: &Workload,
+) -> Option<Backup> {
     let acts = workload.identity.as_ref()?;
-    let earlier = estate
-        .backups
-        .iter()
-        .find(|b| b.namespace == workload.namespace && b.account == workload.account)
-        .filter(|b| !b.rolled_back);
+    let of = |b: &&Backup| b.namespace == workload.namespace && b.account == workload.account;
+    let earlier = estate.backups.iter().find(of);
     let mut backup = earlier.cloned().unwrap_or_default();
+    // One that was put back and is taken up again is on its way.
+    let mut changes = backup.rolled_back;
+    if backup.rolled_back {
+        backup.rolled_back = false;
+        (backup.removed, backup.add_on, backup.bindings) = Default::default();
+    }
     backup.namespace = workload.namespace.clone();
     backup.account = workload.account.clone();
     backup.identity = acts.id.to_string();
@@ -271,19 +296,31 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
     let bindings: BTreeSet<String> =
         backup.bindings.iter().chain(&workload.bindings).cloned().collect();
     backup.bindings = bindings.into_iter().collect();
-    let mut changes = false;
     for step in &plan.steps {
         match &step.operation {
             Operation::CreateAccount { namespace, account }
                 if *namespace == workload.namespace && *account == workload.account =>
             {
                 backup.account_made = true;
+                (backup.account_uid, backup.annotations) = (None, BTreeMap::new());
                 changes = true;
             }
             Operation::AnnotateAccount {
-                namespace, account, tenant, expiration, expect, ..
+                namespace,
+                account,
+                uid,
+                tenant,
+                expiration,
+                expect,
+                ..
             } if *namespace == workload.namespace && *account == workload.account => {
                 changes = true;
+                // An account that was made again has nothing of the one before.
+                let known = backup.account_uid.as_ref();
+                if uid.as_ref().is_some_and(|uid| known.is_some_and(|known| known != uid)) {
+                    backup.annotations.clear();
+                }
+                backup.account_uid.clone_from(uid);
                 for (key, before) in expect {
                     let after = match key.as_str() {
                         names::CLIENT_ID_ANNOTATION => Some(acts.client.to_string()),
@@ -308,14 +345,12 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 ..
             } if target.namespace == workload.namespace && *account == workload.account => {
                 changes = true;
-                let key = format!("{}/{}", target.kind.as_str(), target.name);
-                let at = backup.templates.iter().position(|t| t.key == key && t.uid == target.uid);
-                let at = at.unwrap_or_else(|| {
-                    let uid = target.uid.clone();
-                    backup.templates.push(TemplateBackup { key, uid, ..TemplateBackup::default() });
-                    backup.templates.len() - 1
-                });
-                let kept = &mut backup.templates[at];
+                let seen = estate
+                    .templates
+                    .iter()
+                    .find(|t| t.namespace == target.namespace && t.uid == target.uid);
+                let kept = entry(&mut backup.templates, target);
+                kept.shape = seen.map(|t| t.shape.clone()).unwrap_or_default();
                 let chain = names::chain_value(
                     acts.client,
                     *tenant,
@@ -335,11 +370,7 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                 for (label, value) in remove_labels {
                     remember(&mut kept.labels, label, Some(value.clone()), None);
                 }
-                let before = estate
-                    .templates
-                    .iter()
-                    .find(|t| t.namespace == target.namespace && t.uid == target.uid)
-                    .and_then(|t| t.annotations.get(names::PROXY_ANNOTATION).cloned());
+                let before = seen.and_then(|t| t.annotations.get(names::PROXY_ANNOTATION).cloned());
                 let proxy = names::PROXY_ANNOTATION;
                 match sidecar {
                     Sidecar::Set if before.is_none() => {
@@ -350,6 +381,8 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
                     }
                     Sidecar::Set | Sidecar::NotOurs => {}
                 }
+                let had = seen.and_then(|t| t.project.clone());
+                kept.mark = Some(again(kept.mark.take(), had, Some(project.to_string())));
             }
             Operation::EnableFeatures { .. }
             | Operation::CreateIdentity { .. }
@@ -370,23 +403,45 @@ pub fn backup(plan: &Plan, estate: &Estate, workload: &Workload) -> Option<Backu
     changes.then_some(backup)
 }
 
+/// The entry of a template; what was written down of one that was made again says nothing of it.
+fn entry<'a>(kept: &'a mut Vec<TemplateBackup>, target: &TemplateRef) -> &'a mut TemplateBackup {
+    let key = format!("{}/{}", target.kind.as_str(), target.name);
+    kept.retain(|t| t.key != key || t.uid == target.uid);
+    let at = kept.iter().position(|t| t.key == key).unwrap_or_else(|| {
+        let uid = target.uid.clone();
+        kept.push(TemplateBackup { key, uid, ..TemplateBackup::default() });
+        kept.len() - 1
+    });
+    &mut kept[at]
+}
+
 /// The project's mark, as the plan's changes have it.
 fn mark(plan: &Plan, key: &str) -> Option<String> {
     let path = format!("metadata.annotations[\"{key}\"]");
     let fields = plan.changes.iter().flat_map(|change| &change.fields);
     let field = fields.into_iter().find(|field| field.field == path)?;
     match &field.after {
-        crate::plan::Planned::Known(value) => value.as_str().map(str::to_owned),
-        crate::plan::Planned::AfterApply(_) => None,
+        Planned::Known(value) => value.as_str().map(str::to_owned),
+        Planned::AfterApply(_) => None,
     }
+}
+
+/// A field that is about to change. `present` is its value now: where that is not what an earlier
+/// run left, it is the value to go back to.
+fn again(earlier: Option<Field>, present: Option<String>, after: Option<String>) -> Field {
+    let before = match earlier {
+        Some(earlier) if earlier.after == present => earlier.before,
+        Some(_) | None => present,
+    };
+    Field { before, after }
 }
 
 fn remember(
     fields: &mut BTreeMap<String, Field>,
     key: &str,
-    before: Option<String>,
+    present: Option<String>,
     after: Option<String>,
 ) {
-    let field = fields.entry(key.to_owned()).or_insert_with(|| Field { before, after: None });
-    field.after = after;
+    let field = again(fields.remove(key), present, after);
+    fields.insert(key.to_owned(), field);
 }

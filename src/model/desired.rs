@@ -195,6 +195,10 @@ pub struct DesiredWorkload {
     /// Whether its pods get the migration sidecar, for SDKs that only know the metadata endpoint.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proxy: bool,
+    /// Whether its program presents its identity's token as a credential of something else; none
+    /// where the file does not say. Only a migration asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chained: Option<bool>,
     /// Where `[[workloads]]` stands.
     pub origin: Origin,
     /// Those of its clusters that `--only`, `-n` and `--cluster` chose; all of them without such

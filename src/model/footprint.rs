@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountName, ArmId, Issuer, Namespace, PrincipalId, RemoteFailure, snapshot::ObservedAssignment,
+    AccountName, ArmId, ClusterName, Issuer, Namespace, PrincipalId, RemoteFailure,
+    snapshot::ObservedAssignment,
 };
 
 /// What one cluster's API server holds of the installation, beside what an
@@ -22,6 +23,10 @@ pub struct Footprint {
     pub host: String,
     /// The issuer of its discovery document, where it may be read.
     pub issuer: Option<Issuer>,
+    /// The issuer of a token that it made for one of its accounts, where one was asked for.
+    pub token_issuer: Option<Issuer>,
+    /// Why no token could be had, where one was asked for.
+    pub no_token: Option<RemoteFailure>,
     /// MIC and NMI.
     pub components: Vec<Component>,
     /// The definitions of the group `aadpodidentity.k8s.io`.
@@ -218,8 +223,8 @@ pub struct MetadataUser {
     pub why: String,
 }
 
-/// What Azure holds of the installation. Only listed, never changed: nothing marks what was made
-/// for Pod Identity.
+/// What Azure holds of the installation. Nothing marks what was made for Pod Identity, so that it
+/// takes judgement what of it may go.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AzureSide {
@@ -229,14 +234,39 @@ pub struct AzureSide {
     pub node_group: Option<ArmId>,
     /// The identity of the nodes, as a resource.
     pub kubelet: Option<ArmId>,
-    /// The principals of the cluster, each with what it is: `kubelet identity`, `cluster identity`.
-    pub principals: BTreeMap<PrincipalId, String>,
+    /// The principals of the cluster.
+    pub principals: BTreeMap<PrincipalId, ClusterPrincipal>,
+    /// The identities that ARM's record names outside the Pod Identity add-on, each with the
+    /// member that does, for example `properties/addonProfiles/omsagent`: AKS uses them.
+    pub placed: BTreeMap<ArmId, String>,
+    /// Principals as which another cluster of the file acts, too, that still has Pod Identity.
+    pub elsewhere: BTreeMap<PrincipalId, ClusterName>,
     /// Their role assignments that Pod Identity's documentation asks for.
     pub assignments: Vec<ObservedAssignment>,
     /// The scale sets of the nodes with the user-assigned identities on them.
     pub scale_sets: Vec<ScaleSet>,
     /// What could not be read.
     pub unseen: Vec<RemoteFailure>,
+}
+
+/// As what a principal acts for a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterPrincipal {
+    /// Its nodes: what Pod Identity acts as.
+    Kubelet,
+    /// Its control plane, also where the nodes act as the same: AKS itself.
+    ControlPlane,
+}
+
+impl ClusterPrincipal {
+    /// The words in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubelet => "the kubelet identity",
+            Self::ControlPlane => "the cluster identity",
+        }
+    }
 }
 
 /// A scale set of nodes.
@@ -247,4 +277,7 @@ pub struct ScaleSet {
     pub id: ArmId,
     /// The user-assigned identities on it.
     pub identities: Vec<ArmId>,
+    /// Whether its upgrade policy leaves it to others to bring instances to its present model.
+    #[serde(default)]
+    pub manual: bool,
 }

@@ -8,10 +8,12 @@ pub mod desired;
 pub mod failure;
 pub mod footprint;
 pub mod identifiers;
+pub mod kubectl;
 pub mod names;
 pub mod origin;
 pub mod pod_identity;
 pub mod roles;
+pub mod same_cluster;
 pub mod secret;
 pub mod sidecar;
 pub mod snapshot;
@@ -24,4 +26,5 @@ pub use identifiers::{
     RoleId, Subject, SubscriptionId, TenantId,
 };
 pub use origin::Origin;
+pub use same_cluster::{SameCluster, same_cluster};
 pub use secret::Token;

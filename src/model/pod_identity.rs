@@ -228,12 +228,23 @@ pub struct EstateTemplate {
     /// Whether its pods run on Windows.
     #[serde(default)]
     pub windows: bool,
+    /// The variable of its environment that makes its identity's token the assertion of an
+    /// application.
+    #[serde(default)]
+    pub asserts: Option<String>,
     /// Whether its controller has finished with its present template.
     #[serde(default = "yes")]
     pub complete: bool,
     /// When widentity last wrote it.
     #[serde(default)]
     pub written: Option<Timestamp>,
+    /// The project whose mark its controller bears.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// A digest of the pod template without what a migration changes in it: another one means that
+    /// somebody changed the application. Empty where it was not taken.
+    #[serde(default)]
+    pub shape: String,
     /// When the last run of a `CronJob` began, if one has succeeded since. Servers before 1.21 do
     /// not say.
     #[serde(default)]
@@ -293,6 +304,10 @@ pub struct EstatePod {
     pub namespace: Namespace,
     /// The name.
     pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// Its version, to be demanded of a delete.
+    pub resource_version: String,
     /// The account it runs as.
     pub account: AccountName,
     /// Its labels.
@@ -390,6 +405,8 @@ pub struct Backup {
     pub templates: Vec<TemplateBackup>,
     /// Whether the account was made by widentity.
     pub account_made: bool,
+    /// The UID of the account whose annotations these are, where it was there before.
+    pub account_uid: Option<String>,
     /// Objects of Pod Identity that were removed, complete.
     pub removed: Vec<serde_json::Value>,
     /// Entries of the AKS add-on that were removed, as ARM had them.
@@ -398,8 +415,15 @@ pub struct Backup {
     pub bindings: Vec<String>,
     /// When `apply` found all of its pods proved, by the clock of whoever ran it.
     pub arrived: Option<Timestamp>,
-    /// Whether it was put back.
+    /// Whether it was put back, or somebody began to.
     pub rolled_back: bool,
+}
+
+impl Backup {
+    /// `namespace/account`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.namespace, self.account)
+    }
 }
 
 /// A field that widentity sets.
@@ -424,4 +448,25 @@ pub struct TemplateBackup {
     pub labels: BTreeMap<String, Field>,
     /// Annotations of the pod template.
     pub annotations: BTreeMap<String, Field>,
+    /// The project's mark on the controller; none in backups that did not note it.
+    pub mark: Option<Field>,
+    /// [`EstateTemplate::shape`] when the switch was tried.
+    pub shape: String,
+}
+
+impl TemplateBackup {
+    /// Whether these labels are those that widentity gave, and not those that were there before:
+    /// only a pod of the switched template has them.
+    pub fn gave(&self, labels: &BTreeMap<String, String>) -> bool {
+        let mut changed = self.labels.iter().filter(|(_, field)| field.before != field.after);
+        let same = |(key, field): (&String, &Field)| labels.get(key) == field.after.as_ref();
+        changed.clone().next().is_some() && changed.all(same)
+    }
+
+    /// Whether these labels are those that were there before, and not those that widentity gave.
+    pub fn had(&self, labels: &BTreeMap<String, String>) -> bool {
+        let mut changed = self.labels.iter().filter(|(_, field)| field.before != field.after);
+        let same = |(key, field): (&String, &Field)| labels.get(key) == field.before.as_ref();
+        changed.clone().next().is_some() && changed.all(same)
+    }
 }

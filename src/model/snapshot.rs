@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
-    PrincipalId, RemoteFailure, RoleId, Subject, TenantId,
+    PrincipalId, RemoteFailure, RoleId, Subject, TenantId, names,
 };
 
 /// The outcome of one read. A failed read is [`Observation::Unknown`], never absence: nothing is
@@ -144,6 +144,17 @@ pub struct ObservedIdentity {
     pub tags: BTreeMap<String, String>,
 }
 
+impl ObservedIdentity {
+    /// The tag of this name, as `(name, value)` with the name as it is there: Azure keeps the case
+    /// of tag names and does not tell them apart by it.
+    ///
+    /// Source: Azure documentation, "Use tags to organize your Azure resources", limitations.
+    pub fn tag(&self, name: &str) -> Option<(&str, &str)> {
+        let found = self.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
 /// A federated credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedCredential {
@@ -167,7 +178,7 @@ pub struct Assignments {
 }
 
 /// A role assignment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedAssignment {
     /// Its id.
     pub id: ArmId,
@@ -454,6 +465,11 @@ impl ObservedTemplate {
     /// `kind/name`, as addresses show it.
     pub fn key(&self) -> String {
         format!("{}/{}", self.kind.as_str(), self.name)
+    }
+
+    /// Whether the workload identity webhook mutates its pods.
+    pub fn labelled(&self) -> bool {
+        self.labels.get(names::USE_LABEL).is_some_and(|value| value == "true")
     }
 }
 

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::{Connected, doctor::cluster_facts};
+use super::{
+    Connected,
+    doctor::{cluster_facts, kubectl},
+};
 pub use crate::diagnose::audit::Severity;
 use crate::{
     azure::{Arm, ArmError},
     diagnose::{
+        Kubectl,
         audit::{
             self, Audit, AuditCluster, AuditIdentity, Estate, KubernetesFacts, PodIdentityObject,
         },
@@ -17,7 +21,7 @@ use crate::{
     },
     kubernetes::{Client, KubeError},
     model::{
-        ArmId, Namespace, PrincipalId, SubscriptionId,
+        ArmId, Issuer, Namespace, PrincipalId, SubscriptionId,
         desired::DesiredState,
         snapshot::{Assignments, Observation, ObservedCluster, ObservedTarget},
     },
@@ -47,14 +51,16 @@ pub async fn audit(connected: &Connected, desired: &DesiredState) -> Audit {
     let all_clusters = failed.is_empty();
     unseen.extend(failed);
     let (assignments, counted) = assignments;
-    let (other_principals, failed) = elsewhere(arm, &subscriptions).await;
+    let (other_principals, other_issuers, failed) = elsewhere(arm, &subscriptions).await;
     let all_identities = all_identities && failed.is_empty();
+    let all_clusters = all_clusters && failed.is_empty();
     unseen.extend(failed);
     let (vaults, failed) = vaults(arm, &assignments).await;
     unseen.extend(failed);
     let estate = Estate {
         project: Some(desired.project.clone()),
         clusters: Box::pin(joined(connected, desired, records)).await,
+        other_issuers,
         all_clusters,
         identities,
         assignments,
@@ -95,31 +101,41 @@ async fn identities(
     (stream::iter(read).buffered(AT_ONCE).collect().await, failed)
 }
 
-/// Principals of the identities in every other subscription that can be read: an assignment that
-/// the file's own identities do not explain may be of one of these.
+/// Principals of the identities and issuers of the clusters in every other subscription that can be
+/// read: an assignment or a credential that the file's own do not explain may be of one of these.
 async fn elsewhere(
     arm: &Arm,
     near: &BTreeSet<SubscriptionId>,
-) -> (BTreeSet<PrincipalId>, Vec<String>) {
+) -> (BTreeSet<PrincipalId>, BTreeSet<Issuer>, Vec<String>) {
+    let (mut principals, mut issuers) = (BTreeSet::new(), BTreeSet::new());
     let all = match arm.subscriptions().await {
         Ok(all) => all,
         Err(error) => {
-            return (BTreeSet::new(), vec![error.failure("list subscriptions").to_string()]);
+            let failed = vec![error.failure("list subscriptions").to_string()];
+            return (principals, issuers, failed);
         }
     };
     let others = all.into_iter().filter(|id| !near.contains(id)).map(|id| async move {
-        let tried = format!("list identities in subscription {id}");
-        arm.identities_in(id).await.map_err(|error| error.failure(tried).to_string())
+        let words = |kind: &str| format!("list {kind} in subscription {id}");
+        let (identities, clusters) = futures::join!(arm.identities_in(id), arm.clusters_in(id));
+        (
+            identities.map_err(|error| error.failure(words("identities")).to_string()),
+            clusters.map_err(|error| error.failure(words("clusters")).to_string()),
+        )
     });
-    let (mut found, mut failed) = (BTreeSet::new(), Vec::new());
+    let mut failed = Vec::new();
     let lists: Vec<_> = stream::iter(others).buffered(AT_ONCE).collect().await;
-    for list in lists {
-        match list {
-            Ok(list) => found.extend(list.iter().map(|identity| identity.principal_id)),
+    for (identities, clusters) in lists {
+        match identities {
+            Ok(list) => principals.extend(list.iter().map(|identity| identity.principal_id)),
+            Err(why) => failed.push(why),
+        }
+        match clusters {
+            Ok(list) => issuers.extend(list.into_iter().filter_map(|cluster| cluster.issuer)),
             Err(why) => failed.push(why),
         }
     }
-    (found, failed)
+    (principals, issuers, failed)
 }
 
 /// The Key Vaults that the assignments are on.
@@ -206,6 +222,7 @@ async fn joined(
         found.push(AuditCluster {
             name: cluster.name.to_string(),
             id: Some(cluster.id.clone()),
+            kubectl: kubectl(cluster),
             issuer: record.and_then(|record| record.issuer.clone()),
             pod_identity_add_on: add_on(record),
             kubernetes,
@@ -216,6 +233,7 @@ async fn joined(
         AuditCluster {
             name: record.id.name().to_owned(),
             id: Some(record.id.clone()),
+            kubectl: Kubectl::default(),
             issuer: record.issuer.clone(),
             pod_identity_add_on: add_on(Some(record)),
             kubernetes: not_asked(),

@@ -1,6 +1,6 @@
 //! Role assignments: principal, role, scope.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use uuid::Uuid;
 
@@ -38,6 +38,9 @@ pub(super) fn plan<'a>(
     usable: &BTreeSet<usize>,
 ) -> BTreeMap<usize, Grants> {
     let mut grants: BTreeMap<usize, Grants> = BTreeMap::new();
+    // A custom role may stand in the file by its name and by its GUID: that is one object.
+    let mut planned: BTreeMap<(&ArmId, RoleId, &ArmId), (&DesiredAssignment, Result<_, ()>)> =
+        BTreeMap::new();
     for assignment in &world.desired.assignments {
         let needed: Vec<usize> =
             assignment.workloads.iter().copied().filter(|w| usable.contains(w)).collect();
@@ -52,7 +55,21 @@ pub(super) fn plan<'a>(
         if let Some(role) = role {
             risks(world, draft, assignment, role);
         }
-        let step = role.map(|role| one(world, draft, assignment, role, identity, &addresses));
+        let step =
+            role.map(|role| match planned.entry((&assignment.identity, role, &assignment.scope)) {
+                Entry::Vacant(entry) => {
+                    let step = one(world, draft, assignment, role, identity, &addresses);
+                    entry.insert((assignment, step)).1
+                }
+                Entry::Occupied(entry) => {
+                    let (first, step) = entry.get();
+                    if first.condition == assignment.condition {
+                        return *step;
+                    }
+                    contradict(draft, first, assignment, &addresses);
+                    Err(())
+                }
+            });
         for workload in needed {
             let grants = grants.entry(workload).or_default();
             match (role, step) {
@@ -91,6 +108,29 @@ fn target_exists(
         ));
     }
     false
+}
+
+/// Says that two grants are one object that cannot have both conditions.
+fn contradict(
+    draft: &mut Draft,
+    first: &DesiredAssignment,
+    second: &DesiredAssignment,
+    workloads: &[Address],
+) {
+    for workload in workloads {
+        draft.report.blocked.push(finding(
+            workload.clone(),
+            "grants-contradict",
+            format!(
+                "`{}` and `{}` are one role on {}, with two conditions",
+                first.role.label(),
+                second.role.label(),
+                second.scope
+            ),
+            "write one condition for both grants".to_owned(),
+            &second.origin,
+        ));
+    }
 }
 
 /// The role's GUID; none where it could not be found, and the report says why.

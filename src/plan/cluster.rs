@@ -8,9 +8,10 @@ use super::{
     planner::World,
 };
 use crate::model::{
-    AccountName, Address, FailureKind, Issuer, Namespace, RemoteFailure,
+    AccountName, Address, FailureKind, Issuer, Namespace, RemoteFailure, SameCluster,
     desired::{Access, DesiredCluster, DesiredWorkload, Feature},
-    snapshot::{KubernetesSnapshot, Observation, ObservedCluster},
+    same_cluster,
+    snapshot::{Evidence, KubernetesSnapshot, Observation, ObservedCluster},
 };
 
 /// What later links need to know of a cluster.
@@ -110,11 +111,14 @@ fn judge<'a>(
     };
     let wanted = missing_features(cluster, arm, kubernetes)?;
     let guard = match kubernetes {
-        Some(kubernetes) => guard(cluster, arm, kubernetes, &wanted)?,
-        None => Guard::Confirmed,
+        Some(kubernetes) => {
+            let enabling = wanted.contains(&Feature::OidcIssuer);
+            guard(cluster, arm, &kubernetes.evidence, enabling)?
+        }
+        None => Shown::Evident,
     };
     let account = match (&guard, kubernetes) {
-        (Guard::NeedsToken, Some(kubernetes)) => {
+        (Shown::ByToken, Some(kubernetes)) => {
             Some(some_account(kubernetes, workloads).ok_or(Held::Unknown(RemoteFailure::new(
                 FailureKind::NotReached,
                 format!("confirm that the API server is cluster {name}"),
@@ -219,26 +223,46 @@ fn missing_features(
     Ok(wanted)
 }
 
-enum Guard {
-    Confirmed,
+/// How it is shown that an API server is the cluster of ARM's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// By its issuer, which is equal to the byte, or by its host.
+    Evident,
     /// Only the issuer of a token can tell.
-    NeedsToken,
+    ByToken,
+}
+
+/// Whether an API server is the cluster of ARM's record, for those who write without a plan. An
+/// error says that it is another one ([`FailureKind::Refused`] with the code
+/// `cluster-context-mismatch`) or that nothing shows it.
+pub fn shown(
+    cluster: &DesiredCluster,
+    arm: &ObservedCluster,
+    evidence: &Evidence,
+) -> Result<Shown, RemoteFailure> {
+    guard(cluster, arm, evidence, false).map_err(|held| match held {
+        Held::Unknown(failure) => failure,
+        Held::Refused(code, message, hint) | Held::Blocked(code, message, hint) => {
+            let tried = format!("confirm that the API server is cluster {}", cluster.name);
+            let mut failure = RemoteFailure::new(FailureKind::Refused, tried, message);
+            failure.code = Some(code.to_owned());
+            failure.with_hint(hint)
+        }
+    })
 }
 
 /// Whether the API server is that of ARM's record: issuer equal to the byte, or host equal.
 fn guard(
     cluster: &DesiredCluster,
     arm: &ObservedCluster,
-    kubernetes: &KubernetesSnapshot,
-    enabling: &BTreeSet<Feature>,
-) -> Result<Guard, Held> {
-    let evidence = &kubernetes.evidence;
-    let hosts = [&arm.fqdn, &arm.private_fqdn];
-    let same_host =
-        hosts.into_iter().flatten().any(|host| host.eq_ignore_ascii_case(&evidence.host));
+    evidence: &Evidence,
+    enabling: bool,
+) -> Result<Shown, Held> {
+    let hosts = [arm.fqdn.as_deref(), arm.private_fqdn.as_deref()].into_iter().flatten();
     let discovered = evidence.issuer.present();
-    if same_host || discovered.is_some_and(|issuer| arm.issuer.as_ref() == Some(issuer)) {
-        return Ok(Guard::Confirmed);
+    let same = same_cluster(&evidence.host, hosts, discovered, arm.issuer.as_ref());
+    if same == SameCluster::Yes {
+        return Ok(Shown::Evident);
     }
     match (discovered, &arm.issuer) {
         (Some(discovered), Some(issuer)) => Err(Held::Refused(
@@ -255,8 +279,8 @@ fn guard(
             ),
         )),
         // With the issuer off a token can only tell once it has been switched on.
-        (None, _) => Ok(Guard::NeedsToken),
-        (Some(_), None) if enabling.contains(&Feature::OidcIssuer) => Ok(Guard::NeedsToken),
+        (None, _) => Ok(Shown::ByToken),
+        (Some(_), None) if enabling => Ok(Shown::ByToken),
         (Some(discovered), None) => Err(Held::Unknown(RemoteFailure::new(
             FailureKind::NotReached,
             format!("confirm that {} is cluster {}", evidence.host, cluster.id.name()),

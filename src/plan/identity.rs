@@ -86,7 +86,7 @@ fn existing<'a>(
         return None;
     }
     let project = world.desired.project.as_str();
-    let mark = seen.tags.get(names::PROJECT_TAG).map(String::as_str);
+    let mark = seen.tag(names::PROJECT_TAG).map(|(_, mark)| mark);
     let managed = identity.control == IdentityControl::Managed;
     if managed {
         if let Some(other) = mark.filter(|mark| *mark != project) {
@@ -119,8 +119,13 @@ fn existing<'a>(
     let missing: BTreeMap<String, String> = identity
         .tags
         .iter()
-        .filter(|(key, value)| managed && seen.tags.get(*key) != Some(*value))
-        .map(|(key, value)| (key.clone(), value.clone()))
+        .filter(|_| managed)
+        .filter_map(|(key, value)| match seen.tag(key) {
+            None => Some((key.clone(), value.clone())),
+            Some((_, have)) if have == value => None,
+            Some((_, have)) if key == names::SOURCE_TAG && is_same_file(have, value) => None,
+            Some((name, _)) => Some((name.to_owned(), value.clone())),
+        })
         .collect();
     let mut needs = Vec::new();
     if !missing.is_empty() {
@@ -172,6 +177,16 @@ fn existing<'a>(
         principal: Value::Known(seen.principal_id),
         needs,
     })
+}
+
+/// Whether two paths may name one file: from a Git work tree it is its path from the root, from an
+/// unpacked artifact or another directory a shorter one. No run is to write what the next takes
+/// back.
+fn is_same_file(a: &str, b: &str) -> bool {
+    let ends = |long: &str, short: &str| {
+        long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+    };
+    ends(a, b) || ends(b, a)
 }
 
 fn absent<'a>(

@@ -26,9 +26,11 @@ pub mod step;
 mod template;
 
 pub use change::{Action, Change, FieldChange, ObjectKind, Planned, Reason};
+pub use cluster::{Shown, shown};
 pub use planner::{PlanOptions, plan};
 pub use report::PlanReport;
 pub use step::{Lock, Operation, Step, StepId, Value};
+pub use template::waits;
 
 /// What is to be done, in order.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -28,7 +28,7 @@ use super::{
 use crate::model::{
     Address, ArmId, ClusterName, FailureKind, RemoteFailure,
     address::Part,
-    desired::{Access, DesiredState, DesiredWorkload},
+    desired::{DesiredState, DesiredWorkload},
     names,
     snapshot::{KubernetesSnapshot, Observation, Snapshot},
 };
@@ -111,7 +111,8 @@ impl Place<'_> {
 
     /// The beginning of a command for this place.
     pub(super) fn kubectl(&self) -> String {
-        kubectl(self.cluster, self.workload)
+        let kubectl = self.cluster.cluster.access.kubectl();
+        format!("{kubectl} -n {}", self.workload.namespace)
     }
 }
 
@@ -148,14 +149,6 @@ pub(super) fn take_over(
         ));
     }
     Ok(!taken.is_empty())
-}
-
-fn kubectl(cluster: &ClusterState<'_>, workload: &DesiredWorkload) -> String {
-    let context = match &cluster.cluster.access {
-        Access::Context { context: Some(context), .. } => format!(" --context {context}"),
-        Access::Context { context: None, .. } | Access::Azure | Access::None => String::new(),
-    };
-    format!("kubectl{context} -n {}", workload.namespace)
 }
 
 fn clusters<'a>(
@@ -201,10 +194,7 @@ fn namespace_is_there(draft: &mut Draft, place: &Place<'_>) -> bool {
     match kubernetes.namespaces.get(&workload.namespace) {
         Some(Observation::Present(())) => true,
         Some(Observation::Absent) => {
-            let context = match &place.cluster.cluster.access {
-                Access::Context { context: Some(context), .. } => format!(" --context {context}"),
-                Access::Context { .. } | Access::Azure | Access::None => String::new(),
-            };
+            let kubectl = place.cluster.cluster.access.kubectl();
             draft.report.blocked.push(finding(
                 place.address.clone(),
                 "namespace-missing",
@@ -212,7 +202,7 @@ fn namespace_is_there(draft: &mut Draft, place: &Place<'_>) -> bool {
                     "namespace {} does not exist in cluster {}",
                     workload.namespace, place.cluster.cluster.name
                 ),
-                format!("kubectl{context} create namespace {}", workload.namespace),
+                format!("{kubectl} create namespace {}", workload.namespace),
                 &workload.origin,
             ));
             false

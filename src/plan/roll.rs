@@ -92,7 +92,7 @@ pub(super) fn write(
         let of = place.address.clone().part(Part::ServiceAccount);
         reasons.push(Reason::Follows { of });
     }
-    let waits = waits(template);
+    let waits = waits(template.strategy);
     restarts(draft, place, template, &address, own);
     let change = draft.change(NewChange {
         address: address.clone(),
@@ -110,7 +110,7 @@ pub(super) fn write(
     });
     let mut needs = rolling.needs.clone();
     needs.extend(rolling.annotated);
-    needs.push(injection(draft, rolling));
+    needs.push(injection(draft, rolling, template));
     Some(draft.step(NewStep {
         address,
         operation: Operation::RollTemplate {
@@ -143,7 +143,7 @@ fn restarts(
     address: &Address,
     own: &[&ObservedPod],
 ) {
-    if own.is_empty() || !waits(template) {
+    if own.is_empty() || !waits(template.strategy) {
         return;
     }
     let (code, how) = if template.strategy == Strategy::Recreate {
@@ -162,7 +162,7 @@ fn restarts(
 
 /// The dry run before the first rollout of a place: a webhook that is down stops here, before the
 /// first pod is lost. One a place, not one a namespace: workloads never wait for each other.
-fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>) -> StepId {
+fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> StepId {
     if let Some(step) = rolling.injection.get() {
         return step;
     }
@@ -174,6 +174,7 @@ fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>) -> StepId {
         operation: Operation::CheckInjection {
             namespace: place.workload.namespace.clone(),
             account: place.workload.account.clone(),
+            like: target(place, template),
             audience: place.cluster.cluster.audience.clone(),
             proxy: place.workload.proxy,
         },
@@ -187,7 +188,7 @@ fn injection(draft: &mut Draft, rolling: &Rolling<'_, '_>) -> StepId {
     step
 }
 
-fn target(place: &Place<'_>, template: &ObservedTemplate) -> TemplateRef {
+pub(super) fn target(place: &Place<'_>, template: &ObservedTemplate) -> TemplateRef {
     TemplateRef {
         namespace: place.workload.namespace.clone(),
         kind: template.kind,

@@ -194,13 +194,15 @@ pub enum Operation {
         /// The annotations' values when planned, by annotation key.
         expect: BTreeMap<String, Option<String>>,
     },
-    /// Before the first rollout in a namespace: a server-side dry run of a labelled pod must come
-    /// back injected.
+    /// Before the first rollout of a workload in a cluster: a server-side dry run of a pod of its
+    /// own template, labelled, must come back injected.
     CheckInjection {
         /// The namespace.
         namespace: Namespace,
         /// The account the pod would run as.
         account: AccountName,
+        /// The controller whose template the pod is made from: what admission lets in already.
+        like: TemplateRef,
         /// The audience that must come back.
         audience: Audience,
         /// Whether the pod asks for the migration sidecar, as those of the workload will.
@@ -323,6 +325,29 @@ impl fmt::Display for TemplateRef {
     }
 }
 
+impl TemplateRef {
+    /// The command that puts the former pods back; where there is nothing to go back to, the one
+    /// that shows more.
+    pub fn undo(&self, kubectl: &str) -> String {
+        let Self { namespace, name, kind, .. } = self;
+        match kind {
+            TemplateKind::Rollout => {
+                let argo = kubectl.replacen("kubectl", "kubectl argo rollouts", 1);
+                format!("{argo} -n {namespace} undo {name}")
+            }
+            TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
+                format!("{kubectl} -n {namespace} rollout undo {}/{name}", kind.as_str())
+            }
+            TemplateKind::CronJob
+            | TemplateKind::ReplicaSet
+            | TemplateKind::Job
+            | TemplateKind::Pod => {
+                format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
+            }
+        }
+    }
+}
+
 impl Operation {
     /// Whether it starts a rollout, which is paced: one first, then five at once.
     pub fn rolls(&self) -> bool {
@@ -349,5 +374,30 @@ impl Operation {
             Self::AwaitRollout { .. } => "await rollout",
             Self::ProvePods { .. } => "prove pods",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_undo_command_fits_the_kind() {
+        let target = |kind| TemplateRef {
+            namespace: "shop".into(),
+            kind,
+            api_version: "v1".to_owned(),
+            name: "cart".to_owned(),
+            uid: "u".to_owned(),
+        };
+        let undo = |kind| target(kind).undo("kubectl --context east");
+        assert_eq!(
+            undo(TemplateKind::StatefulSet),
+            "kubectl --context east -n shop rollout undo statefulset/cart"
+        );
+        assert_eq!(
+            undo(TemplateKind::Rollout),
+            "kubectl argo rollouts --context east -n shop undo cart"
+        );
     }
 }

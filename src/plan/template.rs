@@ -103,7 +103,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
                 let writing = Writing { round, stale, wish };
                 if let Some(step) = roll::write(world, draft, rolling, template, writing, &own) {
                     rolled.push(step);
-                    awaited |= waits(template);
+                    awaited |= waits(template.strategy);
                 }
             }
             Some(Verdict::Await) => {
@@ -123,9 +123,9 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
     Some(())
 }
 
-/// Whether the rollout of this template can be waited for.
-pub(super) fn waits(template: &ObservedTemplate) -> bool {
-    match template.strategy {
+/// Whether the rollout of a template of this strategy can be waited for.
+pub fn waits(strategy: Strategy) -> bool {
+    match strategy {
         Strategy::RollingUpdate | Strategy::Recreate => true,
         Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => false,
     }
@@ -174,7 +174,8 @@ fn one(
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
-        let unfinished = !template.progress.complete() && waits(template) && !own.is_empty();
+        // Also where no pod is left: one that is scaled to nothing is complete.
+        let unfinished = !template.progress.complete() && waits(template.strategy);
         let held = rolling.hindrance.is_some();
         return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
@@ -283,13 +284,16 @@ fn judge_stale(
     lines: Vec<String>,
 ) -> Option<Judged> {
     let round = rounds(rolling, template, wanted);
-    if let (Some(reason), Some(_)) = (&template.progress.failed, round) {
-        // Our trigger is on it already: rolling again would fail again.
+    if let Some(reason) = &template.progress.failed
+        && (round.is_some() || stale.is_empty())
+    {
+        // Our trigger is on it already, or nothing asks for it: rolling again would fail again.
         draft.report.not_proved.push(finding(
             rolling.place.address.clone().part(Part::Rollout(template.key())),
             "rollout-failed",
             format!("the rollout of {} has failed: {reason}", template.key()),
-            undo(rolling, template),
+            roll::target(rolling.place, template)
+                .undo(&rolling.place.cluster.cluster.access.kubectl()),
             &rolling.place.workload.origin,
         ));
         return None;
@@ -378,12 +382,6 @@ pub(super) fn template_path(kind: TemplateKind, path: &str) -> String {
     } else {
         path.to_owned()
     }
-}
-
-/// The command that takes a failed rollout back.
-fn undo(rolling: &Rolling<'_, '_>, template: &ObservedTemplate) -> String {
-    let context = rolling.place.kubectl();
-    format!("{context} rollout undo {}", template.key())
 }
 
 /// A live pod that no template of ours stamps: a bare pod, a Job's, a bare ReplicaSet's.

@@ -163,6 +163,20 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
         Phase::Broken => {
             line(out, "      broken: it left Pod Identity and its workload identity is incomplete");
         }
+        Phase::RolledBack if workload.left_alone => line(
+            out,
+            format!(
+                "      left alone since it was put back: `widentity migrate apply` tries again when \
+                 its pod template changes, or with --only {name}"
+            ),
+        ),
+        Phase::Switched if workload.left_alone => line(
+            out,
+            format!(
+                "      half-way back: `widentity migrate rollback {name}` goes on, `widentity migrate \
+                 apply` leaves it alone"
+            ),
+        ),
         Phase::Switched => line(
             out,
             format!(
@@ -206,14 +220,21 @@ fn one(out: &mut String, workload: &Workload, steps: bool, palette: Palette) {
     }
 }
 
+fn said(what: &[String]) -> String {
+    let what: Vec<_> = what.iter().map(|text| escape::terminal(text)).collect();
+    what.join("; ")
+}
+
 /// How putting a workload back went, in one line.
 pub fn put_back(how: &PutBack) -> String {
     match how {
         PutBack::Done => "it is as it was".to_owned(),
-        PutBack::Hindered(what) => {
-            let what: Vec<_> = what.iter().map(|text| escape::terminal(text)).collect();
-            format!("not done, this stands in the way: {}", what.join("; "))
+        PutBack::Kept(what) => format!("it is as it was, but: {}", said(what)),
+        PutBack::Late(what) => {
+            format!("its fields are as they were, its pods are not yet: {}", said(what))
         }
+        PutBack::Partly(what) => format!("done in part, this stands in the way: {}", said(what)),
+        PutBack::Hindered(what) => format!("not done, this stands in the way: {}", said(what)),
         PutBack::Failed(failure) => format!("failed: {}", failure_line(failure)),
     }
 }

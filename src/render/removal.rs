@@ -159,8 +159,6 @@ pub struct Rollback<'a> {
     pub how: &'a PutBack,
     /// Federated credentials that stay: the identity and the credential's name.
     pub left: &'a [(ArmId, String)],
-    /// What should be looked at.
-    pub doubt: Option<&'a str>,
 }
 
 /// `migrate rollback` for people.
@@ -168,7 +166,7 @@ pub fn rollback(of: Rollback<'_>) -> String {
     let mut out = String::new();
     let name = escape::terminal(of.workload);
     line(&mut out, format!("Rollback of {name}: {}", migrate::put_back(of.how)));
-    if *of.how != PutBack::Done {
+    if !of.how.is_back() {
         return out;
     }
     for (identity, credential) in of.left {
@@ -182,9 +180,6 @@ pub fn rollback(of: Rollback<'_>) -> String {
             ),
         );
     }
-    if let Some(doubt) = of.doubt {
-        line(&mut out, format!("  doubt: {}", escape::terminal(doubt)));
-    }
     out
 }
 
@@ -192,7 +187,10 @@ pub fn rollback(of: Rollback<'_>) -> String {
 pub fn rollback_json(of: Rollback<'_>, sandbox: bool) -> String {
     let (done, hindrances, failure) = match of.how {
         PutBack::Done => (true, Vec::new(), None),
-        PutBack::Hindered(what) => (false, what.clone(), None),
+        PutBack::Kept(what) => (true, what.clone(), None),
+        PutBack::Late(what) | PutBack::Partly(what) | PutBack::Hindered(what) => {
+            (false, what.clone(), None)
+        }
         PutBack::Failed(failure) => (false, Vec::new(), Some(failure)),
     };
     let left = of.left.iter().map(|(identity, name)| json!({"identity": identity, "name": name}));
@@ -200,10 +198,17 @@ pub fn rollback_json(of: Rollback<'_>, sandbox: bool) -> String {
         "format_version": "1.0",
         "sandbox": sandbox,
         "workload": of.workload,
+        "how": match of.how {
+            PutBack::Done => "done",
+            PutBack::Kept(_) => "done-but",
+            PutBack::Late(_) => "late",
+            PutBack::Partly(_) => "partly",
+            PutBack::Hindered(_) => "hindered",
+            PutBack::Failed(_) => "failed",
+        },
         "done": done,
         "hindrances": hindrances,
         "failure": failure,
         "federated_credentials_left": left.collect::<Vec<Value>>(),
-        "doubt": of.doubt,
     }))
 }

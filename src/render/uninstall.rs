@@ -10,8 +10,11 @@ use super::{
     text::SANDBOX,
 };
 use crate::{
-    migrate::uninstall::{Exposed, Step, Uninstall},
-    model::footprint::{Part, PartKind},
+    migrate::uninstall::{CleanUp, Exposed, Step, Uninstall},
+    model::{
+        ArmId,
+        footprint::{Part, PartKind},
+    },
     ops::migrate::uninstall::{End, Ran},
 };
 
@@ -69,8 +72,25 @@ pub fn step(step: &Step) -> String {
             let kept = counted(parts.len(), "object");
             format!("you, since {tool} keeps {kept} of it: {command}; then run this again")
         }
+        Step::Unassign { set, identities } => {
+            format!("Azure: take {} from scale set {}", names(identities), set.name())
+        }
+        Step::RemoveRole { what, .. } => format!("Azure: remove {what}"),
     };
     escape::terminal(&text).into_owned()
+}
+
+fn names(ids: &[ArmId]) -> String {
+    let names: Vec<String> = ids.iter().map(|id| format!("identity {}", id.name())).collect();
+    names.join(", ")
+}
+
+/// What is said beside something that is left: the flag and what may be lost, or why there is none.
+fn beside(left: &CleanUp) -> String {
+    match left.flag {
+        Some(flag) => format!("or {}; then {}", flag.as_str(), left.note),
+        None => format!("no flag for it: {}", left.note),
+    }
 }
 
 fn line(text: &mut String, line: impl AsRef<str>) {
@@ -91,7 +111,8 @@ pub fn preview(clusters: &[Shown<'_>], sandbox: bool, palette: Palette) -> Strin
 }
 
 fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
-    let Uninstall { obstacles, steps, kept, exposed, clean_up, not_seen } = shown.what;
+    let Uninstall { obstacles, steps, kept, exposed, risks, clean_up, not_seen, incomplete: _ } =
+        shown.what;
     if steps.is_empty() && kept.is_empty() && clean_up.is_empty() && obstacles.is_empty() {
         return;
     }
@@ -113,6 +134,12 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
     if let Some(exposed) = exposed {
         metadata(out, exposed, palette);
     }
+    if !risks.is_empty() {
+        line(out, palette.paint(Style::Alarm, "What may be lost with what goes in Azure:"));
+    }
+    for risk in risks {
+        line(out, format!("  {}", escape::terminal(risk)));
+    }
     if !kept.is_empty() {
         line(out, heading("Stays, look whether you need it:"));
     }
@@ -126,6 +153,7 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
     for left in clean_up {
         line(out, format!("  {}", escape::terminal(&left.what)));
         line(out, format!("    {}", escape::terminal(&left.command)));
+        line(out, format!("    {}", escape::terminal(&beside(left))));
     }
     for failure in not_seen {
         line(out, format!("  not seen: {}", escape::terminal(failure)));
@@ -181,20 +209,33 @@ pub fn done(each: &Step) -> String {
         }
         Step::DisableAddOn { .. } => "switched the AKS add-on off".to_owned(),
         Step::HandOver { tool, .. } => format!("left to {}", escape::terminal(tool)),
+        Step::Unassign { set, identities } => {
+            let (names, set) = (names(identities), set.name());
+            format!(
+                "not on scale set {} any more: {}",
+                escape::terminal(set),
+                escape::terminal(&names)
+            )
+        }
+        Step::RemoveRole { what, .. } => format!("gone: {}", escape::terminal(what)),
     }
 }
 
-/// Why a cluster did not come to its end; none where it did.
-pub fn stopped(shown: Shown<'_>) -> Option<String> {
-    let ran = shown.ran?;
-    let next = shown.what.steps.get(ran.done).map(step).unwrap_or_default();
+/// Why a cluster did not come to its end, and which steps in Azure failed; nothing where all is
+/// done.
+pub fn stopped(shown: Shown<'_>) -> Vec<String> {
+    let Some(ran) = shown.ran else { return Vec::new() };
+    let next = shown.what.steps.get(ran.reached()).map(step).unwrap_or_default();
     let name = escape::terminal(shown.cluster);
-    Some(match &ran.end {
-        End::Complete => return None,
-        End::HandedOver => format!("cluster {name} waits for {next}"),
-        End::Interrupted => format!("cluster {name}: interrupted before or in: {next}"),
-        End::Failed(why) => format!("cluster {name}: {}", failure_line(why)),
-    })
+    let failed = |why| format!("cluster {name}: {}", failure_line(why));
+    let mut lines: Vec<String> = ran.failed.iter().map(|(_, why)| failed(why)).collect();
+    lines.extend(match &ran.end {
+        End::Complete => None,
+        End::HandedOver => Some(format!("cluster {name} waits for {next}")),
+        End::Interrupted => Some(format!("cluster {name}: interrupted before or in: {next}")),
+        End::Failed(why) => Some(failed(why)),
+    });
+    lines
 }
 
 /// The last line.
@@ -232,8 +273,8 @@ struct Cluster<'a> {
     what: &'a Uninstall,
     /// How many of `steps` were done; none where it was not begun.
     done: Option<usize>,
-    /// Why it ended before the last step.
-    stopped: Option<String>,
+    /// Why not all of them were.
+    stopped: Vec<String>,
 }
 
 /// The same for programs.
@@ -263,19 +304,23 @@ pub fn markdown(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String 
     }
     line(&mut out, format!("**{}**\n", escape::markdown(&summary(clusters))));
     for shown in clusters {
-        let Uninstall { obstacles, steps, kept, exposed, clean_up, not_seen } = shown.what;
+        let Uninstall { obstacles, steps, kept, exposed, risks, clean_up, not_seen, .. } =
+            shown.what;
         line(&mut out, format!("### cluster {}\n", escape::markdown(shown.cluster)));
         for obstacle in obstacles {
             let (message, fix) =
                 (escape::markdown(&obstacle.message), escape::markdown(&obstacle.fix));
             line(&mut out, format!("- **in the way**: {message}; {fix}"));
         }
-        let done = shown.ran.map_or(0, |ran| ran.done);
+        let is_done = |at: usize| {
+            let failed = |ran: &Ran| ran.failed.iter().any(|(failed, _)| *failed == at);
+            shown.ran.is_some_and(|ran| at < ran.reached() && !failed(ran))
+        };
         for (at, each) in steps.iter().enumerate() {
-            let mark = if at < done { "x" } else { " " };
+            let mark = if is_done(at) { "x" } else { " " };
             line(&mut out, format!("- [{mark}] {}", escape::markdown(&step(each))));
         }
-        if let Some(stopped) = stopped(*shown) {
+        for stopped in stopped(*shown) {
             line(&mut out, format!("- **stopped**: {}", escape::markdown(&stopped)));
         }
         if let Some(exposed) = exposed {
@@ -287,13 +332,18 @@ pub fn markdown(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String 
             let why = escape::markdown(&user.why);
             line(&mut out, format!("  - {who} may live on the node's identity: {why}"));
         }
+        for risk in risks {
+            line(&mut out, format!("- **may be lost**: {}", escape::markdown(risk)));
+        }
         for kept in kept {
             let why = escape::markdown(&kept.why);
             line(&mut out, format!("- stays: {}: {why}", escape::code(&kept.what)));
         }
         for left in clean_up {
-            let what = escape::markdown(&left.what);
-            line(&mut out, format!("- left in Azure: {what}: {}", escape::code(&left.command)));
+            let (what, beside) = (escape::markdown(&left.what), beside(left));
+            let command = escape::code(&left.command);
+            let beside = escape::markdown(&beside);
+            line(&mut out, format!("- left in Azure: {what}: {command}, {beside}"));
         }
         for failure in not_seen {
             line(&mut out, format!("- not seen: {}", escape::markdown(failure)));

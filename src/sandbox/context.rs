@@ -123,7 +123,7 @@ pub struct Delays {
     pub fic_write: Duration,
     /// Until a role assignment, or its removal, is honoured.
     pub role: Duration,
-    /// Until a cluster update has ended.
+    /// Until an update of a cluster, or of a scale set, has ended.
     pub cluster_update: Duration,
     /// Until the Authorization service finds a new principal by itself (`PrincipalNotFound`).
     pub principal: Duration,

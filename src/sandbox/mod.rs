@@ -34,5 +34,5 @@ pub mod tokens;
 
 pub use context::{ClusterRef, Context, Delays, Settings, WebhookLayout};
 pub use ready::Ready;
-pub use seed::{Seed, SeedCluster, SeedDeployment, SeedIdentity};
+pub use seed::{Seed, SeedCluster, SeedDeployment, SeedIdentity, SeedPodIdentity};
 pub use start::{Options, Place, Running, Sandbox, StartError};

@@ -9,6 +9,7 @@ use super::{
     arm,
     clusters::{self, NewCluster},
     context::{ClusterRef, Context},
+    roles,
     store::{Guard, Write},
 };
 
@@ -26,6 +27,19 @@ pub struct Seed {
     pub targets: Vec<String>,
     /// User-assigned identities that have been there for long.
     pub identities: Vec<SeedIdentity>,
+    /// What AAD Pod Identity's documentation makes people set up in Azure.
+    pub pod_identity: Vec<SeedPodIdentity>,
+}
+
+/// What AAD Pod Identity finds in Azure: a scale set of nodes with identities on it, and the roles
+/// by which the nodes' identity puts them there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedPodIdentity {
+    /// The id of a cluster of the seed.
+    pub cluster: String,
+    /// The ids of identities of the seed.
+    pub identities: Vec<String>,
 }
 
 /// A user-assigned identity of the seed.
@@ -124,6 +138,9 @@ impl Seed {
         for identity in &self.identities {
             adding.containers(&identity.id, region);
             adding.identity(ctx, identity, region);
+        }
+        for nodes in &self.pod_identity {
+            adding.nodes(ctx, nodes, region);
         }
         let writes = std::mem::take(&mut adding.writes);
         if !writes.is_empty() {
@@ -230,6 +247,75 @@ impl Adding<'_, '_> {
         self.writes.push(Write::put(format!("principals/{principal}"), service));
         let app = json!({ "principal": principal, "name": name, "identity": id });
         self.writes.push(Write::put(format!("apps/{client}"), app));
+    }
+
+    /// A document, there already or added by this seed.
+    fn doc(&self, key: &str) -> Option<Value> {
+        let added = self.writes.iter().rev().find(|write| write.key == key);
+        let added = added.and_then(|write| Some(write.value.as_ref()?.value()));
+        added.or_else(|| self.world.get(key).map(|doc| (*doc).clone()))
+    }
+
+    /// The scale set of a cluster's nodes with the kubelet identity and others on it, and the roles
+    /// of the kubelet identity.
+    fn nodes(&mut self, ctx: &Context, seed: &SeedPodIdentity, location: &str) {
+        const OPERATOR: &str = "f1a07417-d97a-45cb-824c-7a7467783830";
+        const CONTRIBUTOR: &str = "9980e02c-c2be-4d73-94e8-173b1dc7cf3c";
+        let key = format!("arm/{}", seed.cluster.trim_matches('/').to_lowercase());
+        let Some(cluster) = self.doc(&key) else { return };
+        let parts: Vec<&str> = seed.cluster.trim_matches('/').split('/').collect();
+        let [_, subscription, ..] = parts.as_slice() else { return };
+        let nodes = cluster["properties"]["nodeResourceGroup"].as_str().unwrap_or_default();
+        let group = format!("subscriptions/{subscription}/resourceGroups/{nodes}");
+        self.containers(&group, location);
+        let name = "aks-system-12345678-vmss";
+        let id = format!("{group}/providers/Microsoft.Compute/virtualMachineScaleSets/{name}");
+        let key = format!("arm/{}", id.to_lowercase());
+        if !self.absent(&key) {
+            return;
+        }
+        let kubelet = &cluster["properties"]["identityProfile"]["kubeletidentity"];
+        let principal = kubelet["objectId"].as_str().unwrap_or_default().to_owned();
+        let mut on = json!({});
+        let acts = json!({ "principalId": principal, "clientId": kubelet["clientId"] });
+        on[kubelet["resourceId"].as_str().unwrap_or_default()] = acts;
+        let mut grants = vec![(group.clone(), CONTRIBUTOR), (group, OPERATOR)];
+        for id in &seed.identities {
+            let scope = id.trim_matches('/');
+            let Some(identity) = self.doc(&format!("arm/{}", scope.to_lowercase())) else {
+                continue;
+            };
+            on[id.as_str()] = json!({
+                "principalId": identity["principalId"], "clientId": identity["clientId"],
+            });
+            grants.push((scope.to_owned(), OPERATOR));
+        }
+        self.writes.push(Write::put(
+            key,
+            json!({
+                "id": format!("/{id}"), "name": name, "type": "Microsoft.Compute/virtualMachineScaleSets",
+                "location": location, "tags": {}, "etag": format!("\"{}\"", ctx.ids.guid().simple()),
+                "sku": { "name": "Standard_D4ds_v5", "tier": "Standard", "capacity": 3 },
+                "identity": { "type": "UserAssigned", "userAssignedIdentities": on },
+                "properties": { "upgradePolicy": { "mode": "Manual" }, "singlePlacementGroup": true },
+            }),
+        ));
+        let known = json!({
+            "type": "ServicePrincipal", "name": "agentpool", "client_id": kubelet["clientId"],
+            "identity": kubelet["resourceId"], "created_ms": 0,
+        });
+        self.writes.push(Write::put(format!("principals/{principal}"), known));
+        for (scope, role) in grants {
+            let name = ctx.ids.guid();
+            let doc = json!({
+                "name": name, "scope": scope, "role": role, "principalId": principal,
+                "principalType": "ServicePrincipal", "created_ms": 0, "updated_ms": 0,
+                "since_ms": 0, "createdBy": null, "updatedBy": null, "condition": null,
+                "conditionVersion": null, "delegatedManagedIdentityResourceId": null,
+                "description": null,
+            });
+            self.writes.push(Write::put(format!("{}{name}", roles::ASSIGNMENTS), doc));
+        }
     }
 
     /// The resource of an id, or the one around it when the id names a part such as a secret.

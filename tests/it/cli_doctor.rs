@@ -108,7 +108,8 @@ fn an_object_of_a_cluster_is_diagnosed_without_a_file() {
     let (code, commands) = headline(&report);
     assert!(["issuer-off", "add-on-off"].contains(&code.as_str()), "{code}");
     assert!(
-        commands[0].starts_with("az aks update --resource-group rg --name aks"),
+        commands[0].starts_with("az aks update --subscription ")
+            && commands[0].contains(" --resource-group rg --name aks --enable-oidc-issuer"),
         "{commands:?}"
     );
     run("cronjob/nightly -n payments").exits(7).shows("broken: OIDC issuer");

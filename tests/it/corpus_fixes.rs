@@ -44,6 +44,7 @@ async fn repaired(outcome: &Outcome, emulated: &Emulated, before: &Diagnosis) ->
         return Some(format!("{}, expected {expected}", shown(before)));
     }
     // A set-up may have more than one fault: each is repaired as it becomes the first.
+    let untouchable = emulated.untouchable();
     let mut now = before.clone();
     for _ in 0..3 {
         let Some((_, found)) = now.headline() else { break };
@@ -52,6 +53,13 @@ async fn repaired(outcome: &Outcome, emulated: &Emulated, before: &Diagnosis) ->
         }
         emulated.settle().await;
         now = emulated.doctor(true).await.diagnosis;
+    }
+    let after = emulated.untouchable();
+    let touched = untouchable.iter().find(|(key, doc)| after.get(*key) != Some(*doc));
+    if let Some((key, _)) =
+        touched.or_else(|| after.iter().find(|(k, _)| !untouchable.contains_key(*k)))
+    {
+        return Some(format!("the fix changed {key}, which is none of its business"));
     }
     (verdict(&now) != "healthy").then(|| format!("after the fix {}", shown(&now)))
 }

@@ -9,6 +9,7 @@ use widentity::{
         self, ApplyReport, Event, Limits, Outcome, RunOptions,
         event::{Cancelled, Evidence},
         exit,
+        remote::AccountRef,
     },
     model::{
         Address, ClusterName, FailureKind, Issuer, Namespace,
@@ -21,7 +22,7 @@ use widentity::{
 };
 
 use crate::support::{
-    fake::{Fake, Fault, Rollouts},
+    fake::{Fake, Fault, Rollouts, accounts, kubernetes, present, templates},
     worlds::{self, add_workload, bare_world, desired},
 };
 
@@ -283,6 +284,76 @@ async fn tags_of_others_are_kept_and_changed_ones_are_stale() {
     assert!(matches!(outcome(&report, tag), Outcome::Stale { .. }));
 }
 
+/// Azure does not tell tag names apart by case, and keeps the case of the first writer.
+#[tokio::test(start_paused = true)]
+async fn tags_are_written_under_the_name_that_is_there() {
+    let mut desired = one();
+    let fake = Fake::new(bare_world(&desired));
+    let (plan, _) = planned(&desired, &fake);
+    run(&plan, &fake).await;
+    let id = desired.identities.keys().next().unwrap().clone();
+    let tags = &mut desired.identities.get_mut(&id).unwrap().tags;
+    tags.insert("costcenter".to_owned(), "2".to_owned());
+    present(fake.world().identities.get_mut(&id).unwrap())
+        .tags
+        .insert("CostCenter".to_owned(), "1".to_owned());
+    let (plan, _) = planned(&desired, &fake);
+    let Ran { report, .. } = run(&plan, &fake).await;
+    assert_eq!(report.objects.changed, 1);
+    let tags = fake.world().identities[&id].present().unwrap().tags.clone();
+    assert_eq!(tags.get("CostCenter").map(String::as_str), Some("2"));
+    assert_eq!(tags.get("costcenter"), None);
+    assert_converged(&desired, &fake, "after the tag was changed");
+}
+
+/// Another spelling of the same client id would be a conflict with whoever wrote it.
+#[tokio::test(start_paused = true)]
+async fn a_client_id_keeps_the_spelling_it_has() {
+    let desired = one();
+    let fake = Fake::new(bare_world(&desired));
+    let (plan, _) = planned(&desired, &fake);
+    run(&plan, &fake).await;
+    let (cluster, namespace) = (ClusterName::from("east"), Namespace::from("shop"));
+    let account = "cart".into();
+    let at = AccountRef { cluster: &cluster, namespace: &namespace, account: &account };
+    let loud = {
+        let mut world = fake.world();
+        let meta = &mut accounts(&mut world, at).get_mut(&account).unwrap().meta;
+        meta.annotations.remove(names::TENANT_ID_ANNOTATION);
+        let client = meta.annotations.get_mut(names::CLIENT_ID_ANNOTATION).unwrap();
+        client.make_ascii_uppercase();
+        client.clone()
+    };
+    let (plan, _) = planned(&desired, &fake);
+    run(&plan, &fake).await;
+    let mut world = fake.world();
+    let annotations = &accounts(&mut world, at)[&account].meta.annotations;
+    assert_eq!(annotations[names::CLIENT_ID_ANNOTATION], loud);
+    assert!(annotations.contains_key(names::TENANT_ID_ANNOTATION));
+}
+
+/// A POST without an answer is looked after: the account is there, or it is made once more.
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_making_got_no_answer_is_looked_for() {
+    let desired = one();
+    for fault in [Fault::After(FailureKind::Unavailable), Fault::Before(FailureKind::Unreachable)] {
+        let mut world = bare_world(&desired);
+        let (cluster, namespace) = (ClusterName::from("east"), Namespace::from("shop"));
+        present(kubernetes(&mut world, &cluster).accounts.get_mut(&namespace).unwrap()).clear();
+        let clean = Fake::new(world.clone());
+        let (plan, seen) = planned(&desired, &clean);
+        run(&plan, &clean).await;
+        let calls = clean.calls();
+        let at = calls.iter().position(|call| call.starts_with("create_account ")).unwrap();
+        let once = fault.clone();
+        let fake =
+            Fake::new(world).with_faults(move |number, _| (number == at).then(|| once.clone()));
+        let Ran { report, .. } = run(&plan, &fake).await;
+        assert_eq!(code(&seen, &report), 0, "{fault:?}: {report:#?}");
+        assert_converged(&desired, &fake, "after the account was made");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_template_that_was_recreated_or_changed_is_stale() {
     let desired = one();
@@ -353,7 +424,8 @@ async fn pods_that_are_not_proved_after_a_rollout_stop_the_others() {
         if !call.starts_with("pods ") {
             continue;
         }
-        let fault = Fault::Before(FailureKind::Denied);
+        // As if its pods had other values.
+        let fault = Fault::Before(FailureKind::NotProved);
         let fake = Fake::new(bare_world(&desired))
             .with_faults(move |number, _| (number == at).then(|| fault.clone()));
         let Ran { report, events } = run_with(&plan, &fake, one_by_one()).await;
@@ -372,6 +444,70 @@ async fn pods_that_are_not_proved_after_a_rollout_stop_the_others() {
         assert!(events.iter().any(|event| matches!(event, Event::BreakerOpen { .. })));
     }
     assert!(seen_one, "a proof of pods fails while rollouts are left");
+}
+
+/// A call that is refused before a template was written says nothing about other rollouts.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_could_not_begin_stops_no_other() {
+    let desired = two();
+    let clean = Fake::new(bare_world(&desired));
+    let (plan, seen) = planned(&desired, &clean);
+    let _clean = run(&plan, &clean).await;
+    let at = clean.calls().iter().position(|call| call.starts_with("template ")).unwrap();
+    for kind in [FailureKind::Unavailable, FailureKind::Unreachable, FailureKind::Denied] {
+        let fake = Fake::new(bare_world(&desired))
+            .with_faults(move |number, _| (number == at).then_some(Fault::Before(kind)));
+        let Ran { report, .. } = run(&plan, &fake).await;
+        assert_eq!((report.counts.failed, report.breaker), (1, None), "{kind:?}");
+        let patched = fake.writes().iter().filter(|w| w.starts_with("apply_template")).count();
+        assert_eq!(patched, 2, "{kind:?}");
+        assert_ne!(code(&seen, &report), 0);
+    }
+}
+
+/// Looks at pods are repeated: an API server may restart meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_look_at_pods_without_an_answer_is_repeated() {
+    let desired = one();
+    let clean = Fake::new(bare_world(&desired));
+    let (plan, seen) = planned(&desired, &clean);
+    let _clean = run(&plan, &clean).await;
+    for what in ["templates ", "pods "] {
+        let at = clean.calls().iter().rposition(|call| call.starts_with(what)).unwrap();
+        let fake = Fake::new(bare_world(&desired)).with_faults(move |number, _| {
+            (number == at).then_some(Fault::Before(FailureKind::Unavailable))
+        });
+        let Ran { report, .. } = run(&plan, &fake).await;
+        assert_eq!(code(&seen, &report), 0, "{what}: {report:#?}");
+    }
+}
+
+/// A controller that can make no pod is given a minute, and the failure says why it cannot.
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_refused_end_the_rollout_with_the_reason() {
+    let desired = one();
+    let fake = Fake::new(bare_world(&desired));
+    let (plan, _) = planned(&desired, &fake);
+    run(&plan, &fake).await;
+    let cluster = ClusterName::from("east");
+    {
+        let mut world = fake.world();
+        let all = templates(&mut world, &cluster, &Namespace::from("shop"));
+        let progress = &mut all[0].progress;
+        (progress.updated, progress.total, progress.available) = (0, 0, 0);
+        progress.hindered = Some("admission webhook \"w\" denied the request".to_owned());
+        present(kubernetes(&mut world, &cluster).pods.get_mut(&Namespace::from("shop")).unwrap())
+            .clear();
+    }
+    let (again, seen) = planned(&desired, &fake);
+    let began = Instant::now();
+    let patient = RunOptions { rollout_deadline: Duration::from_mins(10), ..options() };
+    let Ran { report, .. } = run_with(&again, &fake, patient).await;
+    let awaited = find(&again, |o| matches!(o, Operation::AwaitRollout { .. }));
+    let Outcome::Failed { failure, .. } = outcome(&report, awaited) else { panic!("{report:#?}") };
+    assert!(failure.message.contains("denied the request"), "{}", failure.message);
+    assert!((60..70).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(code(&seen, &report), 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -326,7 +326,7 @@ async fn a_dry_run_makes_nothing(world: World) {
     assert!(client.pods(Some(namespace)).await.unwrap().is_empty());
     let gone = AccountName::from("gone");
     let refused = client.dry_run_pod(namespace, &gone, false, MANAGER).await.unwrap_err();
-    assert_eq!(refused.failure("t").kind, FailureKind::Denied, "{refused:?}");
+    assert_eq!(refused.failure("t").kind, FailureKind::Refused, "{refused:?}");
 }
 
 /// The emulated server calls its own webhook only, so this one is for the real server.

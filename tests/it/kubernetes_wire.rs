@@ -58,6 +58,14 @@ async fn a_list_is_begun_anew_when_its_continue_token_expired() {
 }
 
 #[tokio::test]
+async fn a_list_that_repeats_its_page_ends() {
+    let server = Server::start((0..5).map(|_| page(&["a"], "t1"))).await;
+    let failure = client(&server).await.accounts(None).await.unwrap_err();
+    assert!(matches!(failure, KubeError::Body { .. }), "{failure:?}");
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn reads_and_patches_are_repeated_as_the_server_asks() {
     let busy = || status(429, "TooManyRequests").with("retry-after", "0");
     let down = || status(503, "ServiceUnavailable").with("retry-after", "0");
@@ -95,6 +103,46 @@ async fn retries_end() {
     let server = Server::start([patient]).await;
     assert!(client(&server).await.version().await.is_err());
     assert_eq!(server.seen().len(), 1, "an hour is not waited for");
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_asked_again_and_a_webhook_that_is_down_is_not() {
+    let info = || reply(200, &json!({"gitVersion": "v1.33.2"}));
+    for code in [500, 502, 503, 504] {
+        let server = Server::start([status(code, "InternalError"), info()]).await;
+        assert!(client(&server).await.version().await.is_ok(), "{code}");
+    }
+    let message = "Internal error occurred: failed calling webhook \"w\"";
+    let down = reply(500, &json!({"kind": "Status", "message": message}));
+    let server = Server::start([down, info()]).await;
+    assert!(client(&server).await.version().await.unwrap_err().is_webhook_down());
+    assert_eq!(server.seen().len(), 1, "whoever asks knows how long it is worth waiting for");
+}
+
+#[tokio::test]
+async fn a_dry_run_is_of_the_workloads_own_pod_made_small_where_a_quota_is_full() {
+    let deployment = json!({"metadata": {"name": "api", "namespace": "n", "uid": "u"}, "spec": {
+        "template": {"metadata": {"labels": {"app": "api", "cost-center": "4711"}}, "spec": {
+            "serviceAccountName": "api", "containers": [{"name": "c",
+                "image": "registry.corp.test/api:1", "resources": {"limits": {"cpu": "4"}}}]}}}});
+    let full = "pods \"widentity-check-x\" is forbidden: exceeded quota: q, requested: cpu=4";
+    let full = reply(403, &json!({"kind": "Status", "reason": "Forbidden", "message": full}));
+    let admitted = reply(201, &json!({"metadata": {}, "spec": {"containers": []}}));
+    let server = Server::start([reply(200, &deployment), full, admitted]).await;
+    let namespace = Namespace::from("n");
+    let kind = TemplateKind::Deployment;
+    let client = client(&server).await;
+    let found = client.dry_run_like(kind, "apps/v1", &namespace, "api", false, MANAGER).await;
+    assert!(found.unwrap().is_some());
+    let seen = server.seen();
+    assert_eq!(seen[0].target, "/apis/apps/v1/namespaces/n/deployments/api");
+    assert!(seen[1].target.contains("dryRun=All"), "{}", seen[1].target);
+    let (own, small) = (seen[1].json(), seen[2].json());
+    assert_eq!(own["metadata"]["labels"]["cost-center"], "4711");
+    assert_eq!(own["metadata"]["labels"]["azure.workload.identity/use"], "true");
+    assert_eq!(own["spec"]["containers"][0]["image"], "registry.corp.test/api:1");
+    assert_eq!(own["spec"]["containers"][0]["resources"]["limits"]["cpu"], "4");
+    assert_eq!(small["spec"]["containers"][0]["resources"]["limits"]["cpu"], "10m");
 }
 
 #[tokio::test]

@@ -78,6 +78,8 @@ struct Decision {
     adopt: bool,
     #[serde(default)]
     proxy: bool,
+    #[serde(default)]
+    chained: Option<bool>,
 }
 
 impl Decision {
@@ -96,6 +98,7 @@ impl Decision {
             adopt: self.adopt,
             probe: None,
             proxy: self.proxy,
+            chained: self.chained,
             origin: Origin { file: "w.toml".to_owned(), line: 1, column: 1 },
             selected: ["prod".into()].into(),
         }

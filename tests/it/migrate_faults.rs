@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use widentity::{
     execute::RunOptions,
     migrate::{Phase, transition::OldLabel},
-    ops::migrate::{apply, finish, proofs, rollback},
+    ops::migrate::{apply, finish, proofs},
     sandbox::faults::{Action, Rule},
 };
 
@@ -71,6 +71,7 @@ async fn run(world: &World, stage: Stage, account: &str) {
         Stage::Apply => {
             let mut read = world.overview().await;
             read.retain(|_, workload| workload.name() == name);
+            read.take_up();
             let old = OldLabel::Drop;
             let desired = &world.desired;
             let moves = apply::moves(desired, &read, &world.connected, "w.toml", now, old).await;
@@ -96,9 +97,7 @@ async fn run(world: &World, stage: Stage, account: &str) {
             let cluster = &read.clusters[0];
             let backup = cluster.estate.backups.iter().find(|b| b.account.as_str() == account);
             if let Some(backup) = backup {
-                let undone =
-                    rollback::undo(cluster, backup, world.request(), &world.connected).await;
-                drop(undone);
+                drop(world.undo(cluster, backup, world.request()).await);
             }
         }
     }

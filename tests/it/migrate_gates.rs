@@ -21,7 +21,7 @@ use widentity::{
     ops::migrate::{
         Allowed, Patience, PutBack, Request, Shelf, apply,
         finish::{self, Finished, Finishing},
-        overview, rollback,
+        overview,
     },
 };
 
@@ -94,7 +94,7 @@ async fn mic_takes_back_what_it_assigned_or_is_waited_for() {
     let backup =
         overview.clusters[0].estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
     let request = world.request();
-    let how = rollback::undo(&overview.clusters[0], backup, request, &world.connected).await;
+    let how = world.undo(&overview.clusters[0], backup, request).await;
     assert_eq!(how, PutBack::Done);
     until_assigned(&world, 1).await;
     let done = finished(&world, MINUTES, false).await;
@@ -176,7 +176,7 @@ async fn a_kept_label_masks_and_a_later_run_takes_it_away() {
     let overview = world.overview().await;
     let backup = &overview.clusters[0].estate.backups[0];
     let request = world.request();
-    let how = rollback::undo(&overview.clusters[0], backup, request, &world.connected).await;
+    let how = world.undo(&overview.clusters[0], backup, request).await;
     assert_eq!(how, PutBack::Done);
     let back = template(&world.deployment("w000").await)["labels"].clone();
     assert_eq!(back, json!({"app": "w000", LABEL: "w000"}));
@@ -248,7 +248,7 @@ async fn what_the_add_on_keeps_goes_through_arm_and_comes_back_through_arm() {
     let overview = world.overview().await;
     let read = &overview.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w000").unwrap();
-    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
+    let how = world.undo(read, backup, world.request()).await;
     let PutBack::Hindered(why) = how else { panic!("{how:?}") };
     let command = "az aks pod-identity add --resource-group GROUP --cluster-name CLUSTER \
                    --namespace shop --name w000";
@@ -302,7 +302,7 @@ async fn a_lost_backup_is_taken_from_beside_the_cluster() {
     let backup = &read.estate.backups[0];
     let left = facts::left(&read.estate, backup);
     assert_eq!(left.len(), 1, "the credential stays and is named");
-    let how = rollback::undo(read, backup, request, &world.connected).await;
+    let how = world.undo(read, backup, request).await;
     assert_eq!(how, PutBack::Done);
     assert_eq!(template(&world.deployment("w000").await)["labels"], before["labels"]);
     assert!(shelf.of(&"prod".into())[0].rolled_back);
@@ -391,6 +391,7 @@ async fn the_sidecar_comes_with_the_roll_and_is_a_debt() {
         adopt: false,
         probe: None,
         proxy: true,
+        chained: None,
         origin: worlds::origin(1),
         selected: ["prod".into()].into(),
     });
@@ -409,7 +410,7 @@ async fn the_sidecar_comes_with_the_roll_and_is_a_debt() {
     assert_eq!(world.as_printed().await, 1);
     let backup = &overview.clusters[0].estate.backups[0];
     let request = world.request();
-    let how = rollback::undo(&overview.clusters[0], backup, request, &world.connected).await;
+    let how = world.undo(&overview.clusters[0], backup, request).await;
     assert_eq!(how, PutBack::Done);
     let back = world.deployment("w000").await;
     assert!(template(&back)["annotations"].as_object().is_none_or(|a| !a.contains_key(key)));
@@ -424,7 +425,7 @@ async fn a_rollback_never_gives_a_label_back_that_nothing_answers() {
     let overview = world.overview().await;
     let read = &overview.clusters[0];
     let backup = &read.estate.backups[0];
-    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
+    let how = world.undo(read, backup, world.request()).await;
     let PutBack::Hindered(why) = how else { panic!("{how:?}") };
     assert_eq!(why, ["no binding selects aadpodidbinding=w000"]);
     assert!(template(&world.deployment("w000").await)["labels"].get(LABEL).is_none());

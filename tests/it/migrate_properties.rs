@@ -397,7 +397,7 @@ async fn settle(town: &Town, who: &BTreeSet<String>) -> Result<(), TestCaseError
     for _ in 0..6 {
         let Ran::Ended(moved) = town.apply(OldLabel::Drop).await else { unreachable!() };
         let Some(moved) = moved else { break };
-        let back: Vec<_> = moved.put_back.iter().filter(|(_, how)| *how != PutBack::Done).collect();
+        let back: Vec<_> = moved.put_back.iter().filter(|(_, how)| !how.is_back()).collect();
         prop_assert!(back.is_empty(), "{back:?}");
         let again = moved.report.written || moved.report.counts.failed > 0;
         last = Some(moved);

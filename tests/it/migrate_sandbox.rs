@@ -17,15 +17,17 @@ use widentity::{
     model::{
         ArmId,
         desired::{Access, DesiredState},
+        pod_identity::Backup,
     },
     observe::observe,
     ops::{
         Connected,
         connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
         migrate::{
-            Allowed, Overview, Patience, PutBack, Request, Waived, apply,
+            Allowed, Overview, Patience, PutBack, Request, Surveyed, Waived, apply,
             finish::{self, Finishing},
-            overview, proofs, rollback,
+            overview, proofs,
+            rollback::{self, Putting},
         },
     },
     plan::{self, PlanOptions},
@@ -62,6 +64,16 @@ pub(crate) fn definition(kind: &str, plural: &str) -> Value {
                     "x-kubernetes-preserve-unknown-fields": true}}}],
         },
     })
+}
+
+/// NMI, without which nobody answers.
+fn nmi() -> Value {
+    let labels = json!({"component": "nmi"});
+    json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "nmi", "namespace": "default", "labels": labels},
+        "spec": {"selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [
+                {"name": "nmi", "image": "registry.example/nmi:1"}]}}}})
 }
 
 fn deployment(name: &str) -> Value {
@@ -106,6 +118,7 @@ impl World {
                 "metadata": {"name": name, "namespace": "shop"}}));
             objects.push(deployment(name));
         }
+        objects.push(nmi());
         objects.extend(more);
         let seed = Seed {
             clusters: vec![SeedCluster {
@@ -161,18 +174,23 @@ impl World {
         let waived = Waived::default();
         let world = Self { desired, connected, waived, kubernetes, running, _directory: directory };
         for name in names {
-            let id = identity(name);
-            let tags = BTreeMap::new();
-            let made = world.connected.arm.create_identity(&id, "westeurope", &tags).await.unwrap();
-            let at = "/apis/aadpodidentity.k8s.io/v1/namespaces/shop";
-            let spec = json!({"type": 0, "resourceID": id.as_str(),
-                "clientID": made.client_id.to_string()});
-            world.make(at, "AzureIdentity", "azureidentities", name, spec).await;
-            let spec = json!({"azureIdentity": name, "selector": name});
-            world.make(at, "AzureIdentityBinding", "azureidentitybindings", name, spec).await;
+            world.bind(name).await;
         }
         world.settled(names).await;
         world
+    }
+
+    /// A managed identity, its `AzureIdentity` and a binding of this name.
+    pub(crate) async fn bind(&self, name: &str) {
+        let id = identity(name);
+        let tags = BTreeMap::new();
+        let made = self.connected.arm.create_identity(&id, "westeurope", &tags).await.unwrap();
+        let at = "/apis/aadpodidentity.k8s.io/v1/namespaces/shop";
+        let spec = json!({"type": 0, "resourceID": id.as_str(),
+            "clientID": made.client_id.to_string()});
+        self.make(at, "AzureIdentity", "azureidentities", name, spec).await;
+        let spec = json!({"azureIdentity": name, "selector": name});
+        self.make(at, "AzureIdentityBinding", "azureidentitybindings", name, spec).await;
     }
 
     /// What the Pod Identity add-on is told in ARM's record.
@@ -239,6 +257,31 @@ impl World {
             allowed: allowed(proved),
             patience: Patience { look: Duration::from_millis(100), ..Patience::new(interrupt) },
         }
+    }
+
+    /// `migrate rollback`.
+    pub(crate) async fn undo(
+        &self,
+        read: &Surveyed,
+        backup: &Backup,
+        request: Request<'_>,
+    ) -> PutBack {
+        self.undo_within(read, backup, request, Duration::from_mins(5), false).await
+    }
+
+    pub(crate) async fn undo_within(
+        &self,
+        read: &Surveyed,
+        backup: &Backup,
+        request: Request<'_>,
+        at_most: Duration,
+        served: bool,
+    ) -> PutBack {
+        let (_never, interrupt) = watch::channel(false);
+        let patience = Patience { at_most, look: Duration::from_millis(100), interrupt };
+        let project = &self.desired.project;
+        let with = Putting { project, served, patience, notes: &|_| {} };
+        rollback::undo(read, backup, request, &self.connected, &with).await
     }
 
     pub(crate) async fn apply(&self, rollout: Duration) -> (Vec<(String, PutBack)>, bool) {
@@ -335,7 +378,7 @@ async fn workloads_move_in_one_roll_the_engine_agrees_and_one_goes_back() {
 
     let read = &overview.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
-    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
+    let how = world.undo(read, backup, world.request()).await;
     assert_eq!(how, PutBack::Done);
     let back = world.deployment("w001").await;
     assert_eq!(template(&back)["labels"], template(&before)["labels"]);
@@ -371,7 +414,19 @@ async fn a_roll_that_fails_stops_the_others_and_is_put_back() {
     let phases = world.phases().await;
     assert_eq!(phases.iter().filter(|phase| **phase == Phase::RolledBack).count(), 1);
     let ready = |o: &Overview| o.count(Verdict::Ready);
-    assert_eq!(ready(&world.overview().await), 3);
+    let after = world.overview().await;
+    assert_eq!(ready(&after), 3);
+    // The same experiment is not made again by itself, but with another application it is.
+    let back = after.clusters[0].survey.workloads.iter().find(|w| w.left_alone).unwrap();
+    assert_eq!(back.phase, Phase::RolledBack);
+    let (name, account) = (put_back[0].0.clone(), back.account.clone());
+    assert!(back.next[0].contains(&format!("migrate apply --only {name}")), "{:?}", back.next);
+    let path = format!("/apis/apps/v1/namespaces/shop/deployments/{account}");
+    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image",
+        "value": "registry.example/app:2"}]);
+    world.ask("PATCH", &path, "application/json-patch+json", &image).await;
+    let again = world.overview().await;
+    assert!(again.clusters[0].survey.workloads.iter().all(|w| !w.left_alone));
 }
 
 #[test]
@@ -445,7 +500,7 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
     let after = world.overview().await;
     let read = &after.clusters[0];
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w001").unwrap();
-    let how = rollback::undo(read, backup, world.request(), &world.connected).await;
+    let how = world.undo(read, backup, world.request()).await;
     assert_eq!(how, PutBack::Done);
     let again = world.overview().await;
     let estate = &again.clusters[0].estate;

@@ -7,13 +7,13 @@ use widentity::{
         AccountName, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, RemoteFailure,
         TenantId,
         desired::{
-            Access, DesiredState, Feature, IdentityControl, ManagedBy, PodSelection, Probe,
-            ProbeKind, RolloutMode,
+            Access, DesiredAssignment, DesiredState, Feature, IdentityControl, ManagedBy,
+            PodSelection, Probe, ProbeKind, Role, RolloutMode,
         },
         names,
         snapshot::{
             Injected, KubernetesSnapshot, Manager, Observation, ObservedAccount,
-            ObservedCredential, ObservedTemplate, OwnedField, Snapshot, Strategy,
+            ObservedCredential, ObservedPod, ObservedTemplate, OwnedField, Snapshot, Strategy,
         },
     },
     plan::{
@@ -67,10 +67,14 @@ fn template(world: &mut Snapshot) -> &mut ObservedTemplate {
     &mut templates[0]
 }
 
-fn inject(world: &mut Snapshot, injected: &Injected) {
+fn pods(world: &mut Snapshot) -> &mut Vec<ObservedPod> {
     let pods = prod(world).pods.get_mut(&Namespace::from(NS)).unwrap();
     let Observation::Present(pods) = pods else { panic!("no pods") };
-    for pod in pods {
+    pods
+}
+
+fn inject(world: &mut Snapshot, injected: &Injected) {
+    for pod in pods(world) {
         pod.injected = injected.clone();
     }
 }
@@ -323,6 +327,44 @@ fn another_projects_objects_are_refused_by_name() {
 }
 
 #[test]
+fn a_role_by_name_and_by_guid_is_one_object() {
+    let (mut desired, mut world) = fresh();
+    let first = desired.assignments[0].clone();
+    let Role::Known { id, .. } = first.role else { panic!("a known role") };
+    world.roles.insert("custom".to_owned(), Observation::Present(vec![id]));
+    let named = Role::Named { name: "Custom".to_owned() };
+    desired.assignments.push(DesiredAssignment { role: named, ..first });
+    let assigned = |plan: &Plan| {
+        let makes = |step: &&plan::Step| matches!(step.operation, Operation::PutAssignment { .. });
+        plan.steps.iter().filter(makes).count()
+    };
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(assigned(&plan), 1);
+    assert!(report.blocked.is_empty(), "{:?}", report.blocked);
+
+    desired.assignments[1].condition = Some("@Resource[a] StringEquals 'b'".to_owned());
+    let (plan, report) = make(&desired, &world);
+    assert_eq!(assigned(&plan), 1);
+    assert_eq!(codes(&report.blocked), ["grants-contradict"]);
+}
+
+#[test]
+fn where_the_file_lay_when_it_was_applied_is_no_difference() {
+    let (desired, mut world) = proved();
+    let id = desired.workloads[0].identity.clone();
+    let mut tagged = |source: &str| {
+        let Some(Observation::Present(seen)) = world.identities.get_mut(&id) else {
+            panic!("no identity")
+        };
+        seen.tags.insert(names::SOURCE_TAG.to_owned(), source.to_owned());
+        make(&desired, &world).0.changes.len()
+    };
+    let same = ["workloads.toml", "teams/shop/workloads.toml"].map(&mut tagged);
+    assert_eq!(same, [0, 0]);
+    assert_eq!(["other.toml", "my-workloads.toml"].map(&mut tagged), [1, 1]);
+}
+
+#[test]
 fn an_identity_named_by_its_id_is_never_made_and_never_tagged() {
     let (mut desired, mut world) = fresh();
     let id = desired.workloads[0].identity.clone();
@@ -550,6 +592,35 @@ fn an_unfinished_controller_is_waited_for_and_not_rolled_again() {
     let (plan, _) = make(&desired, &world);
     assert!(plan.changes.is_empty());
     assert_eq!(verbs(&plan), ["prove", "await rollout", "prove pods"]);
+}
+
+#[test]
+fn a_rollout_that_left_no_pod_is_waited_for() {
+    let (desired, mut world) = proved();
+    let controller = template(&mut world);
+    let progress = &mut controller.progress;
+    (progress.updated, progress.total, progress.available) = (0, 0, 0);
+    for strategy in [Strategy::RollingUpdate, Strategy::Recreate] {
+        template(&mut world).strategy = strategy;
+        pods(&mut world).clear();
+        let (plan, _) = make(&desired, &world);
+        assert!(plan.changes.is_empty());
+        assert_eq!(verbs(&plan), ["prove", "await rollout", "prove pods"], "{strategy:?}");
+    }
+    // Scaled to nothing, it is complete.
+    template(&mut world).progress.desired = 0;
+    assert_only_proves(&make(&desired, &world).0);
+}
+
+#[test]
+fn a_failed_rollout_that_nobody_asked_us_for_is_a_failure_too() {
+    let (desired, mut world) = proved();
+    let controller = template(&mut world);
+    controller.annotations.remove(names::CHAIN_ANNOTATION);
+    controller.progress.failed = Some("ProgressDeadlineExceeded".to_owned());
+    let (plan, report) = make(&desired, &world);
+    assert_only_proves(&plan);
+    assert_eq!(codes(&report.not_proved), ["rollout-failed"]);
 }
 
 #[test]

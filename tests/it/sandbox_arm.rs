@@ -600,6 +600,9 @@ async fn entra_answers_each_mismatch_with_its_own_code() {
     );
     let tenant = world.form("00000000-0000-4000-8000-0000000000ee", String::new()).await;
     assert_eq!(tenant.aadsts(), 90_002);
+    for malformed in ["not-a-tenant", "00000000-0000-4000-8000-0000000000ee%0A"] {
+        assert_eq!(world.form(malformed, String::new()).await.aadsts(), 900_023, "{malformed}");
+    }
     let wrong = format!(
         "grant_type=client_credentials&client_id={}&client_secret=x&scope={ARM}",
         world.running.ready().client_id

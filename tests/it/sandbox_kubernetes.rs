@@ -455,6 +455,25 @@ async fn a_deployment_rolls_within_its_bounds_and_can_be_undone() {
 }
 
 #[tokio::test]
+async fn a_deployment_that_recreates_has_its_new_pods_once_the_old_are_gone() {
+    let world = World::new();
+    let mut body = deployment("web", 2);
+    body["spec"]["strategy"] = json!({"type": "Recreate"});
+    assert_eq!(world.post(DEPLOYMENTS, body).await.code, 201);
+    world.pass(Duration::from_secs(2));
+    let path = format!("{DEPLOYMENTS}/web");
+    let image =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "app:2"}]}}}});
+    world.patch(&path, STRATEGIC, image).await;
+    world.pass(Duration::from_secs(5));
+    let status = world.get(&path).await.body["status"].clone();
+    assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(2), &json!(2)));
+    let pods = world.pods("app%3Dweb").await;
+    assert_eq!(pods.len(), 2);
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "app:2"));
+}
+
+#[tokio::test]
 async fn a_rollout_that_fails_stops_and_passes_its_deadline() {
     let world = World::new();
     world.deploy("web", 2).await;
@@ -589,6 +608,10 @@ async fn tokens_follow_the_issuer_and_verify_with_the_published_keys() {
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let me = world.send(&own, "POST", path, "application/json", who.clone()).await;
     assert_eq!(me.body["status"]["userInfo"]["username"], "system:serviceaccount:default:api");
+    // One for Entra is none for the API server.
+    let federated = answer.body["status"]["token"].as_str().unwrap();
+    let sent = world.send(federated, "POST", path, "application/json", who.clone()).await;
+    assert_eq!(sent.code, 401);
     world.delete(&format!("{ACCOUNTS}/api")).await;
     assert_eq!(world.send(&own, "POST", path, "application/json", who).await.code, 401);
 }
@@ -690,10 +713,44 @@ async fn a_missing_account_stops_pods_and_shows_on_the_deployment() {
         .clone();
     assert_eq!(failure["reason"], "FailedCreate");
     assert!(failure["message"].as_str().unwrap().contains("serviceaccount \"missing\" not found"));
+    world.pass(Duration::from_mins(10));
+    let events = world.get("/api/v1/namespaces/default/events").await.body["items"].clone();
+    let refused = |event: &&Value| event["reason"] == "FailedCreate";
+    let event = events.as_array().unwrap().iter().find(refused).unwrap().clone();
+    let tries = event["count"].as_i64().unwrap();
+    assert!((70..=80).contains(&tries), "every 8 s at last: {tries}");
     world.post(ACCOUNTS, json!({"metadata": {"name": "missing"}})).await;
     world.pass(Duration::from_secs(3));
     let status = world.get(&format!("{DEPLOYMENTS}/web")).await.body["status"].clone();
     assert_eq!(status["availableReplicas"], 1);
+}
+
+#[tokio::test]
+async fn a_rollout_without_a_status_subresource_comes_to_rest() {
+    let world = World::new();
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rollouts.argoproj.io"},
+        "spec": {"group": "argoproj.io", "scope": "Namespaced",
+            "names": {"kind": "Rollout", "plural": "rollouts"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(world.post(definitions, definition).await.code, 201);
+    let rollouts = "/apis/argoproj.io/v1alpha1/namespaces/default/rollouts";
+    let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": "app:1"}]}}}});
+    assert_eq!(world.post(rollouts, rollout).await.code, 201);
+    world.pass(Duration::from_secs(5));
+    let web = format!("{rollouts}/web");
+    let rested = world.get(&web).await.body;
+    assert_eq!(rested["status"]["phase"], "Healthy");
+    let generation = rested["metadata"]["generation"].as_i64().unwrap();
+    assert!(generation < 20, "{generation} generations");
+    assert_eq!(rested["status"]["observedGeneration"], generation.to_string());
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.get(&web).await.body["metadata"], rested["metadata"], "it does not move");
 }
 
 #[tokio::test]

@@ -10,10 +10,12 @@ use widentity::{
     migrate::{
         self, Waived,
         survey::Given as Surveyed,
-        uninstall::{Given, Step, Uninstall, Wishes, decide},
+        uninstall::{
+            AzureWishes, CleanUp, Flag, Given, Step, Uninstall, Wishes, asked_for, decide,
+        },
     },
     model::{
-        Audience,
+        ArmId, Audience,
         footprint::{AzureSide, Footprint, PartKind},
         pod_identity::Estate,
     },
@@ -42,7 +44,16 @@ struct Expected {
     steps: Vec<String>,
     kept: Vec<String>,
     exposed: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    risks: Vec<String>,
     clean_up: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<String>,
+}
+
+fn left(left: &CleanUp) -> String {
+    let CleanUp { what, command, flag, note } = left;
+    format!("{what}: {command}: {}: {note}", flag.map_or("no flag", Flag::as_str))
 }
 
 impl Expected {
@@ -60,7 +71,9 @@ impl Expected {
             steps: what.steps.iter().map(render::step).collect(),
             kept: what.kept.iter().map(|kept| format!("{}: {}", kept.what, kept.why)).collect(),
             exposed: pods.chain(users).collect(),
-            clean_up: what.clean_up.iter().map(|c| format!("{}: {}", c.what, c.command)).collect(),
+            risks: what.risks.clone(),
+            clean_up: what.clean_up.iter().map(left).collect(),
+            incomplete: what.incomplete.map(|c| class(c).as_str().unwrap().to_owned()),
         }
     }
 }
@@ -151,7 +164,9 @@ fn the_safe_order_holds_in_every_world() {
             Step::AwaitUnassigned
             | Step::DropAddOnIdentities { .. }
             | Step::DisableAddOn { .. }
-            | Step::HandOver { .. } => None,
+            | Step::HandOver { .. }
+            | Step::Unassign { .. }
+            | Step::RemoveRole { .. } => None,
         };
         let at = |wanted: PartKind| what.steps.iter().position(|step| rank(step) == Some(wanted));
         let ranks: Vec<PartKind> = what.steps.iter().filter_map(rank).collect();
@@ -189,8 +204,52 @@ fn s_takes_nmi(step: &Step) -> bool {
         Step::Remove { part } => part.kind == PartKind::Nmi,
         Step::HandOver { parts, .. } => parts.iter().any(|part| part.kind == PartKind::Nmi),
         Step::DisableAddOn { .. } => true,
-        Step::AwaitUnassigned | Step::DropAddOnIdentities { .. } => false,
+        Step::AwaitUnassigned
+        | Step::DropAddOnIdentities { .. }
+        | Step::Unassign { .. }
+        | Step::RemoveRole { .. } => false,
     }
+}
+
+/// Whatever the world, with everything asked for: nothing that AKS needs goes, and nothing in Azure
+/// goes before the rest.
+#[test]
+fn nothing_that_aks_needs_ever_goes() {
+    let mut gone = 0;
+    for (path, mut fixture) in fixtures() {
+        let name = path.display();
+        fixture.wishes.azure = AzureWishes { roles: true, node_identities: true };
+        let what = fixture.decide();
+        let azure = &fixture.azure;
+        let needed =
+            |id: &ArmId| azure.kubelet.as_ref() == Some(id) || azure.placed.contains_key(id);
+        let clean_up: Vec<bool> = what.steps.iter().map(Step::is_clean_up).collect();
+        assert!(clean_up.is_sorted(), "{name}: {:#?}", what.steps);
+        let count = clean_up.iter().filter(|clean_up| **clean_up).count();
+        assert_eq!(what.risks.len(), count, "{name}: each says what may be lost");
+        gone += count;
+        for step in &what.steps {
+            match step {
+                Step::RemoveRole { assignment, .. } => {
+                    assert!(!needed(&assignment.scope), "{name}: {assignment:?}");
+                    assert!(azure.principals.contains_key(&assignment.principal_id), "{name}");
+                    assert!(!azure.elsewhere.contains_key(&assignment.principal_id), "{name}");
+                    assert!(asked_for().any(|role| role == assignment.role), "{name}");
+                    assert!(assignment.scope.resource_group().is_some(), "{name}: too wide");
+                }
+                Step::Unassign { identities, .. } => {
+                    assert!(!identities.iter().any(needed), "{name}: {identities:?}");
+                    assert!(identities.iter().all(|id| fixture.estate.azure.contains_key(id)));
+                }
+                Step::AwaitUnassigned
+                | Step::Remove { .. }
+                | Step::DropAddOnIdentities { .. }
+                | Step::DisableAddOn { .. }
+                | Step::HandOver { .. } => {}
+            }
+        }
+    }
+    assert!(gone > 10, "{gone}");
 }
 
 #[test]
@@ -208,6 +267,7 @@ fn the_decision_does_not_depend_on_the_order_of_what_was_read() {
         fixture.estate.templates.reverse();
         fixture.estate.pods.reverse();
         fixture.azure.assignments.reverse();
+        fixture.azure.scale_sets.reverse();
         assert_eq!(first, fixture.decide(), "{}", path.display());
     }
 }

@@ -1,192 +1,21 @@
 //! Taking Pod Identity's installation away over HTTPS, in the sandbox: to the end, through ARM,
 //! and stopped at every single request.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use url::Url;
 use widentity::{
-    migrate::uninstall::{Step, Uninstall, Wishes},
-    model::desired::{Access, DesiredState},
-    ops::{
-        Connected,
-        connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
-        migrate::{
-            Overview, Request, Waived, overview,
-            uninstall::{self, End, Event, Pace, Ran},
-        },
-    },
-    sandbox::{ClusterRef, Seed, SeedCluster, clock::Clock},
+    migrate::uninstall::{Class, Step, Wishes},
+    ops::migrate::uninstall::{self, End, Event, Pace},
 };
 
 use crate::support::{
-    arm::{Served, answered, json as with_body},
     cli::{Desk, NO_GRANTS},
     kube_apiserver::Admin,
     pod_identity::{self, GROUP, assigned, custom, left, make, manifests},
-    worlds,
+    uninstall::{BOTH, World},
 };
-
-const API: &str = "?api-version=2025-10-01";
-const BOTH: Wishes = Wishes { open_metadata: true, disable_add_on: true };
-
-struct World {
-    desired: DesiredState,
-    connected: Connected,
-    served: Served,
-    admin: Admin,
-    /// The path of the cluster's record.
-    cluster: String,
-    /// How long MIC is waited for.
-    patience: Duration,
-}
-
-impl World {
-    async fn start() -> Self {
-        let mut desired = worlds::desired(&["prod"]);
-        let cluster = desired.clusters.values_mut().next().unwrap();
-        let id = cluster.id.to_string();
-        let seed = Seed {
-            clusters: vec![SeedCluster {
-                cluster: ClusterRef { name: "prod".to_owned(), id: id.clone() },
-                location: String::new(),
-                oidc_issuer: true,
-                workload_identity: true,
-                entra: false,
-                namespaces: vec!["shop".to_owned()],
-                deployments: Vec::new(),
-                objects: Vec::new(),
-            }],
-            ..Seed::default()
-        };
-        let served = Served::start(seed, |options| {
-            options.clock = Clock::Real;
-            options.settings.tenant = worlds::tenant().0;
-            options.settings.subscription = worlds::subscription().0;
-            options.settings.delays.cluster_update = Duration::from_millis(100);
-        })
-        .await;
-        let ready = served.running.ready();
-        let path = &ready.kubeconfigs["prod"];
-        cluster.access =
-            Access::Context { context: None, kubeconfig: Some(path.display().to_string()) };
-        let url = |text: &str| Url::parse(text).unwrap();
-        let port = url(&ready.data_plane).port();
-        let endpoints = Endpoints::sandbox(
-            url(&ready.resource_manager),
-            url(&ready.authority),
-            fs::read_to_string(&ready.ca_file).unwrap(),
-            port.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
-        );
-        let variables = BTreeMap::from([
-            ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
-            ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
-            ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
-        ]);
-        let target = Target {
-            endpoints,
-            credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
-            auth: Some(AuthKind::Environment),
-        };
-        let connected = connect(&desired, target, Arc::new(|_: &str| {})).await.unwrap();
-        let admin = Admin::by(path).await;
-        Self { desired, connected, served, admin, cluster: id, patience: Duration::from_mins(2) }
-    }
-
-    async fn installed() -> Self {
-        let world = Self::start().await;
-        make(&world.admin, &manifests("default")).await;
-        world
-    }
-
-    async fn overview(&self) -> Overview {
-        let request = Request {
-            desired: &self.desired,
-            sandbox: true,
-            now: Timestamp::now(),
-            soak: SignedDuration::from_hours(24),
-            waived: Waived::default(),
-            shelf: &(),
-        };
-        overview(request, &self.connected).await
-    }
-
-    /// Reads, decides, and does it where nothing is in the way.
-    async fn uninstall(&self, wishes: Wishes) -> (Uninstall, Option<Ran>) {
-        let mut quiet = |_: Event<'_>| {};
-        self.uninstall_with(wishes, &mut quiet).await
-    }
-
-    async fn uninstall_with(
-        &self,
-        wishes: Wishes,
-        sink: &mut (dyn FnMut(Event<'_>) + Send),
-    ) -> (Uninstall, Option<Ran>) {
-        let overview = self.overview().await;
-        let sites = uninstall::sites(&self.desired, &overview, &self.connected).await;
-        let what = sites[0].decide(wishes);
-        if !what.obstacles.is_empty() {
-            return (what, None);
-        }
-        let pace = Pace {
-            look: Duration::from_millis(20),
-            unassigned: self.patience,
-            gone: Duration::from_mins(2),
-        };
-        let (_never, interrupt) = watch::channel(false);
-        let connected = &self.connected;
-        let ran = uninstall::run(&sites[0], &what, connected, pace, &interrupt, sink).await;
-        (what, Some(ran))
-    }
-
-    async fn fault(&self, rule: Value) {
-        let asked = with_body(self.served.own("POST", "faults"), &rule);
-        assert_eq!(answered(asked).await.unwrap().0, 204);
-    }
-
-    /// Takes the faults back; how many requests the first rule has matched.
-    async fn mended(&self) -> u64 {
-        let (_, rules) = answered(self.served.own("GET", "faults")).await.unwrap();
-        let seen = rules[0]["seen"].as_u64().unwrap_or_else(|| panic!("{rules}"));
-        assert_eq!(answered(self.served.own("DELETE", "faults")).await.unwrap().0, 204);
-        seen
-    }
-
-    async fn scale_mic(&self, replicas: u32) {
-        let path = "/apis/apps/v1/namespaces/default/deployments/mic";
-        let body = json!({"spec": {"replicas": replicas}});
-        let kind = "application/merge-patch+json";
-        self.admin.send(http::Method::PATCH, path, kind, &body).await;
-        // MIC runs as long as one of its pods is available.
-        let settled = async {
-            let available = |object: &Value| object["status"]["availableReplicas"].as_u64();
-            while available(&self.admin.get(path).await).unwrap_or(0) != u64::from(replicas) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        assert!(tokio::time::timeout(Duration::from_mins(1), settled).await.is_ok());
-    }
-
-    async fn record(&self) -> Value {
-        let path = format!("{}{API}", self.cluster);
-        answered(self.served.arm("GET", &path)).await.unwrap().1
-    }
-
-    /// What `az aks pod-identity` leaves in the record.
-    async fn profile(&self, profile: Value) {
-        let mut record = self.record().await;
-        record["properties"]["podIdentityProfile"] = profile;
-        let path = format!("{}{API}", self.cluster);
-        let (status, _) =
-            answered(with_body(self.served.arm("PUT", &path), &record)).await.unwrap();
-        assert_eq!(status, 200);
-        while self.record().await["properties"]["provisioningState"] != "Succeeded" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_goes_and_a_second_run_finds_nothing() {
@@ -330,68 +159,6 @@ async fn the_add_on_goes_through_azure_and_takes_its_objects_along() {
     assert_eq!(before, after);
     let (what, _) = world.uninstall(BOTH).await;
     assert!(what.steps.is_empty(), "{what:#?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_azure_still_holds_is_listed_and_left() {
-    let world = World::installed().await;
-    let put = async |path: &str, version: &str, body: Value| {
-        let path = format!("{path}?api-version={version}");
-        let (status, made) =
-            answered(with_body(world.served.arm("PUT", &path), &body)).await.unwrap();
-        assert!(status < 300, "{path}: {made}");
-        made
-    };
-    let place = json!({"location": "westeurope"});
-    let group = world.cluster.split("/providers").next().unwrap();
-    let id = format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-api");
-    let identity = put(&id, "2023-01-31", place.clone()).await;
-    let principal = &identity["properties"]["principalId"];
-    // The nodes act as a principal that Entra knows.
-    let mut record = world.record().await;
-    record["properties"]["identityProfile"]["kubeletidentity"]["objectId"] = principal.clone();
-    put(&world.cluster, "2025-10-01", record.clone()).await;
-    while world.record().await["properties"]["provisioningState"] != "Succeeded" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let nodes = record["properties"]["nodeResourceGroup"].as_str().unwrap();
-    let nodes = format!("/subscriptions/{}/resourceGroups/{nodes}", worlds::subscription());
-    put(&nodes, "2021-04-01", place).await;
-    let set = format!("{nodes}/providers/Microsoft.Compute/virtualMachineScaleSets/aks-vmss");
-    let on = json!({"type": "UserAssigned", "userAssignedIdentities": {id.clone(): {}}});
-    put(&set, "2024-07-01", json!({"location": "westeurope", "identity": on})).await;
-    let role = "f1a07417-d97a-45cb-824c-7a7467783830";
-    let name = "7d8d0f5e-2f0b-4b7e-9d43-1b6a0a3f3c11";
-    let assignment = format!("{id}/providers/Microsoft.Authorization/roleAssignments/{name}");
-    let definition = format!(
-        "/subscriptions/{}/providers/Microsoft.Authorization/roleDefinitions/{role}",
-        worlds::subscription()
-    );
-    put(
-        &assignment,
-        "2022-04-01",
-        json!({"properties": {"roleDefinitionId": definition, "principalId": principal,
-            "principalType": "ServicePrincipal"}}),
-    )
-    .await;
-    let spec = json!({"type": 0, "resourceID": id, "clientID": identity["properties"]["clientId"]});
-    let left_over = custom("AzureIdentity", "azureidentities", ("shop", "api"), spec);
-    make(&world.admin, std::slice::from_ref(&left_over)).await;
-
-    let (what, ran) = world.uninstall(BOTH).await;
-    assert_eq!(ran.unwrap().end, End::Complete, "{what:#?}");
-    assert_eq!(what.not_seen, Vec::<String>::new());
-    let exposed = what.exposed.unwrap();
-    assert!(exposed.identities.contains(&"id-api".to_owned()), "{exposed:?}");
-    let commands: Vec<&str> = what.clean_up.iter().map(|left| left.command.as_str()).collect();
-    let [first, second] = commands[..] else { panic!("{commands:?}") };
-    assert!(first.starts_with("az vmss identity remove") && first.ends_with(&id), "{first}");
-    assert!(second.starts_with("az role assignment delete --ids") && second.contains(name));
-    // Nothing of it was touched.
-    for (path, version) in [(&set, "2024-07-01"), (&assignment, "2022-04-01")] {
-        let path = format!("{path}?api-version={version}");
-        assert_eq!(answered(world.served.arm("GET", &path)).await.unwrap().0, 200);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -556,6 +323,35 @@ async fn a_definition_takes_its_objects_along_in_the_sandbox_as_in_kubernetes() 
     assert!(!world.admin.exists(&object).await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_discovery_document_cannot_be_read_a_token_tells_the_cluster() {
+    let world = World::installed().await;
+    let refused = json!({"answer": {"status": 403, "code": "Forbidden", "message": "no"}});
+    let rule = |method: &str, path: &str| {
+        json!({"service": "cluster/prod", "method": method, "path": path, "times": 0,
+            "action": refused})
+    };
+    world.fault(rule("*", "*openid-configuration")).await;
+    // `--plan` never asks for a token.
+    let (what, ran) = world.uninstall(BOTH).await;
+    let codes: Vec<&str> = what.obstacles.iter().map(|o| o.code.as_str()).collect();
+    assert_eq!((codes, ran), (vec!["cluster-not-confirmed"], None));
+
+    let overview = world.overview().await;
+    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    uninstall::confirm(&mut sites, &world.desired, &world.connected).await;
+    assert_eq!(sites[0].footprint.token_issuer, sites[0].read.estate.issuer);
+    assert_eq!(sites[0].decide(BOTH).obstacles, Vec::new());
+
+    sites[0].footprint.token_issuer = None;
+    world.fault(rule("POST", "*/token")).await;
+    uninstall::confirm(&mut sites, &world.desired, &world.connected).await;
+    let what = sites[0].decide(BOTH);
+    let obstacle = &what.obstacles[0];
+    assert_eq!((obstacle.class, obstacle.code.as_str()), (Class::Denied, "cluster-not-confirmed"));
+    assert!(obstacle.message.contains("no token tells it"), "{}", obstacle.message);
+}
+
 #[test]
 fn where_nothing_is_left_it_says_so_and_wrong_words_are_answered() {
     let desk = Desk::new();
@@ -572,5 +368,8 @@ fn where_nothing_is_left_it_says_so_and_wrong_words_are_answered() {
     desk.run("--sandbox migrate uninstall --plan --yes").exits(64);
     desk.run("--sandbox migrate uninstall --dry-run").exits(64).says("the flag is `--plan`");
     desk.run("--sandbox -o toml migrate uninstall --plan").exits(64);
+    desk.run("--sandbox migrate uninstall --plan --remove-roles --remove-node-identities")
+        .exits(0)
+        .shows(free);
     desk.run("--sandbox migrate uninstall --plan --cluster x").exits(64).says("no cluster `x`");
 }

@@ -76,6 +76,7 @@ struct Rest {
     protect: bool,
     probe: Option<Probe>,
     proxy: bool,
+    chained: Option<bool>,
     origin: Origin,
 }
 
@@ -97,6 +98,7 @@ impl Draft {
             protect: rest.protect,
             probe: rest.probe,
             proxy: rest.proxy,
+            chained: rest.chained,
             grants: self.grants.into_iter().map(|(_, grant)| grant).collect(),
             origin: rest.origin,
             identity,
@@ -364,6 +366,7 @@ fn rest(
         protect: raw.protect.as_ref().is_some_and(|protect| protect.value),
         probe: probe?,
         proxy: raw.proxy.as_ref().is_some_and(|proxy| proxy.value),
+        chained: raw.chained.as_ref().map(|chained| chained.value),
         origin: around.sources.origin(raw.span),
     })
 }

@@ -5,7 +5,13 @@ use super::{
     estate::{AuditCluster, Estate, KubernetesFacts},
 };
 use crate::{
-    diagnose::{evidence::Template, fix::quoted, keys},
+    diagnose::{
+        command::{CLIENT_ID, Line},
+        evidence::Template,
+        facts::Facts,
+        keys,
+        links::{template::POD_IDENTITY_LABEL, webhook::ADD_ON},
+    },
     model::{
         AccountName, Namespace, names,
         snapshot::{Observation, ObservedAccount},
@@ -33,7 +39,8 @@ pub(super) fn look(estate: &Estate, cluster: &AuditCluster, audit: &mut Audit) {
     for (namespace, accounts) in &kubernetes.accounts {
         for (name, account) in accounts {
             let place = format!("{namespace}/{name}@{}", cluster.name);
-            self::account(estate, kubernetes, audit, &place, (namespace, name, account));
+            let owner = (estate, cluster, kubernetes);
+            self::account(owner, audit, &place, (namespace, name, account));
         }
     }
     for (namespace, templates) in &kubernetes.templates {
@@ -45,13 +52,14 @@ pub(super) fn look(estate: &Estate, cluster: &AuditCluster, audit: &mut Audit) {
     webhook(cluster, kubernetes, audit);
 }
 
-fn labelled(template: &Template) -> bool {
-    template.seen.labels.get(names::USE_LABEL).is_some_and(|value| value == "true")
+/// `doctor` about one object.
+fn doctor(cluster: &AuditCluster, object: &str, namespace: &Namespace) -> String {
+    let words = ["doctor", object, "-n", namespace.as_str(), "--cluster", &cluster.name];
+    Line::new("widentity").words(&words).text()
 }
 
 fn account(
-    estate: &Estate,
-    kubernetes: &KubernetesFacts,
+    (estate, cluster, kubernetes): (&Estate, &AuditCluster, &KubernetesFacts),
     audit: &mut Audit,
     place: &str,
     (namespace, name, account): (&Namespace, &AccountName, &ObservedAccount),
@@ -64,12 +72,11 @@ fn account(
             "account-label-without-effect",
             place,
             format!("has the label {}, which webhooks since 1.0 do not read", names::USE_LABEL),
-            format!(
-                "kubectl label serviceaccount {} {}- -n {}",
-                quoted(name.as_str()),
-                names::USE_LABEL,
-                quoted(namespace.as_str())
-            ),
+            cluster
+                .kubectl
+                .line(&["label", "serviceaccount", name.as_str()])
+                .words(&[&format!("{}-", names::USE_LABEL), "-n", namespace.as_str()])
+                .text(),
         );
     }
     if client.is_none()
@@ -80,12 +87,12 @@ fn account(
             "annotation-key-misspelt",
             place,
             format!("is annotated {key}; the key is {}", names::CLIENT_ID_ANNOTATION),
-            format!(
-                "kubectl annotate serviceaccount {} {}=<client id> -n {}",
-                quoted(name.as_str()),
-                names::CLIENT_ID_ANNOTATION,
-                quoted(namespace.as_str())
-            ),
+            cluster
+                .kubectl
+                .line(&["annotate", "serviceaccount", name.as_str()])
+                .value(&format!("{}=", names::CLIENT_ID_ANNOTATION), &CLIENT_ID.into())
+                .words(&["-n", namespace.as_str()])
+                .text(),
         );
     }
     let lifetime = annotations.get(names::EXPIRATION_ANNOTATION);
@@ -124,11 +131,7 @@ fn account(
             code,
             place,
             message,
-            format!(
-                "widentity doctor serviceaccount/{} -n {}",
-                quoted(name.as_str()),
-                quoted(namespace.as_str())
-            ),
+            doctor(cluster, &format!("serviceaccount/{name}"), namespace),
         );
     }
     if name.as_str() == "default" {
@@ -142,17 +145,13 @@ fn account(
     }
     let templates = kubernetes.templates.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut users = templates.iter().filter(|template| template.seen.account == *name).peekable();
-    if users.peek().is_some() && !users.any(labelled) {
+    if users.peek().is_some() && !users.any(Facts::labelled) {
         audit.add(
             Severity::Medium,
             "annotated-without-label",
             place,
             "names an identity, and no template that uses it has the label: its pods get no token",
-            format!(
-                "widentity doctor serviceaccount/{} -n {}",
-                quoted(name.as_str()),
-                quoted(namespace.as_str())
-            ),
+            doctor(cluster, &format!("serviceaccount/{name}"), namespace),
         );
     }
 }
@@ -169,7 +168,7 @@ fn template(
         kubernetes.accounts.get(namespace).and_then(|all| all.get(&template.seen.account));
     let annotated = account
         .is_some_and(|account| account.meta.annotations.contains_key(names::CLIENT_ID_ANNOTATION));
-    if labelled(template) && !annotated {
+    if Facts::labelled(template) && !annotated {
         audit.add(
             Severity::Medium,
             "label-without-annotation",
@@ -178,14 +177,10 @@ fn template(
                 "is labelled, and its service account {} names no identity",
                 template.seen.account
             ),
-            format!(
-                "widentity doctor {} -n {}",
-                quoted(&template.seen.key()),
-                quoted(namespace.as_str())
-            ),
+            doctor(cluster, &template.seen.key(), namespace),
         );
     }
-    if template.seen.labels.contains_key("aadpodidbinding") {
+    if template.seen.labels.contains_key(POD_IDENTITY_LABEL) {
         audit.add(
             Severity::Medium,
             "pod-identity-label",
@@ -248,17 +243,15 @@ fn left_over(cluster: &AuditCluster, kubernetes: &KubernetesFacts, audit: &mut A
 
 fn webhook(cluster: &AuditCluster, kubernetes: &KubernetesFacts, audit: &mut Audit) {
     let Some(webhook) = &kubernetes.webhook else { return };
-    let mut homes: Vec<&str> =
-        webhook.configurations.iter().filter_map(|c| c.service_namespace.as_deref()).collect();
-    homes.sort_unstable();
-    homes.dedup();
+    let homes = webhook.homes();
     if homes.len() > 1 {
+        let own = homes.iter().copied().find(|home| *home != ADD_ON).unwrap_or_default();
         audit.add(
             Severity::High,
             "webhook-installed-twice",
             format!("cluster {}", cluster.name),
             format!("the webhook is installed in {}", homes.join(" and in ")),
-            "helm uninstall workload-identity-webhook",
+            cluster.kubectl.helm(&["uninstall", "workload-identity-webhook", "-n", own]).text(),
         );
     }
     if webhook.configurations.iter().any(|c| c.failure_policy.as_deref() == Some("Ignore")) {

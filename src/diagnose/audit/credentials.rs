@@ -7,7 +7,7 @@ use super::{
     estate::{AuditCluster, AuditIdentity, Estate, KubernetesFacts},
 };
 use crate::{
-    diagnose::fix,
+    diagnose::{command::named, fix},
     model::{
         AccountName, Audience, Namespace, names,
         snapshot::{Observation, ObservedCredential},
@@ -32,24 +32,12 @@ pub(super) fn look(estate: &Estate, audit: &mut Audit) {
             }
         };
         headroom(audit, name, listed.len());
-        let mut folded: BTreeMap<(String, String), &str> = BTreeMap::new();
+        let twins = twins(listed);
         for credential in listed {
-            one(estate, audit, owner, credential);
+            let twin = variant(estate, audit, owner, credential, &twins);
+            one(estate, audit, owner, credential, twin);
             let Some(subject) = &credential.subject else { continue };
             let pair = (credential.issuer.to_string(), subject.to_string());
-            let fold = |text: &str| text.trim_end_matches('/').to_lowercase();
-            let key = (fold(&pair.0), fold(&pair.1));
-            if let Some(other) = folded.insert(key, &credential.name) {
-                audit.add(
-                    Severity::Medium,
-                    "credential-variant",
-                    format!("{name}/{}", credential.name),
-                    format!(
-                        "differs from {other} only in case or in a slash; at most one of them works"
-                    ),
-                    delete(owner, credential),
-                );
-            }
             holders.entry(pair).or_default().insert(name);
         }
         boundaries(audit, owner, listed);
@@ -70,6 +58,62 @@ pub(super) fn look(estate: &Estate, audit: &mut Audit) {
     }
 }
 
+/// Issuer and subject without what people write differently.
+type Folded = (String, String);
+
+fn folded(credential: &ObservedCredential) -> Option<Folded> {
+    let fold = |text: &str| text.trim().trim_end_matches('/').to_lowercase();
+    Some((fold(credential.issuer.as_str()), fold(credential.subject.as_ref()?.as_str())))
+}
+
+/// Credentials that differ only in case, blanks or a slash.
+fn twins(listed: &[ObservedCredential]) -> BTreeMap<Folded, Vec<&ObservedCredential>> {
+    let mut twins: BTreeMap<Folded, Vec<&ObservedCredential>> = BTreeMap::new();
+    for credential in listed {
+        if let Some(key) = folded(credential) {
+            twins.entry(key).or_default().push(credential);
+        }
+    }
+    twins
+}
+
+/// Whether tokens can match it: the issuer is a cluster's to the byte, and names of Kubernetes have
+/// no capitals.
+fn sound(estate: &Estate, credential: &ObservedCredential) -> bool {
+    let issuer = Some(&credential.issuer);
+    let subject = credential.subject.as_ref().map_or("", |subject| subject.as_str());
+    estate.clusters.iter().any(|cluster| cluster.issuer.as_ref() == issuer)
+        && subject.trim() == subject
+        && subject == subject.to_lowercase()
+}
+
+/// Reports a credential beside which a sound one differs only in case, blanks or a slash; returns
+/// that one. Which of two is listed first says nothing about which works.
+fn variant<'a>(
+    estate: &Estate,
+    audit: &mut Audit,
+    owner: &AuditIdentity,
+    credential: &ObservedCredential,
+    twins: &BTreeMap<Folded, Vec<&'a ObservedCredential>>,
+) -> Option<&'a ObservedCredential> {
+    if sound(estate, credential) {
+        return None;
+    }
+    let all = twins.get(&folded(credential)?)?;
+    let twin = all.iter().copied().find(|other| sound(estate, other))?;
+    audit.add(
+        Severity::Medium,
+        "credential-variant",
+        format!("{}/{}", owner.identity.id.name(), credential.name),
+        format!(
+            "differs only in case, blanks or a slash from {}, which matches its cluster to the byte",
+            twin.name
+        ),
+        delete(owner, credential),
+    );
+    Some(twin)
+}
+
 fn headroom(audit: &mut Audit, name: &str, count: usize) {
     if count >= NEARLY {
         let severity = if count >= LIMIT { Severity::High } else { Severity::Medium };
@@ -84,7 +128,11 @@ fn headroom(audit: &mut Audit, name: &str, count: usize) {
 }
 
 fn delete(owner: &AuditIdentity, credential: &ObservedCredential) -> String {
-    fix::credential("delete", &owner.identity, &credential.name, &[])
+    fix::credential("delete", &owner.identity, &credential.name, &[]).words(&["--yes"]).text()
+}
+
+fn update(owner: &AuditIdentity, credential: &ObservedCredential, issuer: &str) -> String {
+    fix::credential("update", &owner.identity, &credential.name, &[("--issuer", issuer)]).text()
 }
 
 fn parts(credential: &ObservedCredential) -> Option<(Namespace, AccountName)> {
@@ -93,7 +141,13 @@ fn parts(credential: &ObservedCredential) -> Option<(Namespace, AccountName)> {
     Some((Namespace::from(namespace), AccountName::from(account)))
 }
 
-fn one(estate: &Estate, audit: &mut Audit, owner: &AuditIdentity, credential: &ObservedCredential) {
+fn one(
+    estate: &Estate,
+    audit: &mut Audit,
+    owner: &AuditIdentity,
+    credential: &ObservedCredential,
+    twin: Option<&ObservedCredential>,
+) {
     let object = format!("{}/{}", owner.identity.id.name(), credential.name);
     if credential.name == names::IDENTITY_BINDING_CREDENTIAL {
         return;
@@ -119,17 +173,25 @@ fn one(estate: &Estate, audit: &mut Audit, owner: &AuditIdentity, credential: &O
                     "issuer {issuer} is not to the byte that of cluster {}: {known}",
                     cluster.name
                 ),
-                fix::credential("update", &owner.identity, &credential.name, &[("issuer", known)]),
+                // Issuer and subject together exist once on an identity: beside its twin it cannot be
+                // put right.
+                match twin {
+                    Some(_) => delete(owner, credential),
+                    None => update(owner, credential, known),
+                },
             );
+        } else if estate.other_issuers.contains(&credential.issuer) {
+            // Of a cluster elsewhere, which is not asked about it.
         } else if estate.all_clusters {
             audit.add(
                 Severity::Medium,
                 "credential-issuer-unknown",
                 object,
                 format!(
-                    "issuer {issuer} is of no cluster that is known: rebuilt, deleted or foreign"
+                    "issuer {issuer} is of no cluster that could be listed: rebuilt, deleted, or in \
+                     a subscription that is not seen from here"
                 ),
-                delete(owner, credential),
+                format!("if nothing runs there any more: {}", delete(owner, credential)),
             );
         }
         return;
@@ -246,11 +308,7 @@ fn unused(
             "identity-unused",
             identity.id.name(),
             "has neither a federated credential nor a role that was seen",
-            format!(
-                "az identity delete --resource-group {} --name {}",
-                fix::quoted(identity.id.resource_group().unwrap_or_default()),
-                fix::quoted(identity.id.name())
-            ),
+            named(&["identity", "delete"], &identity.id).text(),
         );
     }
 }
@@ -263,7 +321,7 @@ fn ownership(estate: &Estate, audit: &mut Audit, owner: &AuditIdentity) {
             "ownership-missing",
             owner.identity.id.name(),
             format!("carries no tag {}: widentity does not manage it", names::PROJECT_TAG),
-            format!("widentity import, or adopt = true in a workload of {project}"),
+            format!("adopt = true in a workload of {project}, if it should"),
         );
     }
 }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    diagnose::evidence::{ProviderClass, Template, Webhook, not_asked},
+    diagnose::{
+        Kubectl,
+        evidence::{ProviderClass, Template, Webhook, not_asked},
+    },
     model::{
         AccountName, ArmId, Issuer, Namespace, PrincipalId, Project, SubscriptionId,
         snapshot::{
@@ -24,8 +27,10 @@ pub struct Estate {
     /// The clusters that were read.
     #[serde(default)]
     pub clusters: Vec<AuditCluster>,
-    /// Whether every cluster of the subscriptions is among them: only then can an issuer be of
-    /// none.
+    /// Issuers of clusters in other subscriptions that could be listed.
+    #[serde(default)]
+    pub other_issuers: BTreeSet<Issuer>,
+    /// Whether no list of clusters failed: only then can an issuer be of none.
     #[serde(default)]
     pub all_clusters: bool,
     /// The identities that were read.
@@ -69,6 +74,9 @@ pub struct AuditCluster {
     /// Its ARM id, where it is known.
     #[serde(default)]
     pub id: Option<ArmId>,
+    /// How commands reach it.
+    #[serde(default)]
+    pub kubectl: Kubectl,
     /// Its issuer, where it has one.
     #[serde(default)]
     pub issuer: Option<Issuer>,

@@ -174,6 +174,10 @@ mod tests {
                     fic("foreign", "https://westeurope.oic.prod-aks.azure.com/t/old/", "system:serviceaccount:shop:web"),
                     fic("idle", ISSUER, "system:serviceaccount:shop:idle")
                 ])),
+                identity("id-pair", 4, json!([
+                    fic("bad", ISSUER.trim_end_matches('/'), "system:serviceaccount:shop:web"),
+                    fic("right", ISSUER, "system:serviceaccount:shop:web")
+                ])),
                 identity("id-full", 2, json!(many)),
                 identity("id-unused", 3, json!([]))
             ],
@@ -232,8 +236,41 @@ mod tests {
     }
 
     #[test]
+    fn an_issuer_of_a_cluster_elsewhere_is_not_unknown() {
+        let mut estate = estate();
+        let codes = |estate: &Estate| -> BTreeSet<&'static str> {
+            audit(estate).findings.iter().map(|finding| finding.code).collect()
+        };
+        assert!(codes(&estate).contains("credential-issuer-unknown"));
+        let old = "https://westeurope.oic.prod-aks.azure.com/t/old/";
+        estate.other_issuers.insert(crate::model::Issuer::from(old));
+        assert!(!codes(&estate).contains("credential-issuer-unknown"));
+    }
+
+    #[test]
+    fn commands_of_a_cluster_are_aimed_at_it() {
+        let mut estate = estate();
+        estate.clusters[0].kubectl.context = Some("prod".to_owned());
+        for finding in audit(&estate).findings {
+            let aimed = finding.fix.contains("--context prod") || !finding.fix.contains("kubectl ");
+            assert!(aimed, "{finding:?}");
+        }
+    }
+
+    #[test]
     fn a_sound_credential_is_not_a_finding() {
         let audit = audit(&estate());
-        assert!(!audit.findings.iter().any(|finding| finding.object == "id-web/good"));
+        let of = |object: &'static str| {
+            audit.findings.iter().filter(move |found| found.object == object)
+        };
+        assert_eq!(of("id-web/good").count(), 0);
+        assert!(of("id-web/slash").count() > 0, "objects are named like this");
+        // Which of a pair is listed first says nothing.
+        assert!(of("id-pair/right").all(|found| !found.fix.contains("delete")));
+        assert!(of("id-pair/bad").count() > 0);
+        assert!(
+            of("id-pair/bad").all(|found| found.fix.contains("delete")),
+            "it cannot be updated"
+        );
     }
 }

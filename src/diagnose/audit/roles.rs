@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Audit, Severity, estate::Estate};
 use crate::{
-    diagnose::fix,
+    diagnose::command::{Line, in_subscription},
     model::{
         ArmId, PrincipalId, names,
         roles::{self, Kind},
@@ -47,7 +47,7 @@ pub(super) fn look(estate: &Estate, audit: &mut Audit) {
                      of any subscription that can be read has it: the identity is gone",
                     held.name, held.principal_id
                 ),
-                format!("az role assignment delete --ids {}", held.id),
+                delete(held),
             );
         }
     }
@@ -64,11 +64,10 @@ pub(super) fn look(estate: &Estate, audit: &mut Audit) {
                      that was read: people, groups, applications, or nobody any more; only the \
                      directory knows, and it is not asked"
                 ),
-                format!(
-                    "az role assignment list --scope {} --query {} -o table",
-                    fix::quoted(target.as_str()),
-                    fix::quoted("[?principalName=='']")
-                ),
+                Line::new("az")
+                    .words(&["role", "assignment", "list", "--scope", target.as_str()])
+                    .words(&["--query", "[?principalName=='']", "-o", "table"])
+                    .text(),
             );
         }
     }
@@ -107,16 +106,22 @@ fn wide(scope: &ArmId) -> Option<(Severity, &'static str)> {
 /// Access policies of vaults that honour role assignments.
 fn policies(estate: &Estate, audit: &mut Audit, owners: &BTreeMap<PrincipalId, &str>) {
     for (vault, target) in estate.vaults.iter().filter(|(_, target)| target.rbac == Some(true)) {
-        for owner in target.policies.iter().filter_map(|principal| owners.get(principal)) {
+        for (principal, owner) in owners.iter().filter(|(id, _)| target.policies.contains(id)) {
             audit.add(
                 Severity::Low,
                 "policy-without-effect",
                 format!("{owner}: access policy of {}", vault.name()),
                 "the vault asks role assignments, so its access policies do nothing",
-                format!("az keyvault delete-policy --name {}", fix::quoted(vault.name())),
+                in_subscription(&["keyvault", "delete-policy"], vault)
+                    .words(&["--name", vault.name(), "--object-id", &principal.to_string()])
+                    .text(),
             );
         }
     }
+}
+
+fn delete(held: &ObservedAssignment) -> String {
+    Line::new("az").words(&["role", "assignment", "delete", "--ids", held.id.as_str()]).text()
 }
 
 fn judge(estate: &Estate, audit: &mut Audit, owner: &str, held: &ObservedAssignment) {
@@ -137,14 +142,13 @@ fn judge(estate: &Estate, audit: &mut Audit, owner: &str, held: &ObservedAssignm
                 vault.name(),
                 if listed { "; one of them names the identity" } else { ", and none is for it" }
             ),
-            format!(
-                "az keyvault update --name {} --enable-rbac-authorization true",
-                fix::quoted(vault.name())
-            ),
+            in_subscription(&["keyvault", "update"], vault)
+                .words(&["--name", vault.name(), "--enable-rbac-authorization", "true"])
+                .text(),
         );
         return;
     }
-    let delete = format!("az role assignment delete --ids {}", held.id);
+    let delete = delete(held);
     if role.is_some_and(|role| role.kind == Kind::Privileged) {
         audit.add(
             Severity::High,

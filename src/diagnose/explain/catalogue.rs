@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{arm, entra, messages, own};
+use super::{arm, entra, messages, migration, own};
 use crate::diagnose::link::Link;
 
 /// Who says it.
@@ -45,7 +45,8 @@ pub struct Entry {
 
 /// All entries.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    entra::ENTRIES.iter().chain(messages::ENTRIES).chain(arm::ENTRIES).chain(own::ENTRIES)
+    let ours = own::ENTRIES.iter().chain(migration::ENTRIES);
+    entra::ENTRIES.iter().chain(messages::ENTRIES).chain(arm::ENTRIES).chain(ours)
 }
 
 /// The entry of a code, in any case, with or without `AADSTS`.

@@ -186,7 +186,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         &["Request to External OIDC endpoint failed"],
         "Entra cannot fetch the issuer's documents",
         "Entra could not read the discovery document or the key set of the cluster's issuer {issuer}. It is public and served by Azure, for private clusters too; a self-hosted one may stand behind a firewall.",
-        "az aks update (without a flag it reconciles the cluster); then try again",
+        "az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster); then try again",
         Some(Link::Discovery),
     ),
     entra(
@@ -194,7 +194,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         &[],
         "Entra cannot fetch the issuer's documents",
         "Request to the external OIDC endpoint failed: Entra could not read the discovery document or the key set, or only for a moment.",
-        "try again; then az aks update (without a flag it reconciles the cluster)",
+        "try again; then az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster)",
         Some(Link::Discovery),
     ),
     entra(
@@ -202,7 +202,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         &[],
         "Entra cannot fetch the issuer's documents",
         "The same for the key set; often it passes.",
-        "try again; then az aks update (without a flag it reconciles the cluster)",
+        "try again; then az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster)",
         Some(Link::Discovery),
     ),
     entra(

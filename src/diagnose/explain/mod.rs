@@ -9,6 +9,7 @@ mod arm;
 pub mod catalogue;
 mod entra;
 mod messages;
+mod migration;
 mod own;
 pub mod scan;
 pub mod values;

@@ -3,7 +3,7 @@
 use super::catalogue::{Entry, Family};
 use crate::diagnose::link::Link;
 
-const fn own(
+pub(super) const fn own(
     code: &'static str,
     title: &'static str,
     cause: &'static str,
@@ -16,19 +16,19 @@ const fn own(
 #[rustfmt::skip]
 pub(super) const ENTRIES: &[Entry] = &[
     own("cluster-not-found", "the cluster does not exist", "The cluster id names no cluster, or one that was deleted.", "az aks list --query \"[].id\" -o tsv", Some(Link::Cluster)),
-    own("cluster-stopped", "the cluster is stopped", "A stopped cluster issues no tokens.", "az aks start", Some(Link::Cluster)),
-    own("cluster-context-mismatch", "the context belongs to another cluster", "The API server that is talked to is not the cluster of ARM's record: its issuer and its host differ. Nothing is written there.", "az aks get-credentials, or correct context in [clusters.<name>]", Some(Link::Cluster)),
+    own("cluster-stopped", "the cluster is stopped", "A stopped cluster issues no tokens.", "az aks start --resource-group <group> --name <cluster>", Some(Link::Cluster)),
+    own("cluster-context-mismatch", "the context belongs to another cluster", "The API server that is talked to is not the cluster of ARM's record: neither its issuer nor its host is the one on record. Commands that write stop here.", "az aks get-credentials, or correct context in [clusters.<name>]", Some(Link::Cluster)),
     own("entra-unreachable", "Entra gave no answer", "The token endpoint could not be reached, from here or from the pod that proves: name resolution, a proxy, a firewall, or another cloud's authority. It says nothing about the chain.", "curl -sS https://login.microsoftonline.com/common/discovery/instance", Some(Link::Exchange)),
     own("cluster-id-unknown", "the cluster's resource in Azure is not known", "No node that may be read leads to it, so ARM's record of the cluster was not compared.", "widentity doctor … --cluster-id /subscriptions/…/managedClusters/NAME", Some(Link::Cluster)),
     own("issuer-off", "the OIDC issuer is off", "Without an issuer Entra has nobody to trust: no pod of the cluster can get a token. Enabling it cannot be undone.", "enable = [\"oidc-issuer\", \"workload-identity\"] in [clusters.<name>], then widentity apply", Some(Link::Issuer)),
-    own("issuer-not-used", "the issuer is on and not used yet", "ARM has an issuer, and the API server still issues tokens with its internal name: the update has not finished or went wrong.", "az aks update (without a flag it reconciles the cluster)", Some(Link::Issuer)),
-    own("discovery-missing", "the discovery document is not served", "Entra reads <issuer>/.well-known/openid-configuration; it is not there.", "az aks update (without a flag it reconciles the cluster)", Some(Link::Discovery)),
-    own("discovery-issuer-differs", "the discovery document names another issuer", "The document and the cluster's record must agree to the byte.", "az aks update (without a flag it reconciles the cluster)", Some(Link::Discovery)),
-    own("keys-unreachable", "the key set cannot be fetched", "Entra needs <issuer>/openid/v1/jwks.", "az aks update (without a flag it reconciles the cluster)", Some(Link::Discovery)),
-    own("key-not-published", "the token's key is not published", "Keys were rotated a moment ago, or the issuer serves those of another cluster.", "try again; then az aks update", Some(Link::Discovery)),
+    own("issuer-not-used", "the issuer is on and not used yet", "ARM has an issuer, and the API server still issues tokens with its internal name: the update has not finished or went wrong.", "az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster)", Some(Link::Issuer)),
+    own("discovery-missing", "the discovery document is not served", "Entra reads <issuer>/.well-known/openid-configuration; it is not there.", "az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster)", Some(Link::Discovery)),
+    own("discovery-issuer-differs", "the discovery document names another issuer", "The document and the cluster's record must agree to the byte.", "az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster)", Some(Link::Discovery)),
+    own("keys-unreachable", "the key set cannot be fetched", "Entra needs <issuer>/openid/v1/jwks.", "az aks update --resource-group <group> --name <cluster> --yes (without another flag it reconciles the cluster)", Some(Link::Discovery)),
+    own("key-not-published", "the token's key is not published", "Keys were rotated a moment ago, or the issuer serves those of another cluster.", "try again; then az aks update --resource-group <group> --name <cluster> --yes", Some(Link::Discovery)),
     own("add-on-off", "the workload identity add-on is off", "No webhook is installed: labelled pods get no token and no environment.", "enable = [\"oidc-issuer\", \"workload-identity\"] in [clusters.<name>], then widentity apply", Some(Link::Webhook)),
-    own("webhook-missing", "the add-on is on, its webhook is gone", "The webhook's configuration was deleted from the cluster.", "az aks update --enable-workload-identity", Some(Link::Webhook)),
-    own("webhook-installed-twice", "the webhook is installed twice", "Add-on and Helm chart answer for the same pods and overwrite each other's certificates and permissions.", "helm uninstall workload-identity-webhook", Some(Link::Webhook)),
+    own("webhook-missing", "the add-on is on, its webhook is gone", "The webhook's configuration was deleted from the cluster.", "az aks update --resource-group <group> --name <cluster> --enable-workload-identity", Some(Link::Webhook)),
+    own("webhook-installed-twice", "the webhook is installed twice", "Add-on and Helm chart answer for the same pods and overwrite each other's certificates and permissions.", "helm uninstall workload-identity-webhook -n <namespace of the chart>", Some(Link::Webhook)),
     own("webhook-not-ready", "no replica of the webhook is ready", "While it is away labelled pods are refused, or start without an identity where failurePolicy is Ignore.", "kubectl get pods -A -l azure-workload-identity.io/system=true", Some(Link::Webhook)),
     own("webhook-not-answering", "the API server cannot call the webhook", "Its pods are down, a firewall blocks port 9443, or its certificate is not trusted.", "kubectl get pods -A -l azure-workload-identity.io/system=true", Some(Link::Webhook)),
     own("webhook-no-ca-bundle", "the webhook's configuration has no CA bundle", "The API server trusts none of its answers.", "kubectl rollout restart deployment/azure-wi-webhook-controller-manager -n kube-system", Some(Link::Webhook)),
@@ -39,7 +39,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("webhook-failure-policy", "failurePolicy is Ignore", "While the webhook is away pods start without an identity and nobody notices.", "upgrade the webhook: since 1.0 it is Fail", Some(Link::Webhook)),
     own("webhook-not-used", "the webhook is not used", "The manifest projects the token and sets the environment itself.", "nothing is to be done", Some(Link::Webhook)),
     own("dry-run-denied", "the dry run was refused", "Admission refused the labelled pod of the dry run for a reason of its own.", "read the reason; it may hold for real pods too", Some(Link::Webhook)),
-    own("dry-run-not-made", "no dry run was possible", "The permission to create pods (as a dry run) is missing.", "widentity permissions", Some(Link::Webhook)),
+    own("dry-run-not-made", "no dry run was possible", "The permission to create pods (as a dry run) is missing.", "allow create on pods in the namespace: a dry run needs it and makes nothing", Some(Link::Webhook)),
     own("namespace-missing", "the namespace does not exist", "widentity creates no namespaces.", "kubectl create namespace <namespace>", Some(Link::Template)),
     own("template-not-found", "the template does not exist", "The named controller is not in the namespace.", "kubectl get deploy,sts,ds,cronjob -n <namespace>", Some(Link::Template)),
     own("template-not-labelled", "another template of the account is not labelled", "Its pods get no token; that is right if they do not call Azure.", "label it if it calls Azure", Some(Link::Template)),
@@ -85,6 +85,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("client-id-in-manifest", "the manifest names the client id", "AZURE_CLIENT_ID is set in the manifest; the account names none.", "nothing is to be done", Some(Link::Annotations)),
     own("client-id-unknown", "a client id of no identity that was read", "It may be an application's, or of another subscription, or gone.", "widentity doctor serviceaccount/<name> -n <namespace>", Some(Link::Annotations)),
     own("tenant-id-empty", "the tenant annotation is empty", "Pods get no AZURE_TENANT_ID then.", "take the annotation away or write the tenant", Some(Link::Annotations)),
+    own("tenant-id-padded", "blanks around the tenant", "A line break was pasted with it; the webhook writes it into pods as it is, and nothing trims it.", "annotate the bare GUID", Some(Link::Annotations)),
     own("tenant-id-not-a-guid", "the tenant annotation is no GUID", "It takes the tenant's GUID.", "az account show --query tenantId", Some(Link::Annotations)),
     own("tenant-id-differs", "the tenant annotation names another tenant", "Tokens are asked for in a tenant where the identity does not live.", "annotate the identity's tenant", Some(Link::Annotations)),
     own("token-expiration-invalid", "the token lifetime is out of range", "The webhook refuses pods unless it is 3600 to 86400 seconds.", "annotate 3600", Some(Link::Annotations)),
@@ -161,7 +162,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("credentials-nearly-full", "an identity is nearly full", "Azure allows 20 federated credentials.", "give workloads identities of their own", None),
     own("identity-unused", "an identity that nothing uses", "Neither credential nor role.", "az identity delete", None),
     own("identity-shared", "one identity for several namespaces", "What one workload may do all may do, and logs cannot tell them apart.", "give each an identity of its own", None),
-    own("ownership-missing", "not managed by widentity", "The identity carries no mark of a project.", "widentity import", None),
+    own("ownership-missing", "not managed by widentity", "The identity carries no mark of a project.", "adopt = true in a workload, if widentity should manage it", None),
     own("assignment-orphaned", "a role of nobody", "Its principal was deleted; it counts to the 4,000.", "az role assignment delete", None),
     own("assignment-principal-unknown", "role assignments of unknown principals", "They are of no identity that was read: people, groups, applications, or nobody any more. Only the directory knows, and it is not asked.", "az role assignment list --scope <target> --query \"[?principalName=='']\"", Some(Link::Role)),
     own("role-without-effect", "a role on a vault that asks no roles", "The vault is in access-policy mode: role assignments for its data do nothing.", "az keyvault update --name <vault> --enable-rbac-authorization true", Some(Link::Target)),
@@ -197,6 +198,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("identity-not-ours", "an identity that is not ours", "It exists without our mark.", "adopt = true, or another name", None),
     own("foreign-credential-changed", "a foreign credential is changed", "One under another name is corrected.", "read the plan", None),
     own("foreign-assignment-condition", "a foreign role assignment has a condition", "It exists under another name with another condition.", "delete it or write the same condition", None),
+    own("grants-contradict", "two grants are one object", "One role by name and by GUID, with two conditions.", "write one condition", None),
     own("field-taken-over", "a field is taken over", "Another manager set it.", "read the plan", None),
     own("field-manager-conflict", "another manager owns the field", "Helm, Argo CD, Flux or an unknown manager sets it.", "adopt = true, or managed_by = \"git\"", None),
     own("enables-cluster-feature", "a cluster feature is switched on", "It cannot be undone and restarts the control plane.", "read the plan", None),
@@ -210,6 +212,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::diagnose::explain::migration;
 
     fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -223,7 +226,11 @@ mod tests {
     }
 
     /// Words in kebab case that are no codes: names of things in the world.
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 18] = [
+        "aad-pod-id-mic-role",
+        "aad-pod-id-mic-service-account",
+        "aad-pod-id-nmi-role",
+        "aad-pod-id-nmi-service-account",
         "add-on",
         "aks-command",
         "argocd-application-controller",
@@ -240,13 +247,14 @@ mod tests {
         "workload-identity",
     ];
 
-    /// Every code that doctor, audit and plan can print has an explanation.
+    /// Every code that doctor, audit, plan and migrate can print has an explanation.
     #[test]
     fn every_code_is_explained() {
-        let known: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.code).collect();
+        let known = ENTRIES.iter().chain(migration::ENTRIES);
+        let known: BTreeSet<&str> = known.map(|entry| entry.code).collect();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = Vec::new();
-        for folder in ["diagnose/links", "diagnose/audit", "plan"] {
+        for folder in ["diagnose/links", "diagnose/audit", "plan", "migrate"] {
             sources(&root.join(folder), &mut files);
         }
         let mut missing = BTreeSet::new();

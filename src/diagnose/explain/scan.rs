@@ -161,14 +161,15 @@ impl Scanner {
             if ALSO.iter().any(|(of, also)| *of == code && !text.contains(also)) {
                 continue;
             }
-            if !self.here.insert(code.clone()) {
-                continue;
-            }
-            if entry.is_none() {
+            // Before anything is kept: a line may hold any number of codes.
+            if entry.is_none() && !self.found.contains_key(&code) {
                 let strange = self.found.values().filter(|found| found.entry.is_none()).count();
-                if strange >= UNKNOWN && !self.found.contains_key(&code) {
+                if strange >= UNKNOWN {
                     continue;
                 }
+            }
+            if !self.here.insert(code.clone()) {
+                continue;
             }
             let found = self.found.entry(code.clone()).or_insert_with(|| Found {
                 code,
@@ -198,8 +199,12 @@ impl Scanner {
 /// A text that belongs to several codes (`Request to External OIDC endpoint failed`) is counted
 /// for its own entry even where the code stands beside it; the code says more.
 fn drop_general(found: &mut Vec<Found>) {
-    const SAME_TEXT: [(&str, &[&str]); 2] =
-        [("AADSTS90061", &["AADSTS50166", "AADSTS501661"]), ("AADSTS700213", &["AADSTS7002138"])];
+    const SAME_TEXT: [(&str, &[&str]); 4] = [
+        ("AADSTS90061", &["AADSTS50166", "AADSTS501661"]),
+        ("AADSTS700213", &["AADSTS7002138"]),
+        ("AADSTS700016", &["AADSTS700011"]),
+        ("authorization-failed", &["linked-authorization-failed"]),
+    ];
     for (general, special) in SAME_TEXT {
         let lines: u64 = found
             .iter()
@@ -269,6 +274,24 @@ mod tests {
         let text = "one\nAADSTS700016: Application with identifier 'x' was not found\n";
         let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(codes(&bytes), [("AADSTS700016".to_owned(), 1, 2)]);
+    }
+
+    #[test]
+    fn what_says_more_stands_alone() {
+        let linked = "{\"code\":\"LinkedAuthorizationFailed\",\"message\":\"The client 'x' does not have authorization to perform action 'y' on the linked scope\"}";
+        assert_eq!(codes(linked.as_bytes()), [("linked-authorization-failed".to_owned(), 1, 1)]);
+        let both = "AADSTS700011: Application with identifier 'x' was not found in the directory";
+        assert_eq!(codes(both.as_bytes()), [("AADSTS700011".to_owned(), 1, 1)]);
+    }
+
+    #[test]
+    fn strange_codes_on_one_line_are_bounded() {
+        let mut scanner = Scanner::new().unwrap();
+        for number in 0..5000 {
+            scanner.feed(format!("AADSTS{:09} ", 900_000_000 + number).as_bytes());
+        }
+        scanner.look(true);
+        assert_eq!((scanner.here.len(), scanner.found.len()), (UNKNOWN, UNKNOWN));
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use crate::{
     diagnose::{
+        command::{Line, in_subscription},
         evidence::Grant,
         facts::Facts,
-        fix::quoted,
         link::{Fix, State},
     },
     model::{
         ArmId, PrincipalId, roles,
         snapshot::{Observation, ObservedAssignment, ObservedTarget},
+        suggest,
     },
 };
 
@@ -91,15 +92,20 @@ fn any(facts: &mut Facts<'_>, principal: PrincipalId) -> State {
             State::unseen,
         );
     }
+    // Access may lie in another subscription, in a group, in a database: nobody said what is needed.
     let name = facts.identity.map_or("the identity", |identity| identity.id.name());
-    State::broken(
-        "role-missing",
-        format!("{name} (principal {principal}) has no role anywhere that was looked"),
-        Fix::look(
-            "assign the role that it needs where it needs it; --target and --role say which",
-            format!("az role assignment list --all --assignee {principal} -o table"),
-        ),
-    )
+    let places = assignments.looked.iter().filter(|(_, how)| how.failure().is_none());
+    let places: Vec<&str> = places.map(|(scope, _)| scope.as_str()).collect();
+    State::CouldNotSee {
+        why: format!("{name} (principal {principal}) has no role in {}", places.join(", ")),
+        hint: Some("--target ID [--role NAME] says what it needs".to_owned()),
+        matters: false,
+    }
+}
+
+/// Roles of a principal, wherever they are.
+fn roles_of(principal: &str) -> Line {
+    Line::new("az").words(&["role", "assignment", "list", "--all", "--assignee", principal])
 }
 
 fn role_name(assignment: &ObservedAssignment) -> String {
@@ -110,6 +116,7 @@ fn role_name(assignment: &ObservedAssignment) -> String {
 fn fits(grant: &Grant, assignment: &ObservedAssignment) -> bool {
     match grant.role {
         Some(role) => assignment.role == role,
+        None if !grant.name.is_empty() => false,
         // Any role that opens data, or one we do not know.
         None => roles::by_id(assignment.role)
             .is_none_or(|role| roles::misfit(role, &grant.scope).is_none()),
@@ -118,6 +125,9 @@ fn fits(grant: &Grant, assignment: &ObservedAssignment) -> bool {
 
 fn one(facts: &mut Facts<'_>, principal: PrincipalId, grant: &Grant) -> State {
     let evidence = facts.evidence;
+    if grant.role.is_none() && !grant.name.is_empty() && !answered(facts) {
+        return undefined(grant);
+    }
     let seen = &evidence.assignments.seen;
     let covering = |a: &&ObservedAssignment| grant.scope.is_within(&a.scope) && fits(grant, a);
     let held = seen.iter().filter(covering).find(|a| a.principal_id == principal);
@@ -144,25 +154,37 @@ fn one(facts: &mut Facts<'_>, principal: PrincipalId, grant: &Grant) -> State {
     }
     let (code, why) = absent(facts, principal, grant);
     let name = facts.identity.map_or("the identity", |identity| identity.id.name());
+    let (who, scope) = (principal.to_string(), grant.scope.as_str());
+    let az = Line::new("az").words(&["role", "assignment"]);
     let manual = if grant.name.is_empty() {
-        let scope = quoted(grant.scope.as_str());
-        Fix::look(
+        Fix::look_at(
             "assign a role that opens its data; --role says which",
-            format!("az role assignment list --scope {scope} --assignee {principal} -o table"),
+            az.words(&["list", "--scope", scope, "--assignee", &who, "-o", "table"]),
         )
     } else {
-        Fix::command(format!(
-            "az role assignment create --assignee-object-id {principal} --assignee-principal-type \
-             ServicePrincipal --role {} --scope {}",
-            quoted(&grant.name),
-            quoted(grant.scope.as_str())
-        ))
+        let create = ["create", "--assignee-object-id", &who, "--assignee-principal-type"];
+        let rest = ["ServicePrincipal", "--role", &grant.name, "--scope", scope];
+        Fix::typed([az.words(&create).words(&rest)])
     };
     State::broken(
         code,
         format!("{name} has no {what} on {}{why}", grant.scope.name()),
         facts.azure(manual),
     )
+}
+
+/// A role whose definition is not known: no assignment can be said to be of it.
+fn undefined(grant: &Grant) -> State {
+    if let Some(failure) = &grant.unresolved {
+        return State::unseen(failure);
+    }
+    let names = roles::BUILT_IN.iter().map(|role| role.name);
+    let hint = suggest::nearest(&grant.name, names, 5).map(|near| format!("is {near} meant?"));
+    State::CouldNotSee {
+        why: format!("there is no one role named {:?} at {}", grant.name, grant.scope),
+        hint,
+        matters: true,
+    }
 }
 
 /// It is there; is it old enough, and unconditional?
@@ -263,10 +285,12 @@ pub(in crate::diagnose) fn target(facts: &mut Facts<'_>) -> State {
                     "vault {name} asks its access policies, not role assignments, and has none for \
                      this identity: the role does nothing"
                 ),
-                Fix::command(format!(
-                    "az keyvault update --name {} --enable-rbac-authorization true",
-                    quoted(name)
-                )),
+                Fix::typed([in_subscription(&["keyvault", "update"], id).words(&[
+                    "--name",
+                    name,
+                    "--enable-rbac-authorization",
+                    "true",
+                ])]),
             );
         }
         shown.push(if target.rbac == Some(false) {
@@ -320,14 +344,18 @@ pub(in crate::diagnose) fn probe(facts: &mut Facts<'_>) -> State {
             Fix::advice("the target belongs to another tenant, or wants another audience"),
         ),
         403 => {
-            let who = principal(facts).map_or_else(String::new, |id| format!(" --assignee {id}"));
+            let who = principal(facts).map(|id| id.to_string());
+            let list = match &who {
+                Some(who) => roles_of(who),
+                None => Line::new("az").words(&["role", "assignment", "list", "--all"]),
+            };
             State::broken(
                 "probe-denied",
                 format!("{} denies it: {}", answer.url, short(&answer.message)),
-                Fix::look(
+                Fix::look_at(
                     "give it a role that covers this; one assigned minutes ago may not be honoured \
                      yet",
-                    format!("az role assignment list --all{who} -o table"),
+                    list.words(&["-o", "table"]),
                 ),
             )
         }

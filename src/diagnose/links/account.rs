@@ -106,13 +106,13 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
 /// Makes the account and, where an identity trusts it already, names that.
 fn created(facts: &Facts<'_>) -> Fix {
     let name = facts.account.as_str();
-    let mut commands = vec![facts.kubectl(&["create", "serviceaccount", name])];
+    let mut lines = vec![facts.kubectl(&["create", "serviceaccount", name])];
     if let Some(identity) = facts.identity.or_else(|| facts.trusting()) {
-        let client = identity.client_id.to_string();
-        let pair = [(names::CLIENT_ID_ANNOTATION, client.as_str())];
-        commands.extend_from_slice(facts.annotate_by_hand(&pair).commands());
+        let client = identity.client_id.to_string().into();
+        lines.push(facts.annotation_line(&[(names::CLIENT_ID_ANNOTATION, client)]));
+        lines.extend(facts.restart());
     }
-    Fix::Command { commands }
+    Fix::typed(lines)
 }
 
 /// The account that a template was meant to name where it names one that does not exist: the one
@@ -151,7 +151,7 @@ fn other_account(
     let kind = template.kind;
     let writable = kind.writable() && kind.as_str() != "cronjob" && kind.as_str() != "rollout";
     let fix = if writable {
-        Fix::command(facts.kubectl(&["set", "serviceaccount", &template.key(), meant.as_str()]))
+        Fix::typed([facts.kubectl(&["set", "serviceaccount", &template.key(), meant.as_str()])])
     } else {
         Fix::advice(format!("set serviceAccountName: {meant} in the pod template of {object}"))
     };

@@ -3,6 +3,7 @@
 use super::client::{Meaning, meaning};
 use crate::{
     diagnose::{
+        command::{TENANT, Value},
         difference::{Difference, edits},
         evidence::DryRun,
         facts::Facts,
@@ -94,11 +95,12 @@ fn absent(facts: &mut Facts<'_>, account: &ObservedAccount) -> Result<String, St
     }
     if let Some(key) = keys::near(account.meta.annotations.keys(), KEY) {
         let value = account.meta.annotations.get(key).cloned().unwrap_or_default();
-        let value = if value.parse::<TenantId>().is_ok() { value } else { facts.client_value() };
+        let given = value.parse::<ClientId>().is_ok();
+        let value = if given { value.into() } else { facts.client_value() };
         return Err(State::broken(
             "annotation-key-misspelt",
             format!("service account {name} is annotated {key}; the key is {KEY}"),
-            facts.annotate(KEY, &value),
+            facts.annotate(KEY, value),
         ));
     }
     let wrong_place = account.meta.labels.get(KEY).cloned();
@@ -106,7 +108,7 @@ fn absent(facts: &mut Facts<'_>, account: &ObservedAccount) -> Result<String, St
         return Err(State::broken(
             "annotation-is-label",
             format!("service account {name} has {KEY} as a label; it must be an annotation"),
-            facts.annotate(KEY, &value),
+            facts.annotate(KEY, value),
         ));
     }
     if facts.identity_binding() {
@@ -124,7 +126,7 @@ fn absent(facts: &mut Facts<'_>, account: &ObservedAccount) -> Result<String, St
                 "{KEY} stands on {}; the webhook reads it from service account {name} only",
                 template.seen.key()
             ),
-            facts.annotate(KEY, &facts.client_value()),
+            facts.annotate(KEY, facts.client_value()),
         ));
     }
     Err(missing(facts))
@@ -137,7 +139,7 @@ fn missing(facts: &Facts<'_>) -> State {
             "service account {}/{} has no annotation {KEY}: pods get a token and no client id",
             facts.evidence.asked.namespace, facts.account
         ),
-        facts.annotate(KEY, &facts.client_value()),
+        facts.annotate(KEY, facts.client_value()),
     )
 }
 
@@ -147,15 +149,16 @@ fn value_of(facts: &mut Facts<'_>, value: &str) -> Result<String, State> {
     let account = facts.account.clone();
     let repaired = |facts: &Facts<'_>, identity: Option<&ObservedIdentity>| {
         let right = identity.or(wanted).or_else(|| facts.trusting());
-        let client = right.map(|identity| identity.client_id.to_string());
+        let client = right.map(|identity| Value::from(identity.client_id.to_string()));
         let client = client.unwrap_or_else(|| facts.client_value());
         let key = names::TENANT_ID_ANNOTATION;
         // Values that were swapped are put right together.
         match (right.map(|identity| identity.tenant_id.to_string()), facts.annotation(key)) {
             (Some(tenant), Some(have)) if !have.trim().eq_ignore_ascii_case(&tenant) => {
-                facts.kubernetes(facts.annotate_by_hand(&[(KEY, &client), (key, &tenant)]))
+                let pairs = [(KEY, client), (key, tenant.into())];
+                facts.kubernetes(facts.annotate_by_hand(&pairs))
             }
-            _ => facts.annotate(KEY, &client),
+            _ => facts.annotate(KEY, client),
         }
     };
     let (code, message, identity) = match meaning(facts, value) {
@@ -267,7 +270,7 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
     let key = names::TENANT_ID_ANNOTATION;
     let name = facts.account.clone();
     let tenant = facts.tenant();
-    let shown = tenant.map_or_else(|| "<tenant>".to_owned(), |tenant| tenant.to_string());
+    let shown = || tenant.map_or(TENANT.into(), |tenant| Value::from(tenant.to_string()));
     let Some(value) = account.meta.annotations.get(key) else {
         if let Some(near) = keys::near(account.meta.annotations.keys(), key) {
             facts.note(
@@ -278,16 +281,19 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
         }
         return webhook_tenant(facts);
     };
-    let Ok(have) = value.trim().parse::<TenantId>() else {
+    // The webhook writes the value into pods as it is, and neither libraries nor Entra trim it.
+    let Ok(have) = value.parse::<TenantId>() else {
         let (code, what) = if value.trim().is_empty() {
             ("tenant-id-empty", "is empty: pods get no AZURE_TENANT_ID".to_owned())
+        } else if value.trim().parse::<TenantId>().is_ok() {
+            ("tenant-id-padded", format!("is \"{}\": blanks around a GUID", value.escape_debug()))
         } else {
             ("tenant-id-not-a-guid", format!("is no GUID: {value}"))
         };
         return Some(State::broken(
             code,
             format!("{key} of service account {name} {what}"),
-            facts.annotate(key, &shown),
+            facts.annotate(key, shown()),
         ));
     };
     let proved = facts.proved();
@@ -299,7 +305,7 @@ fn tenant(facts: &mut Facts<'_>, account: &ObservedAccount) -> Option<State> {
                  Entra does not know it there",
                 if subscription(facts, have) { ", a subscription's id" } else { "" }
             ),
-            facts.annotate(key, &shown),
+            facts.annotate(key, shown()),
         )),
         Some(_) | None => None,
     }
@@ -334,7 +340,7 @@ fn webhook_tenant(facts: &Facts<'_>) -> Option<State> {
                 "the webhook writes tenant {wrote} into pods, the identity lives in {tenant}, and \
                  the account names no tenant"
             ),
-            facts.annotate(names::TENANT_ID_ANNOTATION, &tenant),
+            facts.annotate(names::TENANT_ID_ANNOTATION, tenant.as_str().to_owned()),
         )
     })
 }
@@ -352,7 +358,7 @@ fn expiration(facts: &Facts<'_>, account: &ObservedAccount) -> Option<State> {
                 facts.account
             ),
             // The file says nothing about it where it takes the default, so `apply` may leave it.
-            facts.annotate_by_hand(&[(key, "3600")]),
+            facts.annotate_by_hand(&[(key, "3600".to_owned().into())]),
         ));
     }
     let template = facts

@@ -2,6 +2,7 @@
 
 use crate::{
     diagnose::{
+        command::named,
         difference::Difference,
         facts::Facts,
         fix,
@@ -45,15 +46,10 @@ pub(in crate::diagnose) fn cluster(facts: &mut Facts<'_>) -> State {
     };
     let name = arm.id.name();
     if arm.power_state.as_deref().is_some_and(|power| power.eq_ignore_ascii_case("stopped")) {
-        let group = arm.id.resource_group().unwrap_or_default();
         return State::broken(
             "cluster-stopped",
             format!("cluster {name} is stopped"),
-            Fix::command(format!(
-                "az aks start --resource-group {} --name {}",
-                fix::quoted(group),
-                fix::quoted(name)
-            )),
+            Fix::typed([named(&["aks", "start"], &arm.id)]),
         );
     }
     match &evidence.server {
@@ -71,11 +67,7 @@ pub(in crate::diagnose) fn cluster(facts: &mut Facts<'_>) -> State {
                             "the API server {host} issues tokens as {said}, cluster {name} as \
                              {known}: the context belongs to another cluster"
                         ),
-                        Fix::command(format!(
-                            "az aks get-credentials --resource-group {} --name {}",
-                            fix::quoted(arm.id.resource_group().unwrap_or_default()),
-                            fix::quoted(name)
-                        )),
+                        Fix::typed([named(&["aks", "get-credentials"], &arm.id)]),
                     );
                 }
                 _ => {}
@@ -130,10 +122,7 @@ pub(in crate::diagnose) fn issuer(facts: &mut Facts<'_>) -> State {
             Some(served) if private(served.as_str()) => State::broken(
                 "issuer-off",
                 format!("the API server issues tokens as {served}: the OIDC issuer is not enabled"),
-                Fix::command(fix::aks_update(
-                    evidence.asked.cluster_id.as_ref(),
-                    "--enable-oidc-issuer --enable-workload-identity",
-                )),
+                fix::aks_update(evidence.asked.cluster_id.as_ref(), &fix::ENABLE),
             ),
             Some(served) => {
                 facts.issuer = Some(served.clone());
@@ -169,9 +158,7 @@ fn off(facts: &Facts<'_>, arm: &ObservedCluster) -> State {
             then: vec![facts.apply()],
         }
     } else {
-        let manual =
-            fix::aks_update(Some(&arm.id), "--enable-oidc-issuer --enable-workload-identity");
-        facts.then_restart(facts.azure(Fix::command(manual)))
+        facts.then_restart(facts.azure(fix::aks_update(Some(&arm.id), &fix::ENABLE)))
     };
     State::broken("issuer-off", message, fix)
 }
@@ -245,5 +232,5 @@ pub(in crate::diagnose) fn discovery(facts: &mut Facts<'_>) -> State {
 fn reconcile(facts: &Facts<'_>) -> Fix {
     let id = facts.evidence.asked.cluster_id.as_ref();
     let id = facts.evidence.cluster.present().map(|arm| &arm.id).or(id);
-    Fix::command(fix::aks_update(id, "").trim_end())
+    fix::aks_update(id, &[])
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     diagnose::{
+        command::{CLUSTER, CLUSTER_GROUP, Line},
         difference::{Difference, Slip},
         facts::Facts,
         fix,
@@ -26,6 +27,15 @@ impl Presented {
             && credential.subject.as_ref() == Some(&self.subject)
             && credential.audiences.contains(&self.audience)
     }
+
+    /// As options of `az`.
+    fn fields(&self) -> [(&str, &str); 3] {
+        [
+            ("--issuer", self.issuer.as_str()),
+            ("--subject", self.subject.as_str()),
+            ("--audiences", self.audience.as_str()),
+        ]
+    }
 }
 
 /// A credential that almost matches: how far off, why, and whether it was made for this workload.
@@ -36,9 +46,12 @@ struct Near<'a> {
     code: &'static str,
     what: String,
     difference: Option<Difference>,
-    /// Whether to correct it (or to leave it and add one).
+    /// Whether to correct it: only one that can work for nobody. Any other stays, and one is added.
     correct: bool,
 }
+
+/// Azure's limit of credentials on one identity.
+const LIMIT: usize = 20;
 
 /// Judges the credentials of the identity.
 pub(in crate::diagnose) fn credential(facts: &mut Facts<'_>) -> State {
@@ -60,7 +73,7 @@ pub(in crate::diagnose) fn credential(facts: &mut Facts<'_>) -> State {
         None => return State::unclear("the credentials were not listed", true),
     };
     if facts.identity_binding() {
-        return binding(identity, listed);
+        return binding(facts, identity, listed);
     }
     let Some(issuer) = facts.issuer.clone() else {
         return State::unclear("the issuer is not known", true);
@@ -81,11 +94,17 @@ pub(in crate::diagnose) fn credential(facts: &mut Facts<'_>) -> State {
         return State::holds("Entra found one that matches");
     }
     let slip = near.as_ref().is_some_and(|near| near.distance <= 2);
-    if !slip && let Some(found) = elsewhere(facts, identity, &presented) {
+    if !slip && let Some(found) = elsewhere(facts, identity, listed, &presented) {
         return found;
     }
-    let Some(near) = near else { return missing(facts, identity, listed.len(), &presented) };
-    let fix = facts.azure(repair(identity, &near, &presented));
+    let Some(near) = near else { return missing(facts, identity, listed, &presented) };
+    let fix = if near.correct {
+        let fields = presented.fields();
+        let line = fix::credential("update", identity, &near.credential.name, &fields);
+        facts.azure(Fix::typed([line]))
+    } else {
+        create(facts, identity, listed, &presented)
+    };
     let message =
         format!("credential {} of {}: {}", near.credential.name, identity.id.name(), near.what);
     match near.difference {
@@ -94,7 +113,7 @@ pub(in crate::diagnose) fn credential(facts: &mut Facts<'_>) -> State {
     }
 }
 
-fn binding(identity: &ObservedIdentity, listed: &[ObservedCredential]) -> State {
+fn binding(facts: &Facts<'_>, identity: &ObservedIdentity, listed: &[ObservedCredential]) -> State {
     let bound = listed.iter().any(|found| found.name == names::IDENTITY_BINDING_CREDENTIAL);
     if bound {
         return State::holds("through an AKS identity binding");
@@ -102,12 +121,30 @@ fn binding(identity: &ObservedIdentity, listed: &[ObservedCredential]) -> State 
     State::broken(
         "identity-binding-missing",
         format!("pods ask tokens through an identity binding, and {} has none", identity.id.name()),
-        Fix::command(format!(
-            "az aks identity-binding create --managed-identity-resource-id {} --name <name> \
-             --resource-group <resource group> --cluster-name <cluster>",
-            fix::quoted(identity.id.as_str())
-        )),
+        Fix::typed([bind(facts, identity)]),
     )
+}
+
+fn bind(facts: &Facts<'_>, identity: &ObservedIdentity) -> Line {
+    let line = Line::new("az").words(&[
+        "aks",
+        "identity-binding",
+        "create",
+        "--managed-identity-resource-id",
+        identity.id.as_str(),
+        "--name",
+        identity.id.name(),
+    ]);
+    let asked = facts.evidence.asked.cluster_id.as_ref();
+    let known = facts.evidence.cluster.present().map(|arm| &arm.id).or(asked);
+    match known.and_then(|id| Some((id.resource_group()?, id.name()))) {
+        Some((group, name)) => line.words(&["--resource-group", group, "--cluster-name", name]),
+        None => line
+            .words(&["--resource-group"])
+            .value("", &CLUSTER_GROUP.into())
+            .words(&["--cluster-name"])
+            .value("", &CLUSTER.into()),
+    }
 }
 
 /// The nearest credential that could have been meant for this workload.
@@ -219,14 +256,22 @@ fn issuer_slip(facts: &Facts<'_>, have: &str, want: &Issuer) -> Option<Field> {
         let what = format!("its issuer is that of cluster {name}");
         return field(3, "credential-issuer-other-cluster", what, false);
     }
+    // The GUIDs of two issuers of AKS are never almost equal; other issuers may well be numbered.
+    let aks = have.contains("oic.prod-aks.azure.com") || have.contains("oidc.prod-aks.azure.com");
     if difference.slip == Slip::Typo {
         let what = format!("its issuer is {have}, the cluster's is {want}");
-        return field(2, "credential-issuer-differs", what, true);
+        return field(2, "credential-issuer-differs", what, aks);
     }
-    let aks = have.contains("oic.prod-aks.azure.com") || have.contains("oidc.prod-aks.azure.com");
     if aks {
-        let what = format!("its issuer {have} is of no cluster that is known (rebuilt?)");
-        return field(3, "credential-issuer-other-cluster", what, true);
+        let what = match &facts.evidence.clusters_unseen {
+            None => format!("its issuer {have} is of no cluster that was listed (rebuilt?)"),
+            Some(failure) => format!(
+                "its issuer {have} is of another cluster, rebuilt or not to be seen: {failure}"
+            ),
+        };
+        // Even where every list was answered: the cluster may be in a subscription that nobody
+        // named here.
+        return field(3, "credential-issuer-other-cluster", what, false);
     }
     let what = format!("its issuer is {have}, the cluster's is {want}");
     field(4, "credential-issuer-differs", what, false)
@@ -262,34 +307,61 @@ fn subject_slip(facts: &Facts<'_>, have: &str, want: &Subject) -> Option<Field> 
     let (ours, ourselves) = (asked.namespace.as_str(), facts.account.as_str());
     if (namespace, account) == (ourselves, ours) {
         let what = "its subject has namespace and account swapped".to_owned();
-        return field(2, "credential-subject-malformed", what, true);
+        return field(2, "credential-subject-malformed", what, false);
     }
-    let others = facts.evidence.accounts.present();
-    let in_use = |account: &str| {
-        let exists = others.is_some_and(|all| all.keys().any(|name| name.as_str() == account));
-        let templates = facts.evidence.templates.present().map_or(&[][..], Vec::as_slice);
-        exists && templates.iter().any(|template| template.seen.account.as_str() == account)
-    };
     let typo = difference.slip == Slip::Typo;
     if namespace == ours {
-        if in_use(account) {
-            return field(7, "credential-missing", String::new(), false);
-        }
+        let free = match other_account(facts, account) {
+            Other::InUse => return field(7, "credential-missing", String::new(), false),
+            Other::Absent => true,
+            Other::Idle => false,
+        };
         let what = format!("its subject names account {account}, the pods run as {ourselves}");
-        return field(if typo { 2 } else { 3 }, "credential-subject-account", what, true);
+        return field(if typo { 2 } else { 3 }, "credential-subject-account", what, free);
     }
     if account == ourselves {
         let what = format!("its subject names namespace {namespace}, the pods run in {ours}");
         return field(if typo { 2 } else { 3 }, "credential-subject-namespace", what, false);
     }
     let what = format!("its subject is {have}, the token's is {want}");
-    field(if typo { 2 } else { 7 }, "credential-subject-differs", what, typo)
+    field(if typo { 2 } else { 7 }, "credential-subject-differs", what, false)
+}
+
+/// Another account of the namespace, as far as the credential for it is concerned.
+enum Other {
+    /// Something acts as it, or may: pods of operators and jobs have templates that nobody lists.
+    InUse,
+    /// It is there, or may be, and nothing was seen to use it.
+    Idle,
+    /// It is not there: its credential can work for nobody.
+    Absent,
+}
+
+fn other_account(facts: &Facts<'_>, account: &str) -> Other {
+    let evidence = facts.evidence;
+    let pods = evidence.pods.present().map_or(&[][..], Vec::as_slice);
+    let templates = evidence.templates.present().map_or(&[][..], Vec::as_slice);
+    let runs = pods.iter().any(|pod| pod.live() && pod.account.as_str() == account)
+        || templates.iter().any(|template| template.seen.account.as_str() == account);
+    let Some(accounts) = evidence.accounts.present() else {
+        return if runs { Other::InUse } else { Other::Idle };
+    };
+    match accounts.iter().find(|(name, _)| name.as_str() == account) {
+        None => Other::Absent,
+        Some((_, seen)) => {
+            let client = facts.identity.map(|identity| identity.client_id.to_string());
+            let named = seen.meta.annotations.get(names::CLIENT_ID_ANNOTATION);
+            let ours = client.zip(named).is_some_and(|(a, b)| b.trim().eq_ignore_ascii_case(&a));
+            if runs || ours { Other::InUse } else { Other::Idle }
+        }
+    }
 }
 
 /// A credential that matches, on another identity.
 fn elsewhere(
     facts: &Facts<'_>,
     identity: &ObservedIdentity,
+    listed: &[ObservedCredential],
     presented: &Presented,
 ) -> Option<State> {
     let others = facts.evidence.credentials.iter().filter(|(id, _)| **id != identity.id);
@@ -305,8 +377,8 @@ fn elsewhere(
     // The account follows the credential only to the identity that may do something.
     let moved = right.filter(|right| !facts.in_file() && holds(right) && !holds(identity));
     let manual = match moved {
-        Some(right) => facts.annotate(names::CLIENT_ID_ANNOTATION, &right.client_id.to_string()),
-        None => facts.azure(Fix::command(create(identity, presented))),
+        Some(right) => facts.annotate(names::CLIENT_ID_ANNOTATION, right.client_id.to_string()),
+        None => create(facts, identity, listed, presented),
     };
     let place = |id: &ArmId| {
         let group = id.resource_group().filter(|_| owner.name() == identity.id.name());
@@ -327,61 +399,55 @@ fn elsewhere(
 fn missing(
     facts: &Facts<'_>,
     identity: &ObservedIdentity,
-    listed: usize,
+    listed: &[ObservedCredential],
     presented: &Presented,
 ) -> State {
-    let message = if listed == 0 {
+    let message = if listed.is_empty() {
         format!("identity {} has no federated credential", identity.id.name())
     } else {
         format!(
-            "none of the {listed} federated credentials of {} is for {}",
+            "none of the {} federated credentials of {} is for {}",
+            listed.len(),
             identity.id.name(),
             presented.subject
         )
     };
-    let fix = if listed >= 20 {
-        Fix::advice(format!(
-            "{} has the 20 credentials Azure allows: give this workload an identity of its own",
+    State::broken("credential-missing", message, create(facts, identity, listed, presented))
+}
+
+/// Adds a credential. Azure's PUT replaces one of the same name without a word, so the name must be
+/// free: whose it is, another cluster's pods may depend on it.
+fn create(
+    facts: &Facts<'_>,
+    identity: &ObservedIdentity,
+    listed: &[ObservedCredential],
+    presented: &Presented,
+) -> Fix {
+    if listed.len() >= LIMIT {
+        return Fix::advice(format!(
+            "{} has the {LIMIT} credentials Azure allows: give this workload an identity of its own",
             identity.id.name()
-        ))
-    } else {
-        facts.azure(Fix::command(create(identity, presented)))
-    };
-    State::broken("credential-missing", message, fix)
-}
-
-fn create(identity: &ObservedIdentity, presented: &Presented) -> String {
-    let words: Vec<&str> = presented.subject.as_str().rsplitn(3, ':').collect();
-    let name: String = [words.get(1), words.first()]
-        .into_iter()
-        .flatten()
-        .map(|word| word.replace('.', "-"))
-        .collect::<Vec<_>>()
-        .join("-");
-    fix::credential(
-        "create",
-        identity,
-        &name,
-        &[
-            ("issuer", presented.issuer.as_str()),
-            ("subject", presented.subject.as_str()),
-            ("audiences", presented.audience.as_str()),
-        ],
-    )
-}
-
-fn repair(identity: &ObservedIdentity, near: &Near<'_>, presented: &Presented) -> Fix {
-    if !near.correct {
-        return Fix::command(create(identity, presented));
+        ));
     }
-    Fix::command(fix::credential(
-        "update",
-        identity,
-        &near.credential.name,
-        &[
-            ("issuer", presented.issuer.as_str()),
-            ("subject", presented.subject.as_str()),
-            ("audiences", presented.audience.as_str()),
-        ],
-    ))
+    let name = free_name(facts, listed, presented);
+    facts.azure(Fix::typed([fix::credential("create", identity, &name, &presented.fields())]))
+}
+
+/// A name that no credential of the identity has: `<namespace>-<account>-<8 hex digits of the
+/// issuer's hash>`, as names have 3 to 120 letters, digits, `-` and `_`.
+fn free_name(facts: &Facts<'_>, listed: &[ObservedCredential], presented: &Presented) -> String {
+    let stem: String = format!("{}-{}", facts.evidence.asked.namespace, facts.account)
+        .replace('.', "-")
+        .chars()
+        .take(100)
+        .collect();
+    let first = format!("{stem}-{}", names::sha256_hex(presented.issuer.as_str(), 8));
+    let taken = |name: &str| listed.iter().any(|found| found.name.eq_ignore_ascii_case(name));
+    let mut name = first.clone();
+    let mut count = 1;
+    while taken(&name) {
+        count += 1;
+        name = format!("{first}-{count}");
+    }
+    name
 }

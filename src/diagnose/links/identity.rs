@@ -2,8 +2,8 @@
 
 use crate::{
     diagnose::{
+        command::{CLIENT_ID, named},
         facts::Facts,
-        fix::quoted,
         link::{Fix, Link, State},
     },
     model::{ArmId, names, snapshot::Observation},
@@ -34,10 +34,13 @@ pub(in crate::diagnose) fn identity(facts: &mut Facts<'_>) -> State {
             identity.principal_id
         ));
     }
+    if let Some(client) = facts.client.filter(|_| facts.proved()) {
+        return State::holds(format!("{client}: Entra gives it tokens; not among what was listed"));
+    }
     if let Some(id) = &evidence.wanted.identity {
-        return match &evidence.identities {
-            Observation::Unknown(failure) => State::unseen(failure),
-            Observation::Present(_) | Observation::Absent => State::broken(
+        return match (&evidence.identities, &evidence.identities_unseen) {
+            (Observation::Unknown(failure), _) | (_, Some(failure)) => State::unseen(failure),
+            (Observation::Present(_) | Observation::Absent, None) => State::broken(
                 "identity-not-found",
                 format!("identity {} does not exist", id.name()),
                 facts.azure(create(id)),
@@ -47,9 +50,6 @@ pub(in crate::diagnose) fn identity(facts: &mut Facts<'_>) -> State {
     let Some(client) = facts.client else {
         return State::NotReached { because: Link::Annotations };
     };
-    if facts.proved() {
-        return State::holds(format!("{client}: Entra gives it tokens; not among what was listed"));
-    }
     let refused = evidence.refused(client).map(|(codes, _)| codes);
     let unknown = |codes: &[u32]| codes.iter().any(|code| UNKNOWN_APPLICATION.contains(code));
     match (&evidence.identities, refused) {
@@ -62,9 +62,14 @@ pub(in crate::diagnose) fn identity(facts: &mut Facts<'_>) -> State {
             true,
         ),
         (Observation::Unknown(failure), None) => State::unseen(failure),
-        (Observation::Present(_) | Observation::Absent, None) => {
-            not_found(facts, &client.to_string())
-        }
+        // Only Entra knows every client id: this may be an application's, or of an identity that
+        // nobody here may list.
+        (Observation::Present(_) | Observation::Absent, None) => State::unclear(
+            format!(
+                "client id {client} is of no identity that was listed, and Entra was not asked"
+            ),
+            true,
+        ),
     }
 }
 
@@ -79,26 +84,16 @@ fn not_found(facts: &Facts<'_>, client: &str) -> State {
         return State::broken(
             "identity-not-found",
             format!("{message}; {} trusts this account and has {client}", identity.id.name()),
-            facts.annotate(names::CLIENT_ID_ANNOTATION, &client),
+            facts.annotate(names::CLIENT_ID_ANNOTATION, client),
         );
     }
     State::broken(
         "identity-not-found",
         message,
-        Fix::look(
-            "annotate the account with the client id of an identity that exists",
-            format!(
-                "az identity list --query {} -o table",
-                quoted("[].{name:name,clientId:clientId}")
-            ),
-        ),
+        facts.annotate_by_hand(&[(names::CLIENT_ID_ANNOTATION, CLIENT_ID.into())]),
     )
 }
 
 fn create(id: &ArmId) -> Fix {
-    Fix::command(format!(
-        "az identity create --resource-group {} --name {}",
-        quoted(id.resource_group().unwrap_or_default()),
-        quoted(id.name())
-    ))
+    Fix::typed([named(&["identity", "create"], id)])
 }

@@ -34,7 +34,7 @@ fn wanted(facts: &Facts<'_>, variable: &str) -> Option<String> {
 /// Whether another identity than the account's is meant: one that exists and has a credential for
 /// the account. One account may act as several identities.
 fn trusts(facts: &Facts<'_>, client: &str) -> bool {
-    let Ok(client) = client.trim().parse::<ClientId>() else { return false };
+    let Ok(client) = client.parse::<ClientId>() else { return false };
     if facts.client == Some(client) {
         return false;
     }
@@ -54,7 +54,8 @@ fn trusts(facts: &Facts<'_>, client: &str) -> bool {
 fn referred(facts: &Facts<'_>, template: &Template) -> Option<State> {
     let differs = |reference: &&Reference| {
         let wanted = wanted(facts, &reference.variable);
-        let have = reference.value.as_deref().map(str::trim);
+        // Nothing on the way to Entra trims it: a line break in the value is another value.
+        let have = reference.value.as_deref();
         wanted.zip(have).is_some_and(|(wanted, have)| !have.eq_ignore_ascii_case(&wanted))
     };
     let Reference { container, variable, kind, name, key, value } =
@@ -140,7 +141,7 @@ fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
                     "",
                 );
             }
-            (Some(value), Some(wanted)) if !value.trim().eq_ignore_ascii_case(wanted) => {
+            (Some(value), Some(wanted)) if !value.eq_ignore_ascii_case(wanted) => {
                 let code = if variable == "AZURE_CLIENT_ID" {
                     "literal-client-id"
                 } else {
@@ -178,14 +179,10 @@ pub(super) fn unset(
         | TemplateKind::StatefulSet
         | TemplateKind::DaemonSet
         | TemplateKind::CronJob
-        | TemplateKind::ReplicaSet => Fix::command(facts.kubectl(&[
-            "set",
-            "env",
-            &template.seen.key(),
-            "-c",
-            container,
-            &variable,
-        ])),
+        | TemplateKind::ReplicaSet => {
+            let key = template.seen.key();
+            Fix::typed([facts.kubectl(&["set", "env", &key, "-c", container, &variable])])
+        }
     }
 }
 
@@ -263,14 +260,8 @@ fn provider_class(facts: &Facts<'_>, template: &Template) -> Option<State> {
     template.provider_classes.iter().find_map(|name| {
         let class = facts.evidence.provider_classes.get(name)?;
         let line = format!("{{\"spec\":{{\"parameters\":{{\"usePodIdentity\":\"false\",\"useVMManagedIdentity\":\"false\",\"clientID\":\"{client}\"}}}}}}");
-        let patch = Fix::command(facts.kubectl(&[
-            "patch",
-            "secretproviderclass",
-            name,
-            "--type=merge",
-            "-p",
-            &line,
-        ]));
+        let arguments = ["patch", "secretproviderclass", name, "--type=merge", "-p", &line];
+        let patch = Fix::typed([facts.kubectl(&arguments)]);
         if class.use_pod_identity {
             return Some(State::broken(
                 "provider-class-pod-identity",

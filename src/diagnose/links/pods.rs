@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::{authority, manifest};
 use crate::{
     diagnose::{
@@ -63,24 +65,34 @@ pub(in crate::diagnose) fn pods(facts: &mut Facts<'_>) -> State {
 
 /// Pods are wanted and not there because admission refuses them.
 fn refused(facts: &Facts<'_>, pods: &[ObservedPod]) -> Option<State> {
-    let said = |event: &&Event| {
-        event.reason == "FailedCreate"
-            && facts.templates.iter().any(|template| {
-                let newest = pods.iter().filter(|pod| pod.is_made_by(&template.seen));
-                let newest = newest.filter_map(|pod| pod.created).max();
-                let over = newest.zip(event.last).is_some_and(|(made, last)| made > last);
-                wants(template) && makes(template, &event.object) && !over
-            })
-    };
-    let event = facts.evidence.events.iter().find(said)?;
+    let event = facts.evidence.events.iter().find(|event| refuses(facts, pods, event))?;
     Some(State::broken(
         "pods-refused",
         format!("{} cannot create pods: {}", event.object, event.message),
-        Fix::look(
+        Fix::look_at(
             "correct what admission refuses; it stands in the message",
             facts.kubectl(&["describe", &event.object]),
         ),
     ))
+}
+
+/// A controller that is refused a pod tries again within so many seconds.
+///
+/// Source: client-go's default rate limiter of work queues, at most 1000 seconds.
+const RETRIED: i64 = 1000;
+
+/// Whether an event says that a template of the workload gets no pods now: not of somebody else, not
+/// over, not of long ago.
+pub(super) fn refuses(facts: &Facts<'_>, pods: &[ObservedPod], event: &Event) -> bool {
+    let age = |last: Timestamp| facts.evidence.now.as_second() - last.as_second();
+    let recent = event.last.is_none_or(|last| age(last) <= RETRIED);
+    let here = |template: &Template| {
+        let newest = pods.iter().filter(|pod| pod.is_made_by(&template.seen));
+        let newest = newest.filter_map(|pod| pod.created).max();
+        let over = newest.zip(event.last).is_some_and(|(made, last)| made > last);
+        wants(template) && makes(template, &event.object) && !over
+    };
+    event.reason == "FailedCreate" && recent && facts.templates.iter().any(|t| here(t))
 }
 
 /// Whether a controller waits for pods; of jobs nobody can say.
@@ -226,11 +238,11 @@ pub(super) fn roll(facts: &Facts<'_>) -> Fix {
             }
             // A restart of a paused rollout is refused; the change waits for it to go on.
             Strategy::Paused if kind == TemplateKind::Deployment => {
-                return Fix::command(facts.kubectl(&["rollout", "resume", &template.seen.key()]));
+                return Fix::typed([facts.kubectl(&["rollout", "resume", &template.seen.key()])]);
             }
             Strategy::Paused => return Fix::advice(format!("promote or resume rollout {name}")),
             Strategy::RollingUpdate | Strategy::Recreate | Strategy::NextRun => {}
         }
     }
-    facts.rolled(Fix::Command { commands: facts.restart() })
+    facts.rolled(Fix::typed(facts.restart()))
 }

@@ -33,7 +33,7 @@ pub(in crate::diagnose) fn template(facts: &mut Facts<'_>) -> State {
             Some(object) if !object.starts_with("pod/") => State::broken(
                 "template-not-found",
                 format!("there is no {object} in namespace {}", asked.namespace),
-                Fix::look(
+                Fix::look_at(
                     "correct the name; these exist",
                     facts.kubectl(&["get", "deploy,sts,ds,cronjob"]),
                 ),
@@ -90,10 +90,7 @@ pub(super) fn namespace_missing(facts: &Facts<'_>) -> State {
     State::broken(
         "namespace-missing",
         format!("namespace {namespace} does not exist"),
-        Fix::command(format!(
-            "kubectl create namespace {}",
-            crate::diagnose::fix::quoted(namespace.as_str())
-        )),
+        Fix::typed([facts.cluster_wide(&["create", "namespace", namespace.as_str()])]),
     )
 }
 
@@ -115,7 +112,7 @@ fn loose_pods(facts: &mut Facts<'_>) -> State {
             None => State::broken(
                 "pod-not-found",
                 format!("there is no pod {name} in namespace {}", evidence.asked.namespace),
-                Fix::look(
+                Fix::look_at(
                     "ask about what makes the pod (deploy/NAME), or about a pod that is there",
                     facts.kubectl(&["get", "pods"]),
                 ),
@@ -226,10 +223,10 @@ fn patch(facts: &Facts<'_>, template: &Template) -> Fix {
     let key = template.seen.key();
     if template.seen.kind == TemplateKind::Rollout {
         // Custom kinds know no strategic merge.
-        return Fix::command(facts.kubectl(&["patch", &key, "--type=merge", "-p", &patch]));
+        return Fix::typed([facts.kubectl(&["patch", &key, "--type=merge", "-p", &patch])]);
     }
     if template.seen.kind.writable() {
-        return Fix::command(facts.kubectl(&["patch", &key, "-p", &patch]));
+        return Fix::typed([facts.kubectl(&["patch", &key, "-p", &patch])]);
     }
     Fix::advice(format!(
         "create {} anew with the label {}: \"true\" on its pods; its template cannot be changed",

@@ -9,6 +9,7 @@ use crate::{
         facts::Facts,
         fix,
         link::{Fix, State},
+        links::pods::refuses,
         selector,
     },
     model::{FailureKind, names, snapshot::Observation},
@@ -21,7 +22,9 @@ use crate::{
 const ENFORCED: [&str; 3] = ["kube-system", "gatekeeper-system", "aks-command"];
 
 /// Where the AKS add-on runs; any other namespace is a self-installed webhook.
-const ADD_ON: &str = "kube-system";
+pub(in crate::diagnose) const ADD_ON: &str = "kube-system";
+
+const CONFIGURATION: &str = "mutatingwebhookconfiguration";
 
 /// Judges the webhook.
 pub(in crate::diagnose) fn webhook(facts: &mut Facts<'_>) -> State {
@@ -77,7 +80,7 @@ fn judge(facts: &mut Facts<'_>) -> State {
             return State::broken(
                 "webhook-not-answering",
                 format!("the API server cannot call the webhook: {words}"),
-                restart(webhook),
+                restart(facts, webhook),
             );
         }
         Observation::Present(_) | Observation::Absent | Observation::Unknown(_) => {}
@@ -93,7 +96,7 @@ fn judge(facts: &mut Facts<'_>) -> State {
                     "webhook configuration {} has no CA bundle: the API server trusts no answer",
                     configuration.name
                 ),
-                restart(webhook),
+                restart(facts, webhook),
             );
         }
     }
@@ -108,21 +111,21 @@ fn judge(facts: &mut Facts<'_>) -> State {
                     "labelled pods are refused"
                 }
             ),
-            restart(webhook),
+            restart(facts, webhook),
         );
     }
     if let Some(words) = called_in_vain(facts) {
         return State::broken(
             "webhook-not-answering",
             format!("the API server cannot call the webhook: {words}"),
-            restart(webhook),
+            restart(facts, webhook),
         );
     }
     match &evidence.dry_run {
         Observation::Present(DryRun::Admitted(_)) => State::broken(
             "webhook-does-not-inject",
             "a labelled pod comes back from admission without an identity (server-side dry run)",
-            restart(webhook),
+            restart(facts, webhook),
         ),
         Observation::Present(DryRun::Denied(words)) => {
             // Another admission rule, or a word about the account: other links judge that.
@@ -153,8 +156,7 @@ fn missing(facts: &Facts<'_>) -> State {
     let arm = evidence.cluster.present();
     let listed = evidence.wanted.enable.iter().any(|feature| feature == "workload-identity");
     let id = arm.map(|arm| &arm.id).or(evidence.asked.cluster_id.as_ref());
-    let manual =
-        Fix::command(fix::aks_update(id, "--enable-oidc-issuer --enable-workload-identity"));
+    let manual = fix::aks_update(id, &fix::ENABLE);
     match arm {
         Some(arm) if arm.workload_identity => State::broken(
             "webhook-missing",
@@ -187,27 +189,25 @@ fn missing(facts: &Facts<'_>) -> State {
 
 /// Two installations answer for the same pods and overwrite each other's certificates.
 fn twice(facts: &Facts<'_>, webhook: &Webhook) -> Option<State> {
-    let mut homes: Vec<&str> = webhook
-        .configurations
-        .iter()
-        .filter_map(|configuration| configuration.service_namespace.as_deref())
-        .collect();
-    homes.sort_unstable();
-    homes.dedup();
+    let homes = webhook.homes();
     if homes.len() < 2 {
         return None;
     }
     let own = homes.iter().find(|home| **home != ADD_ON).copied().unwrap_or_default();
     let add_on = facts.evidence.cluster.present().is_some_and(|arm| arm.workload_identity);
-    let command = if add_on || homes.contains(&ADD_ON) {
-        format!("helm uninstall workload-identity-webhook -n {}", fix::quoted(own))
+    let to = &facts.evidence.asked.kubectl;
+    let fix = if add_on || homes.contains(&ADD_ON) {
+        Fix::typed([to.helm(&["uninstall", "workload-identity-webhook", "-n", own])])
     } else {
-        "helm list -A --filter workload-identity".to_owned()
+        Fix::look_at(
+            "uninstall one of them",
+            to.helm(&["list", "-A", "--filter", "workload-identity"]),
+        )
     };
     Some(State::broken(
         "webhook-installed-twice",
         format!("the webhook is installed twice: in {}", homes.join(" and in ")),
-        Fix::command(command),
+        fix,
     ))
 }
 
@@ -218,11 +218,12 @@ fn kept_away(facts: &Facts<'_>, configuration: &WebhookConfiguration) -> Option<
         return Some(State::broken(
             "webhook-excludes-namespace",
             format!("AKS keeps self-installed webhooks away from namespace {namespace}"),
-            Fix::command(format!(
-                "kubectl annotate mutatingwebhookconfiguration {} \
-                 admissions.enforcer/disabled=true",
-                fix::quoted(&configuration.name)
-            )),
+            Fix::typed([facts.cluster_wide(&[
+                "annotate",
+                CONFIGURATION,
+                &configuration.name,
+                "admissions.enforcer/disabled=true",
+            ])]),
         ));
     }
     let labels = facts.evidence.namespace.present().map(|facts| {
@@ -257,12 +258,9 @@ fn kept_away(facts: &Facts<'_>, configuration: &WebhookConfiguration) -> Option<
     Some(State::broken(
         "webhook-selects-otherwise",
         format!("the object selector of {} passes labelled pods by: {why}", configuration.name),
-        Fix::look(
+        Fix::look_at(
             "let the webhook select by azure.workload.identity/use alone",
-            format!(
-                "kubectl edit mutatingwebhookconfiguration {}",
-                fix::quoted(&configuration.name)
-            ),
+            facts.cluster_wide(&["get", CONFIGURATION, &configuration.name, "-o", "yaml"]),
         ),
     ))
 }
@@ -272,28 +270,29 @@ fn names_webhook(words: &str) -> bool {
         && (words.contains("azure-workload-identity") || words.contains("azure-wi-webhook"))
 }
 
-/// The words of an event that says the webhook did not answer.
+/// The words of an event that says that the webhook does not answer for the workload's pods, now.
 fn called_in_vain<'a>(facts: &Facts<'a>) -> Option<&'a str> {
-    let events = facts.evidence.events.iter().map(|event| event.message.as_str());
-    events.into_iter().find(|words| names_webhook(words))
+    let pods = facts.evidence.pods.present().map_or(&[][..], Vec::as_slice);
+    let events = facts.evidence.events.iter();
+    let mut said = events.filter(|event| names_webhook(&event.message));
+    said.find(|event| refuses(facts, pods, event)).map(|event| event.message.as_str())
 }
 
-fn restart(webhook: &Webhook) -> Fix {
+fn restart(facts: &Facts<'_>, webhook: &Webhook) -> Fix {
     let home = webhook.configurations.first().and_then(|c| c.service_namespace.as_deref());
-    let home = fix::quoted(home.unwrap_or(ADD_ON));
-    Fix::command(format!(
-        "kubectl rollout restart deployment/azure-wi-webhook-controller-manager -n {home}"
-    ))
+    let controller = "deployment/azure-wi-webhook-controller-manager";
+    let arguments = ["rollout", "restart", controller, "-n", home.unwrap_or(ADD_ON)];
+    Fix::typed([facts.cluster_wide(&arguments)])
 }
 
 /// What makes the namespace one that the webhook sees: a label, where one decides that nobody
 /// uses for anything else.
 fn admit(facts: &Facts<'_>, configuration: &WebhookConfiguration, selector: &Selector) -> Fix {
-    let namespace = fix::quoted(facts.evidence.asked.namespace.as_str());
     let none = BTreeMap::new();
     let labels = facts.evidence.namespace.present().map_or(&none, |facts| &facts.labels);
     let label = |change: &str| {
-        Fix::command(format!("kubectl label namespace {namespace} {}", fix::quoted(change)))
+        let namespace = facts.evidence.asked.namespace.as_str();
+        Fix::typed([facts.cluster_wide(&["label", "namespace", namespace, change])])
     };
     let unmet = |(key, value): &(&String, &String)| labels.get(*key) != Some(*value);
     let mut exact = selector.match_labels.iter().filter(unmet);
@@ -315,8 +314,8 @@ fn admit(facts: &Facts<'_>, configuration: &WebhookConfiguration, selector: &Sel
         }
         _ => {}
     }
-    Fix::look(
+    Fix::look_at(
         "let the webhook's selector take the namespace in",
-        format!("kubectl edit mutatingwebhookconfiguration {}", fix::quoted(&configuration.name)),
+        facts.cluster_wide(&["get", CONFIGURATION, &configuration.name, "-o", "yaml"]),
     )
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::rollouts;
 use crate::{
     execute::{
         context::{Context, Good, Halt},
@@ -24,7 +25,7 @@ pub(super) async fn create(
     let keep = |seen: &ObservedAccount| {
         context.outputs(|outputs| outputs.account(&context.step.address, seen.uid.clone()));
     };
-    if let Some(seen) = context.read(remote.account(at)).await? {
+    let use_found = |seen: &ObservedAccount| {
         // One that carries nothing is what this step makes, whoever made it, and one with our mark
         // is what an earlier run of this plan made of it. Any other belongs to somebody who was
         // not there when the plan looked for owners.
@@ -35,10 +36,26 @@ pub(super) async fn create(
         if !(bare || ours) || meta.deleting {
             return Err(Halt::Stale(format!("service account {namespace}/{account} exists now")));
         }
-        keep(&seen);
+        keep(seen);
+        Ok(())
+    };
+    if let Some(seen) = context.read(remote.account(at)).await? {
+        use_found(&seen)?;
         return Ok(Good::unchanged());
     }
-    let made = context.write(remote.create_account(at)).await?;
+    let made = match context.write(remote.create_account(at)).await {
+        // A POST that got no answer may have been carried out: the server knows.
+        Err(Halt::Failed(failure)) if rollouts::passes(failure.kind) => {
+            match context.read(remote.account(at)).await? {
+                Some(seen) => {
+                    use_found(&seen)?;
+                    return Ok(Good::done());
+                }
+                None => context.write(remote.create_account(at)).await?,
+            }
+        }
+        made => made?,
+    };
     keep(&made);
     Ok(Good::done())
 }
@@ -79,6 +96,15 @@ pub(super) async fn annotate(context: &Context<'_>, pointing: Pointing<'_>) -> R
     ]);
     if let Some(seconds) = expiration {
         wanted.insert(names::EXPIRATION_ANNOTATION.to_owned(), seconds.to_string());
+    }
+    // A GUID in another case is as wanted, and whoever wrote it so may own it: another spelling of
+    // ours would be a conflict about nothing.
+    for key in [names::CLIENT_ID_ANNOTATION, names::TENANT_ID_ANNOTATION] {
+        if let (Some(have), Some(want)) = (seen.meta.annotations.get(key), wanted.get_mut(key))
+            && have.eq_ignore_ascii_case(want)
+        {
+            want.clone_from(have);
+        }
     }
     if is_as_wanted(&name, &seen, &wanted, expect)? {
         return Ok(Good::unchanged());

@@ -66,13 +66,13 @@ pub(super) async fn create_identity(
     let at = &context.step.address;
     if let Some(seen) = context.read(remote.identity(id)).await? {
         // A PUT would replace its tags. It is ours only if an earlier run of this plan made it.
-        if tags.iter().all(|(key, value)| seen.tags.get(key) == Some(value)) {
+        if tags.iter().all(|(key, value)| seen.tag(key).is_some_and(|(_, have)| have == value)) {
             context.outputs(|outputs| outputs.identity(at, seen.client_id, seen.principal_id));
             return Ok(Good::unchanged());
         }
-        let owner = seen.tags.get(names::PROJECT_TAG).map_or_else(
+        let owner = seen.tag(names::PROJECT_TAG).map_or_else(
             || "without this project's tags".to_owned(),
-            |project| format!("with the tags of project {project}"),
+            |(_, project)| format!("with the tags of project {project}"),
         );
         return Err(Halt::Stale(format!("identity {} exists now, {owner}", id.name())));
     }
@@ -104,17 +104,19 @@ pub(super) async fn tag_identity(
     }
     let at = &context.step.address;
     context.outputs(|outputs| outputs.identity(at, seen.client_id, seen.principal_id));
-    for (key, want) in tags {
-        let have = seen.tags.get(key);
-        let planned = expect.get(key).and_then(Option::as_ref);
-        if have != Some(want) && have != planned {
-            let have = have.map_or("not set", String::as_str);
-            return Err(Halt::Stale(format!("tag {key} of identity {} is {have}", id.name())));
-        }
-    }
     // A PATCH replaces the whole map of tags.
     let mut complete = seen.tags.clone();
-    complete.extend(tags.clone());
+    for (key, want) in tags {
+        let there = seen.tag(key);
+        let have = there.map(|(_, value)| value);
+        let planned = expect.get(key).and_then(Option::as_deref);
+        if have != Some(want) && have != planned {
+            let have = have.unwrap_or("not set");
+            return Err(Halt::Stale(format!("tag {key} of identity {} is {have}", id.name())));
+        }
+        let name = there.map_or(key.as_str(), |(name, _)| name);
+        complete.insert(name.to_owned(), want.clone());
+    }
     if complete == seen.tags {
         return Ok(Good::unchanged());
     }

@@ -7,6 +7,8 @@ mod proofs;
 mod rollouts;
 mod templates;
 
+pub use proofs::another_cluster;
+
 use super::context::{Context, Good, Halt};
 use crate::plan::Operation;
 
@@ -83,8 +85,8 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Good, Halt> {
         Operation::Prove { namespace, account, claim, probe } => {
             proofs::prove(context, namespace, account, claim, probe.as_ref()).await
         }
-        Operation::CheckInjection { namespace, account, audience, proxy } => {
-            proofs::check_injection(context, namespace, account, audience, *proxy).await
+        Operation::CheckInjection { namespace, account, like, audience, proxy } => {
+            proofs::check_injection(context, namespace, account, like, audience, *proxy).await
         }
         Operation::RollTemplate {
             target,

@@ -1,4 +1,5 @@
-//! Guards, waits and proofs: nothing here writes.
+//! Guards, waits and proofs: nothing here writes, but for the pod that `--method job` makes and
+//! removes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,10 +14,13 @@ use crate::{
         remote::{AccountRef, PodRun, Proving},
     },
     model::{
-        AccountName, Address, ArmId, Audience, FailureKind, Issuer, Namespace, PrincipalId,
-        RemoteFailure, RoleId, desired::Probe,
+        AccountName, Address, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace,
+        PrincipalId, RemoteFailure, RoleId, desired::Probe,
     },
-    plan::{Operation, Value, step::Claim},
+    plan::{
+        Operation, Value,
+        step::{Claim, TemplateRef},
+    },
     prove::{How, Probed, retry::Age},
 };
 
@@ -41,11 +45,16 @@ pub(super) async fn confirm_cluster(
     if have == want {
         return Ok(Good::done());
     }
+    Err(Halt::failed(another_cluster(cluster, &have, &want)))
+}
+
+/// The failure where the tokens of an API server show that it is not the cluster of ARM's record.
+pub fn another_cluster(cluster: &ClusterName, have: &Issuer, want: &Issuer) -> RemoteFailure {
     let tried = format!("confirm that the API server is cluster {cluster}");
     let message = format!("its tokens have issuer {have}, Azure's record says {want}");
     let mut failure = RemoteFailure::new(FailureKind::Refused, tried, message);
     failure.code = Some(exit::WRONG_CLUSTER.to_owned());
-    Err(Halt::failed(failure.with_hint("kubectl config get-contexts")))
+    failure.with_hint("kubectl config get-contexts")
 }
 
 pub(super) async fn prove(
@@ -195,6 +204,7 @@ pub(super) async fn check_injection(
     context: &Context<'_>,
     namespace: &Namespace,
     account: &AccountName,
+    like: &TemplateRef,
     audience: &Audience,
     proxy: bool,
 ) -> Result<Good, Halt> {
@@ -206,15 +216,16 @@ pub(super) async fn check_injection(
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match context.read(context.remote().dry_run_pod(at, proxy)).await {
-            Ok(injected)
+        let failure = match context.read(context.remote().dry_run_pod(at, like, proxy)).await {
+            Ok(None) => return Err(Halt::Stale(format!("{like} does not exist any more"))),
+            Ok(Some(injected))
                 if injected.present
                     && injected.audience.as_ref() == Some(audience)
                     && injected.proxied >= proxy =>
             {
                 return Ok(Good::done());
             }
-            Ok(injected) => {
+            Ok(Some(injected)) => {
                 let have = match (&injected.present, &injected.audience) {
                     (true, Some(have)) if have == audience => {
                         "without the migration sidecar".to_owned()

@@ -1,15 +1,21 @@
 //! Waiting for a controller to replace its pods.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{
     execute::context::{Context, Good, Halt},
     model::{
         ClusterName, FailureKind, RemoteFailure,
-        snapshot::{self, ObservedTemplate, Strategy, TemplateKind},
+        snapshot::{self, ObservedTemplate, Strategy},
     },
     plan::step::TemplateRef,
 };
+
+/// A controller whose pods are refused for as long as this has failed: a webhook that restarts or a
+/// quota that old pods still fill passes sooner.
+const STUCK_FOR: Duration = Duration::from_mins(1);
 
 /// How a rollout ended well.
 pub(super) enum Rolled {
@@ -54,6 +60,7 @@ pub(super) async fn until_rolled(
     let deadline = Instant::now() + limit;
     // A small rollout takes a second, a large one minutes.
     let mut apart = context.run.options.looks_apart / 8;
+    let mut stuck_since = None;
     let mut looked_at = None;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
@@ -83,6 +90,16 @@ pub(super) async fn until_rolled(
                 if observed && progress.complete() {
                     return Ok(Rolled::Complete { pods: progress.desired });
                 }
+                if observed && progress.hindered.is_some() {
+                    let since = *stuck_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= STUCK_FOR {
+                        let message = in_words(progress);
+                        let kind = FailureKind::Refused;
+                        return Err(failed(context, cluster, target, kind, message));
+                    }
+                } else {
+                    stuck_since = None;
+                }
                 Some(if observed {
                     in_words(progress)
                 } else {
@@ -107,7 +124,8 @@ pub(super) async fn until_rolled(
     }
 }
 
-fn passes(kind: FailureKind) -> bool {
+/// Whether a call that failed so may be answered when it is made again.
+pub(super) fn passes(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut)
 }
 
@@ -145,53 +163,12 @@ pub(super) fn failed(
     message: String,
 ) -> Halt {
     let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
-    Halt::failed(failure.with_hint(undo(&context.remote().kubectl(cluster), target)))
-}
-
-/// The command that puts the former pods back.
-fn undo(kubectl: &str, target: &TemplateRef) -> String {
-    let TemplateRef { namespace, name, kind, .. } = target;
-    match kind {
-        TemplateKind::Rollout => {
-            let argo = kubectl.replacen("kubectl", "kubectl argo rollouts", 1);
-            format!("{argo} -n {namespace} undo {name}")
-        }
-        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
-            format!("{kubectl} -n {namespace} rollout undo {}/{name}", kind.as_str())
-        }
-        // These have no revisions to go back to.
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job
-        | TemplateKind::Pod => {
-            format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())
-        }
-    }
+    Halt::failed(failure.with_hint(target.undo(&context.remote().kubectl(cluster))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_undo_command_fits_the_kind() {
-        let target = |kind| TemplateRef {
-            namespace: "shop".into(),
-            kind,
-            api_version: "v1".to_owned(),
-            name: "cart".to_owned(),
-            uid: "u".to_owned(),
-        };
-        let undo = |kind| undo("kubectl --context east", &target(kind));
-        assert_eq!(
-            undo(TemplateKind::StatefulSet),
-            "kubectl --context east -n shop rollout undo statefulset/cart"
-        );
-        assert_eq!(
-            undo(TemplateKind::Rollout),
-            "kubectl argo rollouts --context east -n shop undo cart"
-        );
-    }
 
     #[test]
     fn progress_names_what_is_missing() {

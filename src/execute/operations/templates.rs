@@ -185,8 +185,21 @@ pub(super) async fn prove_pods(
     };
     let deadline = Instant::now() + context.run.options.pods_deadline;
     loop {
-        let templates = context.read(remote.templates(cluster, namespace)).await?;
-        let live = context.read(remote.pods(cluster, namespace)).await?;
+        let look = async {
+            let templates = context.read(remote.templates(cluster, namespace)).await?;
+            let live = context.read(remote.pods(cluster, namespace)).await?;
+            Ok((templates, live))
+        };
+        let (templates, live) = match look.await {
+            Err(Halt::Failed(failure))
+                if rollouts::passes(failure.kind) && Instant::now() < deadline =>
+            {
+                context.waiting(&format!("an answer: {}", failure.message));
+                context.pause(context.run.options.looks_apart).await?;
+                continue;
+            }
+            looked => looked?,
+        };
         let verdict = judge(&templates, &live, account, &wanted);
         let Some(stale) = verdict.stale else {
             let evidence = Some(Evidence::Pods { pods: verdict.proved });

@@ -6,9 +6,10 @@ use super::{Class, Exposed, Given, Obstacle, Step};
 use crate::{
     migrate::{Phase, Workload},
     model::{
-        AccountName, FailureKind, Namespace,
-        footprint::PartKind,
+        AccountName, FailureKind, Issuer, Namespace, SameCluster,
+        footprint::{AzureSide, Footprint, PartKind},
         pod_identity::{Estate, EstatePod, EstateTemplate},
+        same_cluster,
     },
 };
 
@@ -67,37 +68,64 @@ fn unseen(given: Given<'_>, found: &mut Vec<Obstacle>) {
     }
 }
 
-/// The API server must be the one of ARM's record: its host, or the issuer of its discovery
-/// document, says so.
+/// Whether only the issuer of a token can tell whether this is the cluster.
+pub fn needs_token(estate: &Estate, footprint: &Footprint, azure: &AzureSide) -> bool {
+    let issuers = footprint.issuer.is_none() && estate.issuer.is_some();
+    issuers && same(estate, footprint, azure) == SameCluster::Unsaid
+}
+
+fn same(estate: &Estate, footprint: &Footprint, azure: &AzureSide) -> SameCluster {
+    let hosts = azure.hosts.iter().map(String::as_str);
+    let shown = footprint.issuer.as_ref().or(footprint.token_issuer.as_ref());
+    same_cluster(&footprint.host, hosts, shown, estate.issuer.as_ref())
+}
+
+/// The API server must be the one of ARM's record: its host, the issuer of its discovery document
+/// or that of a token says so.
 fn another_cluster(given: Given<'_>) -> Option<Obstacle> {
     let Given { estate, footprint, azure, .. } = given;
-    let same_host = azure.hosts.iter().any(|host| host.eq_ignore_ascii_case(&footprint.host));
-    if same_host || (footprint.issuer.is_some() && footprint.issuer == estate.issuer) {
-        return None;
-    }
     let (name, host) = (&estate.cluster, &footprint.host);
     let fix = format!("correct `context` in [clusters.{name}], or pass --context {name}=NAME");
-    let on = "; a cluster with its OIDC issuer on can be told by that: widentity apply";
-    Some(match (&footprint.issuer, &estate.issuer) {
-        (Some(discovered), Some(issuer)) => obstacle(
-            Class::Refused,
-            "cluster-context-mismatch",
-            format!(
-                "the API server {host} is not cluster {name}: its issuer is {discovered}, ARM's \
-                 record says {issuer}"
-            ),
-            fix,
-        ),
-        _ => obstacle(
-            Class::Denied,
-            "cluster-not-confirmed",
-            format!(
-                "nothing shows that the API server {host} is cluster {name}: its host is not in \
-                 ARM's record, and no two issuers can be compared"
-            ),
-            if estate.issuer.is_none() { format!("{fix}{on}") } else { fix },
-        ),
-    })
+    match same(estate, footprint, azure) {
+        SameCluster::Yes => None,
+        SameCluster::No => {
+            let shown = footprint.issuer.as_ref().or(footprint.token_issuer.as_ref());
+            let text =
+                |issuer: Option<&Issuer>| issuer.map(ToString::to_string).unwrap_or_default();
+            Some(obstacle(
+                Class::Refused,
+                "cluster-context-mismatch",
+                format!(
+                    "the API server {host} is not cluster {name}: its issuer is {}, ARM's record \
+                     says {}",
+                    text(shown),
+                    text(estate.issuer.as_ref())
+                ),
+                fix,
+            ))
+        }
+        SameCluster::Unsaid => {
+            let why = match (&footprint.no_token, &estate.issuer, &footprint.issuer) {
+                (Some(failure), _, _) => {
+                    format!("its issuer cannot be read, and no token tells it: {failure}")
+                }
+                (None, Some(_), None) => "its issuer cannot be read; the issuer of a token tells, \
+                                          which a run asks for and --plan does not"
+                    .to_owned(),
+                (None, _, _) => "no two issuers can be compared".to_owned(),
+            };
+            let on = "; a cluster with its OIDC issuer on can be told by that: widentity apply";
+            Some(obstacle(
+                Class::Denied,
+                "cluster-not-confirmed",
+                format!(
+                    "nothing shows that the API server {host} is cluster {name}: its host is not \
+                     in ARM's record; {why}"
+                ),
+                if estate.issuer.is_none() { format!("{fix}{on}") } else { fix },
+            ))
+        }
+    }
 }
 
 /// Whether nothing of a workload needs Pod Identity any more. One that left it without widentity

@@ -2,21 +2,27 @@
 //! was read of a cluster in, an ordered list of steps or obstacles out.
 //!
 //! The order is that of the project's own documentation: pods off, bindings and identities,
-//! MIC's assignments, MIC, NMI, exceptions, what surrounds them, and the definitions last. Nodes
-//! are never touched.
+//! MIC's assignments, MIC, NMI, exceptions, what surrounds them, and the definitions. What Azure
+//! holds goes last and only on request: MIC takes identities from the nodes by the very roles that
+//! go there, and a broken entry of the AKS add-on blocks every update of the cluster. Nodes are
+//! never touched.
 
 mod gates;
 mod installation;
+mod left;
 mod surroundings;
 
 use serde::{Deserialize, Serialize};
 
-pub use surroundings::asked_for;
+pub use gates::needs_token;
+pub use left::asked_for;
 
 use super::Survey;
 use crate::model::{
+    ArmId, FailureKind,
     footprint::{AzureSide, Footprint, Owner, Part, PartKind},
     pod_identity::Estate,
+    snapshot::ObservedAssignment,
 };
 
 /// What is known of one cluster.
@@ -42,6 +48,18 @@ pub struct Wishes {
     pub open_metadata: bool,
     /// The AKS add-on may be switched off.
     pub disable_add_on: bool,
+    /// What of Azure may go.
+    pub azure: AzureWishes,
+}
+
+/// What somebody asked for of what was set up in Azure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AzureWishes {
+    /// Role assignments that Pod Identity's documentation asks for.
+    pub roles: bool,
+    /// Identities of Pod Identity on the scale sets of the nodes.
+    pub node_identities: bool,
 }
 
 /// What is to be done in one cluster.
@@ -55,10 +73,15 @@ pub struct Uninstall {
     pub kept: Vec<Kept>,
     /// What a cluster without NMI means; none where this run does not change it.
     pub exposed: Option<Exposed>,
+    /// What may be lost with the steps in Azure.
+    pub risks: Vec<String>,
     /// What is left in Azure.
     pub clean_up: Vec<CleanUp>,
-    /// What of Azure could not be seen; it only leaves `clean_up` incomplete.
+    /// What of Azure could not be seen.
     pub not_seen: Vec<String>,
+    /// What that is to the exit code, where something of Azure was asked for; else it only leaves
+    /// `clean_up` incomplete.
+    pub incomplete: Option<Class>,
 }
 
 /// Something that stands in the way.
@@ -119,6 +142,41 @@ pub enum Step {
         /// What the tool keeps.
         parts: Vec<Part>,
     },
+    /// Takes identities from a scale set of the nodes, through ARM.
+    Unassign {
+        /// The scale set.
+        set: ArmId,
+        /// The identities.
+        identities: Vec<ArmId>,
+    },
+    /// Deletes a role assignment, through ARM, if it still is what was read.
+    RemoveRole {
+        /// As it was read.
+        assignment: ObservedAssignment,
+        /// In words: role, principal and scope.
+        what: String,
+    },
+}
+
+impl Step {
+    /// What does the same by hand, for what Azure holds beside the installation.
+    pub fn command(&self) -> Option<String> {
+        match self {
+            Self::Unassign { set, identities } => Some(left::unassign(set, identities)),
+            Self::RemoveRole { assignment, .. } => Some(left::delete(assignment)),
+            Self::AwaitUnassigned
+            | Self::Remove { .. }
+            | Self::DropAddOnIdentities { .. }
+            | Self::DisableAddOn { .. }
+            | Self::HandOver { .. } => None,
+        }
+    }
+
+    /// Whether it takes away what Azure holds beside the installation. These steps come last, and
+    /// none depends on another.
+    pub fn is_clean_up(&self) -> bool {
+        self.command().is_some()
+    }
 }
 
 /// Something that stays.
@@ -161,21 +219,60 @@ pub struct CleanUp {
     pub what: String,
     /// The command that takes it away.
     pub command: String,
+    /// What takes it away in this command; none where nothing does.
+    pub flag: Option<Flag>,
+    /// What may be lost with it; without a flag, why there is none.
+    pub note: String,
+}
+
+/// The flags of `migrate uninstall` that take something of Azure away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Flag {
+    /// As [`AzureWishes::roles`].
+    #[serde(rename = "--remove-roles")]
+    RemoveRoles,
+    /// As [`AzureWishes::node_identities`].
+    #[serde(rename = "--remove-node-identities")]
+    RemoveNodeIdentities,
+}
+
+impl Flag {
+    /// As it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RemoveRoles => "--remove-roles",
+            Self::RemoveNodeIdentities => "--remove-node-identities",
+        }
+    }
 }
 
 /// Decides. Equal arguments give equal results.
 pub fn decide(given: Given<'_>) -> Uninstall {
-    let steps = steps(given);
+    let left = left::left(given);
+    let mut steps = steps(given);
+    steps.extend(left.steps);
     let exposed = takes_nmi(&steps).then(|| surroundings::exposed(given));
     let obstacles = gates::obstacles(given, &steps, exposed.as_ref());
+    let mut kept = installation::kept(given);
+    kept.extend(left.kept);
     Uninstall {
         obstacles,
-        kept: installation::kept(given),
+        kept,
         exposed,
-        clean_up: surroundings::clean_up(given),
+        risks: left.risks,
+        clean_up: left.clean_up,
         not_seen: given.azure.unseen.iter().map(ToString::to_string).collect(),
+        incomplete: incomplete(given),
         steps,
     }
+}
+
+/// What was asked for may be more than what was seen.
+fn incomplete(given: Given<'_>) -> Option<Class> {
+    let AzureWishes { roles, node_identities } = given.wishes.azure;
+    let unseen = given.azure.unseen.iter().filter(|_| roles || node_identities);
+    let denied = |kind| matches!(kind, FailureKind::Denied | FailureKind::Unauthenticated);
+    unseen.map(|failure| if denied(failure.kind) { Class::Denied } else { Class::Unseen }).min()
 }
 
 /// Whether NMI goes in these steps.
@@ -184,7 +281,10 @@ fn takes_nmi(steps: &[Step]) -> bool {
         Step::Remove { part } => part.kind == PartKind::Nmi,
         Step::DisableAddOn { .. } => true,
         Step::HandOver { parts, .. } => parts.iter().any(|part| part.kind == PartKind::Nmi),
-        Step::AwaitUnassigned | Step::DropAddOnIdentities { .. } => false,
+        Step::AwaitUnassigned
+        | Step::DropAddOnIdentities { .. }
+        | Step::Unassign { .. }
+        | Step::RemoveRole { .. } => false,
     })
 }
 

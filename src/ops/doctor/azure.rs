@@ -7,9 +7,9 @@ use tokio::sync::{Mutex, OnceCell};
 use super::SEARCHED;
 use crate::{
     azure::{Arm, ArmError},
-    diagnose::{Evidence, resolve},
+    diagnose::{Evidence, evidence::Grant, resolve},
     model::{
-        ArmId, FailureKind, Issuer, RemoteFailure, SubscriptionId,
+        ArmId, FailureKind, Issuer, RemoteFailure, RoleId, SubscriptionId,
         snapshot::{
             Assignments, Observation, ObservedCluster, ObservedCredential, ObservedIdentity,
             ObservedTarget,
@@ -34,7 +34,8 @@ pub(super) struct AzureRead {
     targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
     /// The subscriptions of all questions.
     near: BTreeSet<SubscriptionId>,
-    clusters: OnceCell<Vec<ObservedCluster>>,
+    /// Clusters of every subscription that can be listed, and a list that failed.
+    clusters: OnceCell<(Vec<ObservedCluster>, Option<RemoteFailure>)>,
     elsewhere: OnceCell<Vec<ObservedIdentity>>,
     credentials: Mutex<BTreeMap<ArmId, Credentials>>,
 }
@@ -99,6 +100,43 @@ async fn targets(
     });
     found.extend(futures::future::join_all(each).await);
     found
+}
+
+fn add(identities: &mut Identities, identity: ObservedIdentity) {
+    match identities {
+        Observation::Present(list) => list.push(identity),
+        unseen @ (Observation::Absent | Observation::Unknown(_)) => {
+            *unseen = Observation::Present(vec![identity]);
+        }
+    }
+}
+
+/// Finds the definitions of roles that are wanted by a name that is no built-in role's.
+pub(super) async fn name_roles(
+    arm: &Result<Arm, RemoteFailure>,
+    grants: impl Iterator<Item = &mut Grant>,
+) {
+    let mut known: BTreeMap<(ArmId, String), Result<Option<RoleId>, RemoteFailure>> =
+        BTreeMap::new();
+    for grant in grants.filter(|grant| grant.role.is_none() && !grant.name.is_empty()) {
+        let key = (grant.scope.clone(), grant.name.clone());
+        if !known.contains_key(&key) {
+            let found = match arm {
+                Ok(arm) => match arm.role_definitions(&grant.scope, &grant.name).await {
+                    // Two custom roles of one name are not told apart by it.
+                    Ok(all) => Ok(all.first().copied().filter(|_| all.len() == 1)),
+                    Err(error) => Err(error.failure(format!("look up role {}", grant.name))),
+                },
+                Err(failure) => Err(failure.clone()),
+            };
+            known.insert(key.clone(), found);
+        }
+        match known.get(&key) {
+            Some(Ok(role)) => grant.role = *role,
+            Some(Err(failure)) => grant.unresolved = Some(failure.clone()),
+            None => {}
+        }
+    }
 }
 
 fn answer<T>(result: Result<T, ArmError>, tried: impl Into<String>) -> Observation<T> {
@@ -176,13 +214,35 @@ impl AzureRead {
                 Some(Observation::Absent) | None => {}
             }
         }
-        evidence.identities = match failed {
-            // What was seen of another subscription is not everything.
-            Some(failure) if found.is_empty() => Observation::Unknown(failure),
+        evidence.identities = match &failed {
+            Some(failure) if found.is_empty() => Observation::Unknown(failure.clone()),
             _ => Observation::Present(found),
         };
+        // What was seen of another subscription is not everything.
+        evidence.identities_unseen = failed;
         evidence.assignments = self.assignments.clone();
         evidence.targets = self.targets.clone();
+    }
+
+    /// Reads the identity that is wanted by itself where a list failed that it could be in.
+    pub(super) async fn wanted_identity(&self, evidence: &mut Evidence) {
+        let (Ok(arm), Some(id)) = (&self.arm, evidence.wanted.identity.clone()) else { return };
+        if evidence.identities_unseen.is_none() || evidence.identity_at(&id).is_some() {
+            return;
+        }
+        match arm.identity(&id).await {
+            Ok(Some(identity)) => add(&mut evidence.identities, identity),
+            // Its own 404: then no list could have held it.
+            Ok(None) => {
+                evidence.identities_unseen = None;
+                if evidence.identities.present().is_none() {
+                    evidence.identities = Observation::Present(Vec::new());
+                }
+            }
+            Err(error) => {
+                evidence.identities_unseen = Some(error.failure(format!("read identity {id}")));
+            }
+        }
     }
 
     /// Looks in every other subscription for an identity whose client id the account names and
@@ -202,12 +262,7 @@ impl AzureRead {
         let Some(identity) = found.iter().find(|identity| identity.client_id == client) else {
             return;
         };
-        match &mut evidence.identities {
-            Observation::Present(list) => list.push(identity.clone()),
-            unseen @ (Observation::Absent | Observation::Unknown(_)) => {
-                *unseen = Observation::Present(vec![identity.clone()]);
-            }
-        }
+        add(&mut evidence.identities, identity.clone());
     }
 
     /// Reads the assignments of the principal alone at each scope of a grant where the list of the
@@ -234,15 +289,34 @@ impl AzureRead {
     pub(super) async fn other_clusters(&self, evidence: &mut Evidence) {
         let Ok(arm) = &self.arm else { return };
         let read = async || {
-            let lists = self.near.iter().map(|subscription| arm.clusters_in(*subscription));
-            futures::future::join_all(lists).await.into_iter().flatten().flatten().collect()
+            let (mut found, mut failed) = (Vec::new(), None);
+            let mut places = self.near.clone();
+            match arm.subscriptions().await {
+                Ok(all) => {
+                    let others = all.into_iter().filter(|id| !self.near.contains(id));
+                    places.extend(others.take(ELSEWHERE));
+                }
+                Err(error) => failed = Some(error.failure("list subscriptions")),
+            }
+            let lists = places.iter().map(|id| async move {
+                let tried = format!("list clusters in subscription {id}");
+                arm.clusters_in(*id).await.map_err(|error| error.failure(tried))
+            });
+            for list in futures::future::join_all(lists).await {
+                match list {
+                    Ok(list) => found.extend(list),
+                    Err(failure) => failed = Some(failure),
+                }
+            }
+            (found, failed)
         };
         let own = evidence.asked.cluster_id.as_ref();
         let named = |cluster: &ObservedCluster| -> Option<(String, Issuer)> {
             (Some(&cluster.id) != own).then_some(())?;
             Some((cluster.id.name().to_owned(), cluster.issuer.clone()?))
         };
-        let clusters = self.clusters.get_or_init(read).await;
+        let (clusters, failed) = self.clusters.get_or_init(read).await;
+        evidence.clusters_unseen.clone_from(failed);
         evidence.other_issuers = clusters.iter().filter_map(named).collect();
     }
 

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
+pub(super) use self::question::kubectl;
 pub use self::question::{Bare, Object, Question, Questions, bare, object, of_file};
 use self::{
     azure::AzureRead,
@@ -129,6 +130,9 @@ pub async fn doctor(
         }
         cases.push(Case { evidence, namespace, client, probe });
     }
+    let wanted = cases.iter_mut().map(|case| &mut case.evidence.wanted);
+    azure::name_roles(&clients.arm, wanted.flat_map(|wanted| wanted.grants.iter_mut().flatten()))
+        .await;
     let all: Vec<&Evidence> = cases.iter().map(|case| &case.evidence).collect();
     let shared = AzureRead::read(&clients.arm, &all).await;
     let documents = documents(&clients, &all).await;
@@ -206,6 +210,7 @@ fn assemble(
         ),
         discovery: not_asked(),
         other_issuers: BTreeMap::new(),
+        clusters_unseen: None,
         webhook: read.map_or_else(
             || failed().map_or_else(not_asked, Observation::Unknown),
             |read| read.webhook.clone(),
@@ -218,6 +223,7 @@ fn assemble(
         events: Vec::new(),
         provider_classes: BTreeMap::new(),
         identities: not_asked(),
+        identities_unseen: None,
         credentials: BTreeMap::new(),
         assignments: Assignments::default(),
         targets: BTreeMap::new(),
@@ -335,6 +341,7 @@ impl Case<'_> {
             self.namespace.resolve_references(client, asked, templates).await;
             self.evidence.provider_classes = self.namespace.classes(client, asked).await;
         }
+        shared.wanted_identity(&mut self.evidence).await;
         shared.find_identity(&mut self.evidence).await;
         shared.credentials(&mut self.evidence, false).await;
         if options.token

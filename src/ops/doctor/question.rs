@@ -4,14 +4,16 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     diagnose::{
-        Evidence,
+        Evidence, Kubectl,
         evidence::{Asked, Grant, Wanted},
         resolve,
     },
     kubernetes::{Connect, Connection},
     model::{
         AccountName, ArmId, ClusterName, Namespace,
-        desired::{Access, DesiredState, Feature, ManagedBy, Probe, Role, RolloutMode},
+        desired::{
+            Access, DesiredCluster, DesiredState, Feature, ManagedBy, Probe, Role, RolloutMode,
+        },
         roles::{self, BuiltIn},
         snapshot::TemplateKind,
     },
@@ -90,7 +92,7 @@ fn asked(namespace: Namespace, object: Option<&Object>) -> Asked {
         object: None,
         cluster: None,
         cluster_id: None,
-        context: None,
+        kubectl: Kubectl::default(),
         options: Vec::new(),
     };
     match object {
@@ -99,6 +101,21 @@ fn asked(namespace: Namespace, object: Option<&Object>) -> Asked {
         None => {}
     }
     asked
+}
+
+/// How commands reach a cluster of the file.
+pub(in crate::ops) fn kubectl(cluster: &DesiredCluster) -> Kubectl {
+    match &cluster.access {
+        Access::Context { context, kubeconfig } => {
+            Kubectl { kubeconfig: kubeconfig.clone(), context: context.clone(), fetch: None }
+        }
+        // `az aks get-credentials` names the context after the cluster.
+        Access::Azure | Access::None => Kubectl {
+            kubeconfig: None,
+            context: Some(cluster.id.name().to_owned()),
+            fetch: Some(cluster.id.clone()),
+        },
+    }
 }
 
 /// Every chosen workload of a file, or one object in every chosen cluster of it. `options` are
@@ -114,10 +131,7 @@ pub fn of_file(
         asked.options = options.to_vec();
         asked.cluster = Some(name.clone());
         asked.cluster_id = cluster.map(|cluster| cluster.id.clone());
-        asked.context = match cluster.map(|cluster| &cluster.access) {
-            Some(Access::Context { context, .. }) => context.clone(),
-            Some(Access::Azure | Access::None) | None => None,
-        };
+        asked.kubectl = cluster.map(kubectl).unwrap_or_default();
         Question { asked, wanted: None }
     };
     let list = match about {
@@ -142,7 +156,8 @@ pub fn of_file(
 fn needed(scope: ArmId, role: Option<&str>) -> Wanted {
     let name = role.unwrap_or_default().to_owned();
     let role = roles::by_name(&name).map(BuiltIn::id);
-    Wanted { grants: Some(vec![Grant { role, name, scope }]), ..Wanted::default() }
+    let grant = Grant { role, name, scope, unresolved: None };
+    Wanted { grants: Some(vec![grant]), ..Wanted::default() }
 }
 
 impl Questions {
@@ -178,7 +193,11 @@ pub struct Bare {
 pub fn bare(namespace: Namespace, object: &Object, said: Bare) -> Questions {
     let Bare { kubeconfig, context, cluster_id, target, role, options } = said;
     let mut asked = asked(namespace, Some(object));
-    asked.context.clone_from(&context);
+    asked.kubectl = Kubectl {
+        kubeconfig: kubeconfig.as_ref().map(|path| path.display().to_string()),
+        context: context.clone(),
+        fetch: None,
+    };
     asked.cluster_id = cluster_id;
     asked.options = options;
     let wanted = target.map(|scope| needed(scope, role.as_deref()));
@@ -224,6 +243,7 @@ pub(super) fn wanted(desired: &DesiredState, evidence: &Evidence) -> (Wanted, Op
         },
         name: grant.role.label(),
         scope: grant.scope.clone(),
+        unresolved: None,
     });
     wanted.grants = Some(grants.collect());
     (wanted, workload.probe.clone())

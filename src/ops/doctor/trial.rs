@@ -28,7 +28,7 @@ fn about_us(error: &KubeError) -> bool {
     let KubeError::Status { status, message, .. } = error else { return true };
     match status {
         401 => true,
-        403 => message.contains("cannot create resource"),
+        403 => !error.is_refused_by_admission(),
         status => *status >= 500 && !message.contains("webhook"),
     }
 }

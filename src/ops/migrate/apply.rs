@@ -1,24 +1,31 @@
 //! `migrate apply`: takes every ready workload as far as its gates allow. One roll first, then
 //! five at once; the first failed one stops the others and is put back. Nothing is removed.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{
-    Objects, Overview, PutBack, Request, Surveyed,
-    rollback::{put_back, shelved},
+    Objects, Overview, Patience, PutBack, Request, Surveyed,
+    rollback::{Putting, What, put_back, shelved},
 };
 use crate::{
-    execute::{self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions, remote::Remote},
+    execute::{
+        self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions, remote::Remote,
+        report::StepReport,
+    },
     kubernetes::Client,
     migrate::{
-        Phase, Survey, Workload,
+        Phase, Survey, Workload, rollback,
         transition::{self, OldLabel},
     },
     model::{
-        Project, RemoteFailure,
+        FailureKind, Project, RemoteFailure,
         desired::DesiredState,
         names,
         pod_identity::{Backup, TemplateBackup},
@@ -26,7 +33,7 @@ use crate::{
     },
     observe::observe,
     ops::{Connected, Planned, Scope},
-    plan::{self, Operation, PlanOptions},
+    plan::{self, Operation, PlanOptions, StepId},
 };
 
 /// What is going to be done in one cluster.
@@ -113,7 +120,7 @@ pub fn planned(
     }
     let due = due(survey, old);
     let backups =
-        due.iter().filter_map(|workload| transition::backup(&plan, estate, workload)).collect();
+        due.iter().filter_map(|w| transition::backup(&plan, &desired.project, estate, w)).collect();
     (Planned { scope, plan, report }, backups)
 }
 
@@ -122,7 +129,7 @@ async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveEr
     match connected.clusters.get(name) {
         Some(connection) => connection.client().await.map_err(MoveError::Connect),
         None => Err(MoveError::Connect(RemoteFailure::new(
-            crate::model::FailureKind::NotReached,
+            FailureKind::NotReached,
             format!("connect to cluster {name}"),
             "no way to reach it was given",
         ))),
@@ -162,7 +169,7 @@ pub async fn apply(
 /// What was written down of a workload, in this run or an earlier one.
 fn backup_of<'a>(name: &str, backups: &'a [Backup], read: &'a Surveyed) -> Option<&'a Backup> {
     let mut all = backups.iter().chain(&read.estate.backups);
-    all.find(|b| format!("{}/{}", b.namespace, b.account) == name)
+    all.find(|backup| backup.name() == name)
 }
 
 /// The workloads whose pods this run found proved. Where pods are replaced only by hand, or some of
@@ -204,6 +211,11 @@ pub async fn carry_out(
             MoveError::Backup(error.failure(tried))
         })?;
     }
+    let patience = Patience {
+        at_most: options.rollout_deadline,
+        look: options.looks_apart,
+        interrupt: options.interrupt.clone(),
+    };
     let (started, clock) = (options.started_at, Instant::now());
     let report = execute::run(&planned.plan, remotes, options, sink).await?;
     let ended = SignedDuration::try_from(clock.elapsed()).ok();
@@ -214,44 +226,87 @@ pub async fn carry_out(
             drop(client.write_backup(&backup, &manager).await);
         }
     }
-    let mut back = Vec::new();
-    for name in failed(planned, &report, read) {
-        let backup = backup_of(&name, backups, read);
-        if let Some(backup) = backup.filter(|backup| !backup.rolled_back) {
-            back.push((name, put_back(client, read, backup, project).await));
-        }
-    }
-    Ok(Moved { report, put_back: back })
+    let failed = failed(planned, &report, backups, read);
+    let back = failed.iter().filter_map(|(name, failed)| {
+        Some((name, failed, backup_of(name, backups, read).filter(|b| !b.rolled_back)?))
+    });
+    // What is waited for is told as if the step that failed waited for it.
+    let sink = Mutex::new(sink);
+    let back = back.map(async |(name, failed, backup)| {
+        let notes = |what: &str| {
+            // A poisoned lock means that another sink panicked; this one is as good as before.
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            sink(&Event::StepWaiting { id: failed.step, what: what.to_owned() });
+        };
+        let patience = patience.clone();
+        let with = Putting { project, served: false, patience, notes: &notes };
+        let what =
+            if failed.rolled.is_empty() { What::Everything } else { What::Rolls(&failed.rolled) };
+        (name.clone(), put_back(client, read, backup, what, &with).await)
+    });
+    let put_back = join_all(back).await;
+    Ok(Moved { report, put_back })
 }
 
-/// The workloads whose roll or whose pods failed, and those that an earlier run left with a failed
-/// rollout.
-fn failed(planned: &Planned, report: &ApplyReport, read: &Surveyed) -> Vec<String> {
-    let mut found = BTreeSet::new();
+/// A workload that must be put back.
+#[derive(Debug)]
+struct Failed {
+    /// The step that failed.
+    step: StepId,
+    /// The templates that this run rolled, `kind/name`; none where an earlier run did.
+    rolled: BTreeSet<String>,
+}
+
+/// The workloads whose roll failed, or whose pods did: those that this run rolled, and those whose
+/// switch an earlier run began and did not see to its end. What has arrived stays where it is.
+fn failed(
+    planned: &Planned,
+    report: &ApplyReport,
+    backups: &[Backup],
+    read: &Surveyed,
+) -> BTreeMap<String, Failed> {
+    let operation =
+        |step: &StepReport| planned.plan.steps.get(step.info.id.0).map(|s| &s.operation);
+    let mut rolled: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for step in report.with(|outcome| {
+        matches!(outcome, Outcome::Done { .. } | Outcome::Failed { written: true, .. })
+    }) {
+        if let Some(Operation::RollTemplate { target, .. }) = operation(step)
+            && let Some(name) = step.info.address.workload_name()
+        {
+            let key = format!("{}/{}", target.kind.as_str(), target.name);
+            rolled.entry(name).or_default().insert(key);
+        }
+    }
+    let under_way = |name: &str, gave_up: bool| {
+        let workload = read.survey.workloads.iter().find(|w| w.name() == name);
+        let backup = backup_of(name, backups, read);
+        workload.is_some_and(|w| w.phase == Phase::Switched)
+            && backup.is_some_and(|b| rollback::is_under_way(&read.estate, b, gave_up))
+    };
+    let mut found = BTreeMap::new();
     for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
-        let operation = planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
         let pods = matches!(
-            operation,
+            operation(step),
             Some(
                 Operation::RollTemplate { .. }
                     | Operation::AwaitRollout { .. }
                     | Operation::ProvePods { .. }
             )
         );
-        if pods && let Some(name) = step.info.address.workload_name() {
-            found.insert(name);
+        let Some(name) = step.info.address.workload_name().filter(|_| pods) else { continue };
+        let rolled = rolled.get(&name).cloned().unwrap_or_default();
+        if !rolled.is_empty() || under_way(&name, false) {
+            found.entry(name).or_insert(Failed { step: step.info.id, rolled });
         }
     }
-    let switched = |name: &str| {
-        let workload = read.survey.workloads.iter().find(|w| w.name() == name);
-        workload.is_some_and(|w| w.phase == Phase::Switched)
-    };
     for finding in &planned.report.not_proved {
         if finding.code == "rollout-failed"
-            && let Some(name) = finding.address.workload_name().filter(|name| switched(name))
+            && let Some(name) = finding.address.workload_name().filter(|name| under_way(name, true))
         {
-            found.insert(name);
+            let rolled = rolled.get(&name).cloned().unwrap_or_default();
+            found.entry(name).or_insert(Failed { step: StepId(0), rolled });
         }
     }
-    found.into_iter().collect()
+    found
 }

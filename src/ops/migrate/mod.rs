@@ -4,22 +4,23 @@ mod add_on;
 pub mod apply;
 pub mod ending;
 pub mod finish;
-pub mod objects;
 pub mod patience;
 pub mod proofs;
 pub mod read;
 pub mod render;
 pub mod rollback;
 pub mod shelf;
+mod site;
 pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
-pub use objects::Objects;
 pub use patience::Patience;
 pub use read::{Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;
 pub use shelf::Shelf;
 
+// What is read and written beside the engine's own steps.
+pub use crate::kubernetes::Objects;
 // What the terminal hands in and gets back.
 pub use crate::migrate::{
     Waived, Workload,

@@ -79,6 +79,12 @@ impl Overview {
         all.filter(|w| w.verdict == verdict && !w.phase.is_switched()).count()
     }
 
+    /// Takes up again what was put back, because somebody named it.
+    pub fn take_up(&mut self) {
+        let surveys = self.clusters.iter_mut().map(|cluster| &mut cluster.survey);
+        surveys.flat_map(|survey| &mut survey.workloads).for_each(migrate::Workload::take_up);
+    }
+
     /// How many workloads are not switched and not ready either.
     pub fn not_ready(&self) -> usize {
         [Verdict::NeedsDecision, Verdict::Cannot].map(|verdict| self.count(verdict)).iter().sum()

@@ -3,25 +3,22 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
 use tokio::sync::watch;
 
-use super::{super::Connected, Overview, Patience, Surveyed};
-pub use crate::migrate::uninstall::{Class, Uninstall, Wishes};
+pub use super::site::{Site, confirm, sites};
+use super::{super::Connected, Patience, site::client};
+pub use crate::migrate::uninstall::{AzureWishes, Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
-    kubernetes::Client,
-    migrate::uninstall::{self, Given, Step, asked_for},
+    kubernetes::{Client, Objects as _},
+    migrate::uninstall::Step,
     model::{
-        ArmId, ClusterName, FailureKind, PrincipalId, RemoteFailure,
-        desired::DesiredState,
-        footprint::{AzureSide, Footprint, Part, PartKind},
+        ArmId, FailureKind, RemoteFailure,
+        footprint::{Part, PartKind},
         snapshot::ObservedAssignment,
     },
 };
 
-/// Lists of role assignments read at once.
-const AT_ONCE: usize = 4;
 /// A definition that others write while it is deleted is tried again this often.
 const TRIES: usize = 5;
 
@@ -46,32 +43,6 @@ impl Default for Pace {
     }
 }
 
-/// One cluster with everything that decides.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Site<'a> {
-    /// Its estate and survey.
-    pub read: &'a Surveyed,
-    /// Its ARM id.
-    pub id: ArmId,
-    /// What its installation consists of.
-    pub footprint: Footprint,
-    /// What Azure holds.
-    pub azure: AzureSide,
-}
-
-impl Site<'_> {
-    /// What would be done.
-    pub fn decide(&self, wishes: Wishes) -> Uninstall {
-        uninstall::decide(Given {
-            estate: &self.read.estate,
-            survey: &self.read.survey,
-            footprint: &self.footprint,
-            azure: &self.azure,
-            wishes,
-        })
-    }
-}
-
 /// What happened.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -86,16 +57,25 @@ pub enum Event<'a> {
 pub struct Ran {
     /// How many steps were done.
     pub done: usize,
+    /// The steps in Azure that failed, by their place; the others do not depend on them.
+    pub failed: Vec<(usize, RemoteFailure)>,
     /// How many writes were answered well.
     pub written: usize,
     /// Why it ended.
     pub end: End,
 }
 
+impl Ran {
+    /// The place of the step at which it ended.
+    pub fn reached(&self) -> usize {
+        self.done + self.failed.len()
+    }
+}
+
 /// Why a run in one cluster ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Everything is done.
+    /// It came to the last step.
     Complete,
     /// The next step is another tool's.
     HandedOver,
@@ -103,96 +83,6 @@ pub enum End {
     Interrupted,
     /// A step failed.
     Failed(RemoteFailure),
-}
-
-/// Reads the installation in each cluster of the overview.
-pub async fn sites<'a>(
-    desired: &DesiredState,
-    overview: &'a Overview,
-    connected: &Connected,
-) -> Vec<Site<'a>> {
-    let mut sites = Vec::new();
-    for read in &overview.clusters {
-        let name = &read.survey.cluster;
-        let Some(cluster) = desired.clusters.get(name) else { continue };
-        let footprint = async {
-            match client(name, connected).await {
-                Ok(client) => client.footprint().await,
-                // The same failure is among what the estate lacks.
-                Err(failure) => Footprint { unseen: vec![failure], ..Footprint::default() },
-            }
-        };
-        let azure = side(&connected.arm, &cluster.id, read);
-        let (footprint, azure) = futures::join!(footprint, azure);
-        sites.push(Site { read, id: cluster.id.clone(), footprint, azure });
-    }
-    sites
-}
-
-async fn client(name: &ClusterName, connected: &Connected) -> Result<Client, RemoteFailure> {
-    match connected.clusters.get(name) {
-        Some(connection) => connection.client().await,
-        None => Err(RemoteFailure::new(
-            FailureKind::NotReached,
-            format!("connect to cluster {name}"),
-            "no way to reach it was given",
-        )),
-    }
-}
-
-async fn side(arm: &Arm, id: &ArmId, read: &Surveyed) -> AzureSide {
-    let mut side = match arm.cluster_side(id).await {
-        // Without the record the estate is incomplete, too, and nothing is done.
-        Ok(side) => side.unwrap_or_default(),
-        Err(error) => {
-            let failure = error.failure(format!("read cluster {}", id.name()));
-            return AzureSide { unseen: vec![failure], ..AzureSide::default() };
-        }
-    };
-    if let Some(group) = &side.node_group {
-        match arm.scale_sets(group).await {
-            Ok(sets) => side.scale_sets = sets,
-            // The group of the nodes is often closed to others: then there is only less to list.
-            Err(error) => {
-                let tried = format!("list the scale sets of {}", group.name());
-                side.unseen.push(error.failure(tried));
-            }
-        }
-    }
-    let identities = read.estate.azure.keys().filter_map(ArmId::subscription);
-    let mut subscriptions: Vec<_> = id.subscription().into_iter().chain(identities).collect();
-    subscriptions.sort_unstable();
-    subscriptions.dedup();
-    let pairs = subscriptions.iter().flat_map(|subscription| {
-        let scope = ArmId::of_subscription(*subscription);
-        side.principals.keys().map(move |principal| (scope.clone(), *principal))
-    });
-    let lists = pairs.map(|(scope, principal)| assignments(arm, scope, principal));
-    let lists: Vec<_> = stream::iter(lists).buffer_unordered(AT_ONCE).collect().await;
-    for list in lists {
-        match list {
-            Ok(list) => side.assignments.extend(list),
-            Err(failure) => side.unseen.push(failure),
-        }
-    }
-    side.assignments.sort_by(|a, b| a.id.cmp(&b.id));
-    side.assignments.dedup_by(|a, b| a.id == b.id);
-    side.unseen.sort();
-    side
-}
-
-async fn assignments(
-    arm: &Arm,
-    scope: ArmId,
-    principal: PrincipalId,
-) -> Result<Vec<ObservedAssignment>, RemoteFailure> {
-    let mut list = arm.assignments_at(&scope, Some(principal)).await.map_err(|error| {
-        error.failure(format!("list role assignments of principal {principal} at {scope}"))
-    })?;
-    list.retain(|assignment| {
-        assignment.principal_id == principal && asked_for().any(|role| role == assignment.role)
-    });
-    Ok(list)
 }
 
 /// Does what was decided and confirmed, until the end, another tool's step, a failure or an
@@ -205,14 +95,14 @@ pub async fn run(
     interrupt: &watch::Receiver<bool>,
     sink: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Ran {
-    let mut ran = Ran { done: 0, written: 0, end: End::Complete };
+    let mut ran = Ran { done: 0, failed: Vec::new(), written: 0, end: End::Complete };
     let client = match client(&site.read.survey.cluster, connected).await {
         Ok(client) => client,
         Err(failure) => return Ran { end: End::Failed(failure), ..ran },
     };
     let arm = &connected.arm;
     let mut doing = Doing { client: &client, arm, id: &site.id, pace, interrupt, written: 0 };
-    for step in &what.steps {
+    for (at, step) in what.steps.iter().enumerate() {
         if *interrupt.borrow() {
             return Ran { end: End::Interrupted, ..ran };
         }
@@ -222,11 +112,22 @@ pub async fn run(
         if may_take(step) {
             sink(Event::Waiting(step));
         }
+        // Once, before anything in Azure goes.
+        let first = step.is_clean_up() && !what.steps[..at].iter().any(Step::is_clean_up);
+        if first && let Err(failure) = doing.nobody_assigns().await {
+            return Ran { end: End::Failed(failure), ..ran };
+        }
         let stepped = doing.step(step).await;
         ran.written = doing.written;
         match stepped {
             Ok(true) => {}
             Ok(false) => return Ran { end: End::Interrupted, ..ran },
+            Err(mut failure) if step.is_clean_up() => {
+                // The next run may know less: what told of it may be gone by then.
+                failure.hint = failure.hint.or_else(|| step.command());
+                ran.failed.push((at, failure));
+                continue;
+            }
             Err(failure) => return Ran { end: End::Failed(failure), ..ran },
         }
         ran.done += 1;
@@ -238,11 +139,12 @@ pub async fn run(
 /// Whether a step may take longer than a person waits without a word.
 fn may_take(step: &Step) -> bool {
     match step {
-        Step::AwaitUnassigned | Step::DropAddOnIdentities { .. } | Step::DisableAddOn { .. } => {
-            true
-        }
+        Step::AwaitUnassigned
+        | Step::DropAddOnIdentities { .. }
+        | Step::DisableAddOn { .. }
+        | Step::Unassign { .. } => true,
         Step::Remove { part } => part.kind.component().is_some(),
-        Step::HandOver { .. } => false,
+        Step::HandOver { .. } | Step::RemoveRole { .. } => false,
     }
 }
 
@@ -284,6 +186,59 @@ impl Doing<'_> {
                 }
             }
             Step::HandOver { .. } => Ok(true),
+            Step::Unassign { set, identities } => {
+                let taken = self.arm.take_identities(set, identities).await;
+                let taken = taken.map_err(|error| {
+                    let names: Vec<&str> = identities.iter().map(ArmId::name).collect();
+                    error.failure(format!("take {} from {}", names.join(", "), set.name()))
+                })?;
+                self.written += usize::from(taken);
+                Ok(true)
+            }
+            Step::RemoveRole { assignment, what } => self.role(assignment, what).await,
+        }
+    }
+
+    /// Deletes a role assignment that still is what was read and confirmed. One that is gone is
+    /// done; under its id another one may have been made.
+    async fn role(&mut self, read: &ObservedAssignment, what: &str) -> Result<bool, RemoteFailure> {
+        let tried = format!("remove {what}");
+        let now = self.arm.assignment(&read.id).await;
+        let Some(now) = now.map_err(|error| error.failure(tried.clone()))? else {
+            return Ok(true);
+        };
+        let of =
+            |a: &ObservedAssignment| (a.principal_id, a.role, a.scope.clone(), a.condition.clone());
+        if of(&now) != of(read) {
+            let message = "it is another one since it was read, so that it stays";
+            let failure = RemoteFailure::new(FailureKind::Conflict, tried, message);
+            return Err(failure.with_hint("run migrate uninstall again: it reads anew"));
+        }
+        let deleted = self.arm.delete_assignment(&read.id).await;
+        deleted.map_err(|error| error.failure(tried))?;
+        self.written += 1;
+        Ok(true)
+    }
+
+    /// MIC takes identities from the nodes by the roles that go. What has come since everything
+    /// was read would be left without them, and its `AzureAssignedIdentity` objects for ever.
+    async fn nobody_assigns(&self) -> Result<(), RemoteFailure> {
+        let tried = "look whether Pod Identity is gone";
+        let footprint = self.client.footprint().await;
+        if let Some(failure) = footprint.unseen.first() {
+            return Err(failure.clone());
+        }
+        let objects = footprint.definitions.iter().flat_map(|definition| &definition.objects);
+        let assigned = objects.filter(|part| part.kind == PartKind::Assigned);
+        let running = footprint.components.iter().map(|component| &component.part);
+        match running.chain(assigned).next() {
+            None => Ok(()),
+            Some(part) => Err(RemoteFailure::new(
+                FailureKind::Conflict,
+                tried,
+                format!("{} {} is there", part.kind.as_str(), part.at()),
+            )
+            .with_hint("widentity migrate status")),
         }
     }
 

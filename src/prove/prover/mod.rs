@@ -32,6 +32,10 @@ use crate::{
 const TOKEN_SECONDS: u32 = 600;
 /// A list that lacks the credential is believed after this many tries: one read may be stale.
 const BELIEVE_AFTER: u32 = 2;
+/// Against a write that Azure has just confirmed it is believed only after this long: ARM
+/// replicates its lists in "seconds to minutes" (Azure documentation, "Resource Manager request
+/// limits and consistency").
+const LISTS_LAG: Duration = Duration::from_mins(1);
 
 /// The code of a proof that met the API server of another cluster.
 pub const CONTEXT_MISMATCH: &str = "cluster-context-mismatch";
@@ -196,7 +200,7 @@ impl Prover {
         let deadline = deadline.saturating_duration_since(began).min(LIMIT);
         let steady = Steady::new(age, window);
         let jitter = &self.jitter;
-        Attempt { world: &world, claim, jitter, deadline, steady, progress }.run(probe).await
+        Attempt { world: &world, claim, jitter, deadline, age, steady, progress }.run(probe).await
     }
 
     /// Proves a claim by a pod that runs as the account, and removes the pod whatever happens, also
@@ -223,6 +227,7 @@ struct Attempt<'a, W> {
     jitter: &'a Jitter,
     /// On the world's clock.
     deadline: Duration,
+    age: Age,
     steady: Steady,
     progress: &'a mut (dyn FnMut(String) + Send + Sync),
 }
@@ -312,7 +317,11 @@ impl<W: World> Attempt<'_, W> {
                 Outlook::Transient => "Entra to answer".to_owned(),
                 Outlook::MayPropagate => {
                     self.steady.refused(self.world.now());
-                    self.still_on_its_way(&issued, &error, attempts).await?
+                    let believed = match self.age {
+                        Age::Written => self.since(began) >= LISTS_LAG,
+                        Age::AtLeast(_) => attempts >= BELIEVE_AFTER,
+                    };
+                    self.still_on_its_way(&issued, &error, believed).await?
                 }
             };
             let pause = pause(attempts, retry_after(&error), self.jitter);
@@ -323,7 +332,10 @@ impl<W: World> Attempt<'_, W> {
                         "federated credential {name} fits the token, and Entra still refuses it \
                          after {attempts} tries in {seconds} s"
                     ),
-                    Ok(_) | Err(_) => {
+                    Ok(Some(Match::Misses(miss))) => {
+                        format!("still refused after {attempts} tries in {seconds} s: {miss}")
+                    }
+                    Ok(None) | Err(_) => {
                         format!("still refused after {attempts} tries in {seconds} s")
                     }
                 };
@@ -350,23 +362,21 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// What is waited for after a refusal that a credential just written explains; an error where
-    /// the list of credentials says that nothing is on its way.
+    /// the list of credentials says that nothing is on its way and is to be believed.
     async fn still_on_its_way(
         &self,
         issued: &IssuedToken,
         error: &ExchangeError,
-        attempts: u32,
+        believed: bool,
     ) -> Result<String, RemoteFailure> {
         match self.compared(issued).await {
             Ok(Some(Match::Fits { name })) => {
                 Ok(format!("Entra to know federated credential {name}"))
             }
-            Ok(Some(Match::Misses(miss))) if attempts >= BELIEVE_AFTER => {
+            Ok(Some(Match::Misses(miss))) if believed => {
                 Err(self.refused(error, Some(&miss.to_string())))
             }
-            Ok(None) if attempts >= BELIEVE_AFTER => {
-                Err(self.refused(error, Some("the identity does not exist")))
-            }
+            Ok(None) if believed => Err(self.refused(error, Some("the identity does not exist"))),
             Ok(_) | Err(_) => Ok("Entra to know the federated credential".to_owned()),
         }
     }

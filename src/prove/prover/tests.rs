@@ -64,6 +64,8 @@ struct Script {
     /// The last one repeats.
     exchanges: Mutex<VecDeque<Result<Exchanged, ExchangeError>>>,
     credentials: Result<Option<Vec<ObservedCredential>>, RemoteFailure>,
+    /// How long the list shows none of them.
+    list_lags: Duration,
     probes: Mutex<VecDeque<ProbeOutcome>>,
     exchanged: Mutex<u32>,
     clock: Mutex<Duration>,
@@ -75,6 +77,7 @@ impl Script {
             iss: ISSUER.into(),
             exchanges: Mutex::new(exchanges.into_iter().collect()),
             credentials: Ok(Some(vec![fitting()])),
+            list_lags: Duration::ZERO,
             probes: Mutex::default(),
             exchanged: Mutex::default(),
             clock: Mutex::default(),
@@ -108,6 +111,9 @@ impl World for Script {
     }
 
     async fn credentials(&self) -> Result<Option<Vec<ObservedCredential>>, RemoteFailure> {
+        if self.now() < self.list_lags {
+            return Ok(Some(Vec::new()));
+        }
         self.credentials.clone()
     }
 
@@ -152,6 +158,7 @@ async fn run_at(script: &Script, probe: Option<&Probe>, age: Age) -> Ran {
         claim: &claim,
         jitter: &Jitter::seeded(1),
         deadline: LIMIT,
+        age,
         steady: Steady::new(age, Window::Observed),
         progress: &mut progress,
     };
@@ -235,6 +242,27 @@ async fn a_credential_that_does_not_fit_fails_early_and_is_named() {
     assert_eq!(failure.correlation_id.as_deref(), Some("corr"));
     assert_eq!(failure.hint.as_deref(), Some("widentity explain AADSTS700211"));
     assert_eq!(*script.exchanged.lock().unwrap(), 2, "one list may be stale, two are believed");
+}
+
+#[tokio::test]
+async fn a_list_that_lags_behind_a_write_of_this_run_ends_nothing() {
+    let answers = || (0..5).map(|_| refused(70_025)).chain([answered(2)]);
+    let mut script = Script::new(answers());
+    script.list_lags = Duration::from_secs(20);
+    let ran = run_at(&script, None, Age::Written).await;
+    assert_eq!(ran.result.unwrap().attempts, 8);
+
+    let mut script = Script::new(answers());
+    script.list_lags = Duration::from_secs(20);
+    let failure = run(&script).await.result.unwrap_err();
+    assert_eq!(script.now().as_secs(), 2, "what was there before is in the list: {failure:?}");
+
+    let mut script = Script::new([refused(70_025)]);
+    script.list_lags = Duration::MAX;
+    let ran = run_at(&script, None, Age::Written).await;
+    let failure = ran.result.unwrap_err();
+    assert!(failure.message.contains("no federated credentials"), "{}", failure.message);
+    assert!((60..=80).contains(&ran.seconds), "a list lags no longer: {} s", ran.seconds);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::{
     agent_pools, assignments,
     call::{Call, Caller, Refusal, Reply, percent_decoded},
-    clusters, credentials, definitions, groups, identities, metadata,
+    clusters, credentials, definitions, groups, identities, metadata, scale_sets,
     throttle::{Levels, throttle},
     versions,
 };
@@ -176,6 +176,9 @@ async fn route(call: &Call, path: &[&str], levels: &mut Levels) -> Result<Reply,
         ] if ["operations", "operationresults"].contains(what) => {
             clusters::operation_status(call, *what == "operationresults")
         }
+        ["subscriptions", _, "providers", "microsoft.compute", "locations", _, "operations", _] => {
+            scale_sets::operation(call)
+        }
         ["subscriptions", _, "providers", namespace, kind] => {
             Ok(groups::resources(call, Some(&format!("{namespace}/{kind}"))))
         }
@@ -218,6 +221,7 @@ async fn in_group(call: &Call, rest: &[&str]) -> Result<Reply, Refusal> {
         ["microsoft.containerservice", "managedclusters", _, "listclusteradmincredential"] => {
             clusters::credentials(call, true)
         }
+        ["microsoft.compute", "virtualmachinescalesets", _] => scale_sets::one(call),
         [namespace, kind] => Ok(groups::resources(call, Some(&format!("{namespace}/{kind}")))),
         // Type and name alternate, so a resource has an odd number of parts.
         [_, _, _, ..] if rest.len() % 2 == 1 => groups::resource(call),

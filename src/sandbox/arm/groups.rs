@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{
     assignments,
     call::{Call, Refusal, Reply, items, page},
-    identities,
+    identities, scale_sets,
 };
 use crate::sandbox::{
-    roles,
+    clusters, roles,
     store::{Guard, Write},
 };
 
@@ -30,6 +30,7 @@ const TYPES: &[(&str, &str, &[&str])] = &[
     ("Microsoft.ServiceBus", "namespaces", &["2024-01-01", "2021-11-01"]),
     ("Microsoft.EventHub", "namespaces", &["2024-01-01", "2021-11-01"]),
     ("Microsoft.ContainerRegistry", "registries", &["2023-07-01"]),
+    ("Microsoft.Compute", "virtualMachineScaleSets", &["2024-11-01", "2024-07-01"]),
     ("Microsoft.AppConfiguration", "configurationStores", &["2024-05-01", "2023-03-01"]),
     ("Microsoft.DocumentDB", "databaseAccounts", &["2024-11-15"]),
     ("Microsoft.CognitiveServices", "accounts", &["2024-10-01"]),
@@ -369,6 +370,8 @@ pub(super) fn resources(call: &Call, kind: Option<&str>) -> Reply {
             && is(&named, parts[8])
             && kind.is_none_or(|kind| format!("{}/{}", parts[6], parts[7]) == kind)
     });
+    let now = call.now_ms();
+    let items = items.filter(|(_, doc)| !clusters::gone(doc, now));
     page(call, items, PAGE, |key, doc| {
         if kind.is_some() {
             return render_resource(call, &doc);
@@ -406,6 +409,9 @@ fn kind(parts: &[String]) -> String {
 
 /// Vaults and storage accounts show where this sandbox serves their data.
 fn render_resource(call: &Call, doc: &Value) -> Value {
+    if doc["type"] == scale_sets::KIND {
+        return scale_sets::render(doc, call.now_ms());
+    }
     let mut shown = doc.clone();
     let data = call.ctx.endpoints.url(|bound| bound.data_plane);
     let name = doc["name"].as_str().unwrap_or_default();

@@ -12,6 +12,7 @@ mod groups;
 mod identities;
 mod kubeconfig;
 mod metadata;
+mod scale_sets;
 mod throttle;
 mod versions;
 

@@ -35,6 +35,15 @@ impl Refusal {
     }
 
     pub(super) fn tenant(tenant: &str) -> Self {
+        let domain = tenant.split('.').count() > 1
+            && tenant.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
+        if !domain && uuid::Uuid::try_parse(tenant).is_err() {
+            let text = format!(
+                "Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid \
+                 external domain."
+            );
+            return Self::new(400, "invalid_request", 900_023, text);
+        }
         let text = format!(
             "Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and \
              are signing into the correct cloud. Check with your subscription administrator, this \

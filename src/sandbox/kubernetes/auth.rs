@@ -140,7 +140,14 @@ impl Kubernetes {
                 rules: None,
             });
         }
-        self.service_account(token).map(|(user, _)| user).or_else(|| self.entra_user(token))
+        match self.service_account(token) {
+            // A token for somebody else, such as Entra, is none for the API server: its audiences
+            // (`--api-audiences`) are the issuer alone where nothing else is configured.
+            Some((user, audiences)) => {
+                audiences.contains(&self.begin().facts.issuer).then_some(user)
+            }
+            None => self.entra_user(token),
+        }
     }
 
     /// The service account and audiences of a token that this cluster signed.

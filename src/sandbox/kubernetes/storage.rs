@@ -51,6 +51,8 @@ pub(super) struct State {
     pub pod_identity: Option<Value>,
     /// Pods that have started and whose program is run.
     pub proofs: Vec<Key>,
+    /// Controllers whose pods were refused, by namespace and name of the pods' account.
+    pub refused: BTreeMap<(String, String), BTreeSet<Key>>,
 }
 
 /// Where an object is stored.
@@ -359,6 +361,15 @@ impl Tx<'_> {
     pub(super) fn enqueue(&mut self, key: Key) {
         if self.state.queued.insert(key.clone()) {
             self.state.queue.push_back(key);
+        }
+    }
+
+    /// Asks controllers to look at whoever controls this object.
+    pub(super) fn enqueue_owners(&mut self, key: &Key, object: &Value) {
+        for owner in owners(Some(&Doc::new(object))) {
+            if let Some(owner) = owner.key(&key.namespace, &self.state.kinds) {
+                self.enqueue(owner);
+            }
         }
     }
 

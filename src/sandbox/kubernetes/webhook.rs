@@ -99,9 +99,12 @@ fn expiration(pod: &Value, account: &Value) -> Result<i64, String> {
 fn proxy_port(pod: &Value) -> Result<i32, String> {
     match annotation(pod, "proxy-sidecar-port") {
         None => Ok(8000),
-        Some(text) => {
-            text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        }
+        Some(text) => text.parse().map_err(|_| {
+            format!(
+                "failed to parse proxy sidecar port: strconv.ParseInt: parsing {text:?}: invalid \
+                 syntax"
+            )
+        }),
     }
 }
 

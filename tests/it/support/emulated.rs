@@ -24,6 +24,9 @@ const USE: &str = "azure.workload.identity/use";
 const TENANT: &str = "7e0c4f52-0000-4000-8000-00000000000a";
 const SUBSCRIPTION: &str = "5b0a1c9e-0000-4000-8000-000000000001";
 const CLUSTER: &str = "/subscriptions/5b0a1c9e-0000-4000-8000-000000000001/resourceGroups/rg-aks-prod/providers/Microsoft.ContainerService/managedClusters/aks-prod";
+/// A cluster that nobody asked about and whose context is the current one.
+const BYSTANDER: &str = "bystander";
+const BYSTANDER_ID: &str = "/subscriptions/5b0a1c9e-0000-4000-8000-000000000001/resourceGroups/rg-other/providers/Microsoft.ContainerService/managedClusters/bystander";
 /// What the webhook adds to a container.
 const INJECTED: [&str; 4] =
     ["AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"];
@@ -64,16 +67,28 @@ impl Emulated {
         let grants = items(&world["wanted"]["grants"]).map(|grant| text(&grant["scope"]));
         let targets = grants.chain(members(&world["targets"]).map(|(id, _)| id.as_str()));
         let seed = Seed {
-            clusters: vec![SeedCluster {
-                cluster: ClusterRef { name: cluster.clone(), id: id.clone() },
-                location: text(&arm["location"]).to_owned(),
-                oidc_issuer: arm["issuer"].is_string(),
-                workload_identity: arm["workload_identity"] == true,
-                entra: false,
-                namespaces: Vec::new(),
-                deployments: Vec::new(),
-                objects: objects(world),
-            }],
+            clusters: vec![
+                SeedCluster {
+                    cluster: ClusterRef { name: cluster.clone(), id: id.clone() },
+                    location: text(&arm["location"]).to_owned(),
+                    oidc_issuer: arm["issuer"].is_string(),
+                    workload_identity: arm["workload_identity"] == true,
+                    entra: false,
+                    namespaces: Vec::new(),
+                    deployments: Vec::new(),
+                    objects: objects(world),
+                },
+                SeedCluster {
+                    cluster: ClusterRef { name: BYSTANDER.to_owned(), id: BYSTANDER_ID.to_owned() },
+                    location: "westeurope".to_owned(),
+                    oidc_issuer: true,
+                    workload_identity: true,
+                    entra: false,
+                    namespaces: vec![text(&world["asked"]["namespace"]).to_owned()],
+                    deployments: Vec::new(),
+                    objects: Vec::new(),
+                },
+            ],
             resource_groups: vec![format!(
                 "/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-identities"
             )],
@@ -209,8 +224,32 @@ impl Emulated {
         Target { endpoints, credentials, auth: Some(AuthKind::Environment) }
     }
 
-    fn kubeconfig(&self) -> PathBuf {
-        self.running.ready().kubeconfigs[&self.cluster].clone()
+    /// A kubeconfig of all clusters, whose current context is the bystander's.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let path = self.directory.path().join("kubeconfig");
+        let files = self.running.ready().kubeconfigs.values();
+        let all = files.map(|file| kube::config::Kubeconfig::read_from(file).unwrap());
+        let mut all = all.reduce(|all, one| all.merge(one).unwrap()).unwrap();
+        all.current_context = Some(BYSTANDER.to_owned());
+        std::fs::write(&path, serde_json::to_vec(&all).unwrap()).unwrap();
+        path
+    }
+
+    /// What a fix for this cluster must not touch: everything in the bystander, and the credentials
+    /// that other clusters' pods depend on.
+    pub(crate) fn untouchable(&self) -> BTreeMap<String, Value> {
+        let store = &self.running.context().store;
+        let kube = format!("kube/{}/", BYSTANDER_ID.to_lowercase().trim_start_matches('/'));
+        let mut kept: BTreeMap<String, Value> =
+            store.list(&kube).into_iter().map(|(key, doc)| (key, (*doc).clone())).collect();
+        let others: Vec<&Value> = members(&self.world["other_issuers"]).map(|(_, i)| i).collect();
+        for (key, doc) in store.list("arm/") {
+            let issuer = &doc["properties"]["issuer"];
+            if key.contains("/federatedidentitycredentials/") && others.contains(&issuer) {
+                kept.insert(key, (*doc).clone());
+            }
+        }
+        kept
     }
 
     /// The file, where the world has one.

@@ -305,7 +305,11 @@ pub(crate) fn replace_pods(
     let account = accounts(world, at).get(&template.account).cloned();
     let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
     let proxied = template.annotations.contains_key(names::PROXY_ANNOTATION);
-    let injected = Injected { proxied, ..worlds::inject(&annotations, &Audience::default()) };
+    let injected = if template.labelled() {
+        Injected { proxied, ..worlds::inject(&annotations, &Audience::default()) }
+    } else {
+        Injected::default()
+    };
     let pods = present(kubernetes(world, cluster).pods.get_mut(namespace).unwrap());
     let count = pods.iter().filter(|pod| pod.is_made_by(template)).count();
     pods.retain(|pod| !pod.is_made_by(template));
@@ -587,16 +591,20 @@ impl Remote for Fake {
     async fn dry_run_pod(
         &self,
         at: AccountRef<'_>,
+        like: &TemplateRef,
         proxy: bool,
-    ) -> Result<Injected, RemoteFailure> {
+    ) -> Result<Option<Injected>, RemoteFailure> {
         self.call("dry_run_pod", &at.to_string(), |world| {
+            if !templates(world, at.cluster, &like.namespace).iter().any(|t| t.name == like.name) {
+                return Ok(None);
+            }
             let account = accounts(world, at).get(at.account).cloned();
             let annotations = account.map(|a| a.meta.annotations).unwrap_or_default();
-            Ok(if self.webhook_works {
+            Ok(Some(if self.webhook_works {
                 Injected { proxied: proxy, ..worlds::inject(&annotations, &Audience::default()) }
             } else {
                 Injected::default()
-            })
+            }))
         })
         .await
     }

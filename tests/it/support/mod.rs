@@ -14,4 +14,5 @@ pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod town;
 pub(crate) mod typed;
+pub(crate) mod uninstall;
 pub(crate) mod worlds;

@@ -158,7 +158,6 @@ fn template(old: &EstateTemplate) -> ObservedTemplate {
             updated: if old.complete { desired } else { 0 },
             total: desired,
             available: desired,
-            failed: None,
             ..Progress::default()
         },
         ..worlds::template(&old.name, &old.account)

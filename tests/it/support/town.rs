@@ -35,7 +35,7 @@ use widentity::{
         Scope,
         migrate::{
             Allowed, Moved, Objects, Patience, PutBack, Surveyed, apply, finish, proofs,
-            rollback::put_back,
+            rollback::{Putting, What, put_back},
         },
     },
 };
@@ -158,6 +158,7 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
                     .annotations
                     .contains_key(names::PROJECT_ANNOTATION)
                     .then_some(Timestamp::UNIX_EPOCH),
+                project: t.meta.annotations.get(names::PROJECT_ANNOTATION).cloned(),
                 ..traits.unwrap_or_else(blank)
             });
         }
@@ -169,6 +170,7 @@ fn estate(world: &Snapshot, have: &PodIdentities) -> Estate {
             estate.pods.push(EstatePod {
                 namespace: namespace.clone(),
                 name: pod.name.clone(),
+                uid: pod.uid.clone(),
                 account: pod.account.clone(),
                 labels: labels.cloned().unwrap_or_default(),
                 controller: pod
@@ -372,7 +374,9 @@ impl Town {
 
     /// `migrate apply`, with `--keep-old` or without; none where nothing is due.
     pub(crate) async fn apply(&self, old: OldLabel) -> Ran<Option<Moved>> {
-        let read = self.read(SignedDuration::from_hours(24));
+        let mut read = self.read(SignedDuration::from_hours(24));
+        // As with `--only`: what was put back is taken up again.
+        read.survey.workloads.iter_mut().for_each(Workload::take_up);
         let due = apply::due(&read.survey, old);
         if due.is_empty() {
             return Ran::Ended(None);
@@ -433,7 +437,15 @@ impl Town {
         let Some(backup) = backups.get(which % backups.len().max(1)) else {
             return Ran::Ended(None);
         };
-        let run = put_back(self, &read, backup, &self.base.project);
+        let (_never, interrupt) = watch::channel(false);
+        let patience = Patience {
+            at_most: Duration::from_millis(60),
+            look: Duration::from_millis(2),
+            interrupt,
+        };
+        let project = &self.base.project;
+        let with = Putting { project, served: false, patience, notes: &|_| {} };
+        let run = put_back(self, &read, backup, What::Everything, &with);
         match self.run(run).await {
             Ran::Killed => Ran::Killed,
             Ran::Ended(how) => Ran::Ended(Some(how)),
@@ -603,12 +615,6 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
-    async fn free_pods(&self, at: Place<'_>) -> Result<(), KubeError> {
-        let name = format!("{}/{}", at.namespace, at.name);
-        // Putting a template back replaces its pods at once here.
-        self.fake.call("free_pods", &name, |_| Ok(())).await.map_err(failed)
-    }
-
     async fn restore_account(
         &self,
         backup: &Backup,
@@ -635,18 +641,40 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
-    async fn make_again(&self, object: &Value, _manager: &str) -> Result<(), KubeError> {
+    async fn inhabitants(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<(Vec<ObservedTemplate>, Vec<EstatePod>), KubeError> {
+        let done = self.fake.call("inhabitants", namespace.as_str(), |world| {
+            let mut pods = self.change(|have| estate(world, have).pods);
+            pods.retain(|pod| pod.namespace == *namespace);
+            Ok((fake::templates(world, &cluster(), namespace).clone(), pods))
+        });
+        done.await.map_err(failed)
+    }
+
+    async fn remove_pod(&self, pod: &EstatePod) -> Result<(), KubeError> {
+        let done = self.fake.call("remove_pod", &pod.name, |world| {
+            let all = fake::kubernetes(world, &cluster()).pods.get_mut(&pod.namespace).unwrap();
+            fake::present(all).retain(|other| other.uid != pod.uid);
+            Ok(())
+        });
+        done.await.map_err(failed)
+    }
+
+    async fn make_again(&self, object: &Value, _manager: &str) -> Result<bool, KubeError> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let namespace = Namespace(text(&object["metadata"]["namespace"]));
         let name = text(&object["metadata"]["name"]);
         let spec = &object["spec"];
         let done = self.fake.call("make_again", &name, |_| {
-            self.change(|have| {
+            let made = self.change(|have| {
                 have.uids += 1;
                 let uid = format!("again-{}", have.uids);
                 if object["kind"] == "AzureIdentity" {
                     let same = |i: &PodIdentity| i.namespace == namespace && i.name == name;
-                    if !have.identities.iter().any(same) {
+                    let absent = !have.identities.iter().any(same);
+                    if absent {
                         have.identities.push(PodIdentity {
                             namespace: namespace.clone(),
                             name: name.clone(),
@@ -656,18 +684,23 @@ impl Objects for Town {
                             ..PodIdentity::default()
                         });
                     }
-                } else if !have.bindings.iter().any(|b| b.namespace == namespace && b.name == name)
-                {
-                    have.bindings.push(Binding {
-                        namespace: namespace.clone(),
-                        name: name.clone(),
-                        uid,
-                        identity: text(&spec["azureIdentity"]),
-                        selector: text(&spec["selector"]),
-                    });
+                    absent
+                } else {
+                    let same = |b: &Binding| b.namespace == namespace && b.name == name;
+                    let absent = !have.bindings.iter().any(same);
+                    if absent {
+                        have.bindings.push(Binding {
+                            namespace: namespace.clone(),
+                            name: name.clone(),
+                            uid,
+                            identity: text(&spec["azureIdentity"]),
+                            selector: text(&spec["selector"]),
+                        });
+                    }
+                    absent
                 }
             });
-            Ok(())
+            Ok(made)
         });
         done.await.map_err(failed)
     }

@@ -51,8 +51,7 @@ impl Emulated {
         match words.first().map(String::as_str) {
             Some("kubectl") => {
                 let mut command = Command::new(kubectl().ok_or("no kubectl")?);
-                let kubeconfig = &self.running.ready().kubeconfigs[&self.cluster];
-                command.args(&words[1..]).env("KUBECONFIG", kubeconfig);
+                command.args(&words[1..]).env("KUBECONFIG", self.kubeconfig());
                 self.finish(command).await
             }
             Some("widentity") => {

@@ -145,6 +145,7 @@ pub(crate) fn add_workload(
         adopt: false,
         probe: None,
         proxy: false,
+        chained: None,
         origin: origin(line),
     });
     for name in vaults {
@@ -266,7 +267,6 @@ pub(crate) fn template(name: &str, account: &AccountName) -> ObservedTemplate {
             updated: 2,
             total: 2,
             available: 2,
-            failed: None,
             ..Progress::default()
         },
     }

@@ -11,7 +11,7 @@ use super::{
         objects::meta,
         storage::{Key, Tx},
     },
-    events, replica_set, revisions,
+    refused, replica_set, revisions,
     rolling::{is_active, is_available, is_ready, manager, number, pod_of, share, status_manager},
 };
 
@@ -43,9 +43,7 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         }
         if let Err(status) = create(tx, &set, node, &hash) {
             let text = format!("Error creating: {}", status.message);
-            events::record(tx, &set, true, "daemonset-controller", "FailedCreate", &text);
-            let again = tx.now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap_or(tx.now);
-            tx.enqueue_at(again, key.clone());
+            refused::pod_refused(tx, key, &set, "daemonset-controller", &text);
             break;
         }
     }

@@ -7,7 +7,7 @@ use super::super::{
     storage::{Key, Tx},
 };
 
-/// Records an event about `object`; an equal one is counted up. Warnings of one reason count as
+/// Records an event about `object`; an equal one is counted up. Gives how often it came. Warnings of one reason count as
 /// equal: what fails every second, each time with another name, must not fill the world.
 pub(super) fn record(
     tx: &mut Tx<'_>,
@@ -16,8 +16,8 @@ pub(super) fn record(
     component: &str,
     reason: &str,
     message: &str,
-) {
-    let Some(kind) = tx.state.kinds.find("", "v1", "events").cloned() else { return };
+) -> i64 {
+    let Some(kind) = tx.state.kinds.find("", "v1", "events").cloned() else { return 1 };
     let namespace = match meta(object, "namespace") {
         "" => "default",
         namespace => namespace,
@@ -39,7 +39,7 @@ pub(super) fn record(
             event["message"] = message.into();
             event["lastTimestamp"] = now.into();
         }));
-        return;
+        return count;
     }
     let event = json!({"apiVersion": "v1", "kind": "Event",
         "metadata": {"name": name, "namespace": namespace},
@@ -50,4 +50,5 @@ pub(super) fn record(
         "source": {"component": component}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
         "eventTime": Value::Null, "reportingComponent": component, "reportingInstance": ""});
     drop(tx.create(&kind, namespace, event, &writer));
+    1
 }

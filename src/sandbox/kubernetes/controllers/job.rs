@@ -6,7 +6,7 @@ use super::{
         objects::{meta, stamp},
         storage::{Key, Tx},
     },
-    events,
+    refused,
     rolling::{condition, is_active, is_ready, manager, pod_of, set_condition, status_manager},
 };
 
@@ -40,10 +40,7 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
             pod["metadata"]["generateName"] = format!("{}-", meta(&job, "name")).into();
             if let Err(status) = tx.create(&pod_kind, &key.namespace, pod, &manager()) {
                 let text = format!("Error creating: {}", status.message);
-                events::record(tx, &job, true, "job-controller", "FailedCreate", &text);
-                let again =
-                    tx.now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap_or(tx.now);
-                tx.enqueue_at(again, key.clone());
+                refused::pod_refused(tx, key, &job, "job-controller", &text);
                 break;
             }
             active += 1;

@@ -15,11 +15,14 @@ mod mic;
 mod namespace;
 mod pod_identity;
 mod pods;
+mod refused;
 mod replica_set;
 mod revisions;
 mod rolling;
 mod rollout;
 mod stateful_set;
+
+use std::collections::BTreeMap;
 
 pub(super) use add_on::CONFIGURATION;
 
@@ -31,6 +34,30 @@ use super::{
 
 /// More steps than any settled world needs in one go; beyond it the rest waits for the next call.
 const MOST_STEPS: usize = 2_000_000;
+/// More looks at one object than any rollout needs in one go. Beyond it something changes the object
+/// at every look: it rests until somebody else changes it, or every request would wait for it.
+const MOST_LOOKS: u32 = 2_000;
+
+/// How often each object was looked at in one go.
+#[derive(Default)]
+struct Looks(BTreeMap<Key, u32>);
+
+impl Looks {
+    /// Counts a look at `key`; false where it must rest.
+    fn allow(&mut self, key: &Key) -> bool {
+        let count = self.0.entry(key.clone()).or_default();
+        *count += 1;
+        if *count == MOST_LOOKS {
+            tracing::warn!(
+                kind = key.stem,
+                namespace = key.namespace,
+                name = key.name,
+                "changes at every look; left alone until somebody changes it"
+            );
+        }
+        *count < MOST_LOOKS
+    }
+}
 
 impl Kubernetes {
     /// Runs the controllers until nothing is left to do at the present time.
@@ -39,6 +66,7 @@ impl Kubernetes {
         let mut at = now;
         self.install_add_on();
         self.install_pod_identity();
+        let mut looks = Looks::default();
         for _ in 0..MOST_STEPS {
             let key = {
                 let mut state = self.lock_state();
@@ -55,6 +83,9 @@ impl Kubernetes {
                     key
                 }
             };
+            if !looks.allow(&key) {
+                continue;
+            }
             let mut tx = self.begin_at(at);
             // A refused write of a controller is retried when something changes; the reason is
             // on the object as a condition or an event.
@@ -72,9 +103,11 @@ fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     match key.stem.as_str() {
         "core/pods/" => pods::sync(tx, key),
         "core/namespaces/" => namespace::sync(tx, key),
-        "core/serviceaccounts/" | "core/configmaps/" if !key.namespace.is_empty() => {
+        "core/serviceaccounts/" if !key.namespace.is_empty() => {
+            refused::account_changed(tx, key);
             namespace::ensure_defaults(tx, key)
         }
+        "core/configmaps/" if !key.namespace.is_empty() => namespace::ensure_defaults(tx, key),
         "core/nodes/" => {
             daemon_set::node_changed(tx);
             pods::node_changed(tx);
@@ -89,5 +122,19 @@ fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         "argoproj.io/rollouts/" => rollout::sync(tx, key),
         "apiextensions.k8s.io/customresourcedefinitions/" => garbage::definition(tx, key),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_never_rests_is_left_alone_and_others_are_not() {
+        let (restless, other) = (Key::of("a/b/", "n", "restless"), Key::of("a/b/", "n", "other"));
+        let mut looks = Looks::default();
+        let allowed = (0..MOST_LOOKS * 2).filter(|_| looks.allow(&restless)).count();
+        assert_eq!(allowed, MOST_LOOKS as usize - 1);
+        assert!(looks.allow(&other));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{
@@ -12,15 +11,12 @@ use super::{
         objects::meta,
         storage::{Key, Tx},
     },
-    events,
+    refused,
     rolling::{
         available_at, by_worth, is_active, is_available, is_ready, manager, number, pod_of,
         remove_condition, set_condition, status_manager,
     },
 };
-
-/// How long after a refused pod the next try is made.
-const RETRY: SignedDuration = SignedDuration::from_secs(1);
 
 /// Makes or deletes pods and writes the status.
 pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
@@ -57,9 +53,7 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
     }
     if let Some(message) = &failure {
         let text = format!("Error creating: {message}");
-        events::record(tx, &set, true, "replicaset-controller", "FailedCreate", &text);
-        let again = tx.now.checked_add(RETRY).unwrap_or(tx.now);
-        tx.enqueue_at(again, key.clone());
+        refused::pod_refused(tx, key, &set, "replicaset-controller", &text);
     }
     let min_ready = number(&set["spec"]["minReadySeconds"]);
     wake_when_available(tx, key, &pods, min_ready);
@@ -90,8 +84,15 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
             }
             None => remove_condition(status, "ReplicaFailure"),
         }
-    })
-    .map(drop)
+    })?;
+    // A Deployment that recreates waits until the last pod is gone, which shows in no status.
+    if wanted == 0
+        && tx.owned(&uid, "core/pods/").is_empty()
+        && let Some(set) = tx.get_key(key)
+    {
+        tx.enqueue_owners(key, &set);
+    }
+    Ok(())
 }
 
 /// The pods of an owner that count.

@@ -58,12 +58,18 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
         roll(tx, &rollout, &new_key, wanted)?;
     }
     let sets = tx.owned(meta(&rollout, "uid"), "apps/replicasets/");
-    let status = status(tx.now, &rollout, &sets, &new_key, &hash, wanted, workload);
+    let mut status = status(tx.now, &rollout, &sets, &new_key, &hash, wanted, workload);
     if kind.status {
-        tx.modify_status(&kind, rollout, &controller(), |shown| *shown = status).map(drop)
-    } else {
-        tx.modify(&kind, &rollout, &controller(), |rollout| rollout["status"] = status).map(drop)
+        return tx.modify_status(&kind, rollout, &controller(), |shown| *shown = status).map(drop);
     }
+    if status == rollout["status"] {
+        return Ok(());
+    }
+    // Without the subresource the status counts as content: this very write makes the next
+    // generation, and naming the present one would never come to rest.
+    let next = number(&rollout["metadata"]["generation"]) + 1;
+    status["observedGeneration"] = next.to_string().into();
+    tx.modify(&kind, &rollout, &controller(), |rollout| rollout["status"] = status).map(drop)
 }
 
 fn revision(set: &Value) -> i64 {

@@ -11,7 +11,7 @@ use super::{
         objects::meta,
         storage::{Key, Tx},
     },
-    events, replica_set, revisions,
+    refused, replica_set, revisions,
     rolling::{is_active, is_available, is_ready, manager, number, pod_of, status_manager},
 };
 
@@ -34,9 +34,7 @@ pub(super) fn sync(tx: &mut Tx<'_>, key: &Key) -> Outcome<()> {
             meta(&set, "name"),
             status.message
         );
-        events::record(tx, &set, true, "statefulset-controller", "FailedCreate", &text);
-        let again = tx.now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap_or(tx.now);
-        tx.enqueue_at(again, key.clone());
+        refused::pod_refused(tx, key, &set, "statefulset-controller", &text);
     }
     write_status(tx, key, &current, &update)?;
     revisions::clean_up(tx, &set, &[current, update])

@@ -377,7 +377,7 @@ mod tests {
         let mut queue = Queue::new(specs, Limits { rollouts: 1, ..Limits::default() });
         assert_eq!(begin_all(&mut queue), [1]);
         queue.end(StepId(1), &done());
-        assert_eq!(begin_all(&mut queue), [2, 0]);
+        assert_eq!(begin_all(&mut queue), [0, 2]);
         assert_eq!(queue.end(StepId(2), &unanswered()), []);
         assert_eq!(queue.end(StepId(0), &unanswered()), []);
         assert!(queue.is_finished());

@@ -226,7 +226,7 @@ mod tests {
     }
 
     /// Words in kebab case that are no codes: names of things in the world.
-    const NAMES: [&str; 22] = [
+    const NAMES: [&str; 23] = [
         "aad-pod-id-mic-role",
         "aad-pod-id-mic-service-account",
         "aad-pod-id-nmi-role",
@@ -243,6 +243,7 @@ mod tests {
         "helm-controller",
         "identity-binding",
         "kebab-case",
+        "keda-operator",
         "kube-system",
         "kustomize-controller",
         "oidc-issuer",

@@ -37,6 +37,7 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shop/deployments";
 const SETS: &str = "/apis/apps/v1/namespaces/shop/statefulsets";
 const ACCOUNTS: &str = "/api/v1/namespaces/shop/serviceaccounts";
 const CLIENT: &str = "azure.workload.identity/client-id";
+const TENANT: &str = "azure.workload.identity/tenant-id";
 
 async fn delete(world: &World, path: &str) {
     let now = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
@@ -70,9 +71,13 @@ async fn bad_image(world: &World) {
 }
 
 async fn client_of(world: &World, account: &str) -> Value {
+    annotation(world, account, CLIENT).await
+}
+
+async fn annotation(world: &World, account: &str, key: &str) -> Value {
     let path = format!("{ACCOUNTS}/{account}");
     let account = world.ask("GET", &path, JSON, &Value::Null).await;
-    account["metadata"]["annotations"][CLIENT].clone()
+    account["metadata"]["annotations"][key].clone()
 }
 
 async fn undone(world: &World, at_most: Duration, served: bool) -> PutBack {
@@ -215,17 +220,18 @@ async fn begun(world: &World) {
 async fn what_comes_back_is_what_was_there_last_and_not_what_an_earlier_run_saw() {
     let world = World::start(&names(1)).await;
     begun(&world).await;
-    // Since then somebody made the account again, for another identity.
+    // Since then somebody made the account again, with a tenant of their own.
     let other = "88888888-8888-8888-8888-888888888888";
     delete(&world, &format!("{ACCOUNTS}/w000")).await;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": "w000", "namespace": "shop", "annotations": {CLIENT: other}}});
+        "metadata": {"name": "w000", "namespace": "shop", "annotations": {TENANT: other}}});
     let path = format!("{ACCOUNTS}?fieldManager=kubectl-create");
     world.ask("POST", &path, JSON, &account).await;
     schedulable(&world, false).await;
     let (put_back, _) = world.apply(Duration::from_secs(3)).await;
     assert_eq!(put_back, [("shop/w000".to_owned(), PutBack::Done)]);
-    assert_eq!(client_of(&world, "w000").await, other);
+    assert_eq!(annotation(&world, "w000", TENANT).await, other);
+    assert_eq!(client_of(&world, "w000").await, Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -466,6 +466,38 @@ proptest! {
     }
 }
 
+/// A CronJob and a Deployment of one account: wherever the run that switched the first of them
+/// ended, an application that cannot sign in gets both back.
+#[test]
+fn a_switch_that_never_came_to_its_end_goes_back_whole() {
+    for at in 0..40 {
+        for fault in [0, 5, 6] {
+            let spec = Spec {
+                namespace: 0,
+                selector: 0,
+                kind: 1,
+                templates: 0,
+                kept: 9,
+                odd: 9,
+                decided: true,
+            };
+            let case = Case {
+                namespaces: 1,
+                workloads: vec![spec],
+                bindings: Vec::new(),
+                selectors: 1,
+                confined: false,
+                add_on: false,
+                mic: false,
+                failing: Some(0),
+                runs: vec![Run { command: 0, at, fault, who: 0 }],
+            };
+            let done = runtime().block_on(play(&case));
+            done.unwrap_or_else(|error| panic!("call {at}, fault {fault}: {error}"));
+        }
+    }
+}
+
 /// Every call of one small migration in turn: lost before, refused, done and lost, and a kill on
 /// either side of it. The number of calls is asserted, so that nothing is skipped in silence.
 #[test]

@@ -253,7 +253,7 @@ pub async fn carry_out(
 struct Failed {
     /// The step that failed.
     step: StepId,
-    /// The templates that this run rolled, `kind/name`; none where an earlier run did.
+    /// The templates that go back, `kind/name`; none: all of them.
     rolled: BTreeSet<String>,
 }
 
@@ -284,6 +284,16 @@ fn failed(
         workload.is_some_and(|w| w.phase == Phase::Switched)
             && backup.is_some_and(|b| rollback::is_under_way(&read.estate, b, gave_up))
     };
+    // What arrived before keeps its place: only what this run rolled goes back. A switch that never
+    // came to its end goes back whole, whichever run began it.
+    let rolled = |name: &str| {
+        let backup = backup_of(name, backups, read);
+        let stays =
+            |b: &Backup| b.arrived.is_some() || !b.removed.is_empty() || !b.add_on.is_empty();
+        let own = rolled.get(name).cloned().unwrap_or_default();
+        let any = !own.is_empty();
+        (any, if backup.is_some_and(stays) { own } else { BTreeSet::new() })
+    };
     let mut found = BTreeMap::new();
     for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
         let pods = matches!(
@@ -295,8 +305,8 @@ fn failed(
             )
         );
         let Some(name) = step.info.address.workload_name().filter(|_| pods) else { continue };
-        let rolled = rolled.get(&name).cloned().unwrap_or_default();
-        if !rolled.is_empty() || under_way(&name, false) {
+        let (any, rolled) = rolled(&name);
+        if any || under_way(&name, false) {
             found.entry(name).or_insert(Failed { step: step.info.id, rolled });
         }
     }
@@ -304,7 +314,7 @@ fn failed(
         if finding.code == "rollout-failed"
             && let Some(name) = finding.address.workload_name().filter(|name| under_way(name, true))
         {
-            let rolled = rolled.get(&name).cloned().unwrap_or_default();
+            let (_, rolled) = rolled(&name);
             found.entry(name).or_insert(Failed { step: StepId(0), rolled });
         }
     }

@@ -380,6 +380,15 @@ async fn old_cluster(name: &str) -> Option<(Arc<Scene>, Arc<ApiServer>)> {
         old_definition("AzurePodIdentityException", "azurepodidentityexceptions"),
     ];
     make(&scene.admin, &definitions).await;
+    // Without an NMI nobody would answer what is put back, and nothing is.
+    let labels = json!({"component": "nmi"});
+    let nmi = json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "nmi", "namespace": "default", "labels": labels},
+        "spec": {"selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "nmi", "image": "nmi"}]}}}});
+    let at = "/apis/apps/v1/namespaces/default/daemonsets".to_owned();
+    make(&scene.admin, &[(at, nmi)]).await;
     Some((Arc::new(scene), Arc::new(server)))
 }
 

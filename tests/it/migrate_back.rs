@@ -327,7 +327,8 @@ async fn a_real_stateful_set_controller_needs_the_same_help() {
     let patch = "application/json-patch+json";
     admin.send(Method::PATCH, &path, patch, &switched).await;
     // The new pod never gets ready.
-    while !admin.exists(&pod).await || admin.get(&pod).await["metadata"]["labels"][USE] != "true" {
+    let has_moved = |pod: Value| pod["metadata"]["labels"][USE] == "true";
+    while !admin.find(&pod).await.is_some_and(has_moved) {
         pause().await;
     }
     let connect = Connect::Kubeconfig { path: Some(server.kubeconfig.clone()), context: None };

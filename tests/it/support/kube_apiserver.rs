@@ -1,5 +1,5 @@
-//! A real Kubernetes API server: etcd, kube-apiserver and kube-controller-manager on loopback, on
-//! ports that the system chose, from the folder that `KUBEBUILDER_ASSETS` names.
+//! A real Kubernetes API server: etcd, kube-apiserver and kube-controller-manager on free ports of
+//! loopback, from the folder that `KUBEBUILDER_ASSETS` names.
 //!
 //! There is no scheduler and no kubelet: pods stay Pending until [`Admin::run_pods`] says that
 //! they run. Everything ends with the test process, however that ends.
@@ -8,6 +8,7 @@ use std::{
     env,
     fmt::Write as _,
     fs,
+    hash::{BuildHasher as _, RandomState},
     io::Write as _,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
@@ -204,10 +205,20 @@ fn logs(dir: &Path) -> String {
 }
 
 /// Ports that were free a moment ago, all different: they are held while the others are chosen.
+///
+/// They are drawn from below those that systems give to outgoing connections (32768 and up on
+/// Linux, 49152 elsewhere): one of those may be taken by a request of another test before the
+/// program that it is meant for has it.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    std::array::from_fn(|i| held[i].local_addr().unwrap().port())
+    let draw = || {
+        let drawn = RandomState::new().hash_one(()) % (32_768 - 10_000) + 10_000;
+        u16::try_from(drawn).unwrap()
+    };
+    let held: [TcpListener; N] = std::array::from_fn(|_| {
+        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, draw())).ok();
+        std::iter::repeat_with(bind).flatten().next().unwrap()
+    });
+    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 struct Files {
@@ -337,9 +348,14 @@ impl Admin {
         serde_json::from_str(&self.text(path).await.unwrap()).unwrap()
     }
 
+    /// Reads what may not be there, in one request: between two, a controller may delete it.
+    pub(crate) async fn find(&self, path: &str) -> Option<Value> {
+        Some(serde_json::from_str(&self.text(path).await.ok()?).unwrap())
+    }
+
     /// Whether there is something at a path.
     pub(crate) async fn exists(&self, path: &str) -> bool {
-        self.text(path).await.is_ok()
+        self.find(path).await.is_some()
     }
 
     /// Makes an object in a collection.

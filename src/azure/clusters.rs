@@ -1,6 +1,6 @@
 //! Managed clusters: their record, their features, and where their API server is.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use azure_core::http::Method;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -11,9 +11,10 @@ use url::Url;
 
 use super::{
     arm::{Arm, Call},
-    disposition::{Asked, Context, Disposition},
+    disposition::{Asked, Context},
     error::ArmError,
-    managed_cluster::{enabling, etag, has, observe},
+    managed_cluster::{enabling, has, observe},
+    update::Update,
 };
 use crate::model::{ArmId, SubscriptionId, desired::Feature, snapshot::ObservedCluster};
 
@@ -22,11 +23,6 @@ use crate::model::{ArmId, SubscriptionId, desired::Feature, snapshot::ObservedCl
 ///
 /// Source: the `Microsoft.ContainerService` specifications in Azure/azure-rest-api-specs.
 const API: (&str, &str) = ("api-version", "2025-10-01");
-
-/// Writers that keep getting in between are not outlasted for ever.
-const MAX_WRITES: usize = 5;
-/// Reads, three seconds apart, that may show the record as it was before an update that succeeded.
-const LAGGING_READS: usize = 10;
 
 /// Where a cluster's API server is and what vouches for it. Azure's answer also names users; none
 /// of those is taken, and a command it would have run is not run.
@@ -80,46 +76,15 @@ impl Arm {
         otherwise: &str,
     ) -> Result<Value, ArmError> {
         let url = self.url(id.as_str(), &[API])?;
-        let mut busy = "another operation on the cluster";
-        for write in 1.. {
-            let cluster = self.at_rest(&url, busy).await?;
-            if done(&cluster) {
-                return Ok(cluster);
-            }
-            let if_match = etag(&cluster);
-            let call = Call::write(Method::Put, url.clone(), change(cluster), Asked::WriteCluster);
-            match self.send(&Call { if_match, ..call }).await {
-                Ok(answer) => {
-                    let mut updated = self.finish(answer, &url, "the cluster's update").await?;
-                    // Reads may lag behind the operation.
-                    for _ in 0..LAGGING_READS {
-                        if done(&updated) {
-                            return Ok(updated);
-                        }
-                        let what = "Azure to show what was just written";
-                        self.wait(Duration::from_secs(3), what).await;
-                        updated = self.at_rest(&url, what).await?;
-                    }
-                    if done(&updated) {
-                        return Ok(updated);
-                    }
-                    break;
-                }
-                Err(error) => match error.disposition() {
-                    Disposition::Wait { what } if write < MAX_WRITES => {
-                        busy = what;
-                        self.wait(Duration::from_secs(5), what).await;
-                    }
-                    Disposition::Retry { .. }
-                    | Disposition::Success
-                    | Disposition::Wait { .. }
-                    | Disposition::Stale
-                    | Disposition::Denied
-                    | Disposition::Fatal => return Err(error),
-                },
-            }
-        }
-        Err(ArmError::Body { message: format!("the update succeeded, and {otherwise}") })
+        let change = |read: &Value| (!done(read)).then(|| change(read.clone()));
+        let update = Update {
+            what: "cluster",
+            method: Method::Put,
+            asked: Asked::WriteCluster,
+            change: &change,
+            otherwise,
+        };
+        self.update(&url, &update).await.map(|(cluster, _)| cluster)
     }
 
     /// The record of a cluster as Azure sends it; none if it, or its group, is not there.

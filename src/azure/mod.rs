@@ -32,6 +32,7 @@ mod probe;
 mod roles;
 mod scale_sets;
 mod targets;
+mod update;
 
 pub use arm::{Arm, Waits, silent};
 pub use claims::{Actor, TokenClaims};

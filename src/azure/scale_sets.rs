@@ -8,18 +8,15 @@ use azure_core::http::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    arm::{Arm, Call},
-    disposition::{Asked, Context, Disposition},
+    arm::Arm,
+    disposition::{Asked, Context},
     error::ArmError,
-    managed_cluster::etag,
     pod_identity::text,
+    update::Update,
 };
 use crate::model::{ArmId, footprint::ScaleSet};
 
 const API: (&str, &str) = ("api-version", "2024-07-01");
-
-/// Writers that keep getting in between are not outlasted for ever.
-const MAX_WRITES: usize = 5;
 
 fn scale_set(set: &Value) -> Option<ScaleSet> {
     let identities = set["identity"]["userAssignedIdentities"].as_object();
@@ -76,38 +73,18 @@ impl Arm {
         identities: &[ArmId],
     ) -> Result<bool, ArmError> {
         let url = self.url(set.as_str(), &[API])?;
-        let mut busy = "another operation on the scale set";
-        for write in 1.. {
-            let read = match self.at_rest(&url, busy).await {
-                Err(error) if error.is_not_found() => return Ok(false),
-                read => read?,
-            };
-            let Some(body) = without(&read, identities) else { return Ok(write > 1) };
-            let call = Call::write(Method::Patch, url.clone(), body, Asked::WriteScaleSet);
-            match self.send(&Call { if_match: etag(&read), ..call }).await {
-                Ok(answer) => {
-                    let updated = self.finish(answer, &url, "the scale set's update").await?;
-                    if without(&updated, identities).is_none() {
-                        return Ok(true);
-                    }
-                    break;
-                }
-                Err(error) => match error.disposition() {
-                    Disposition::Wait { what } if write < MAX_WRITES => {
-                        busy = what;
-                        self.wait(std::time::Duration::from_secs(5), what).await;
-                    }
-                    Disposition::Retry { .. }
-                    | Disposition::Success
-                    | Disposition::Wait { .. }
-                    | Disposition::Stale
-                    | Disposition::Denied
-                    | Disposition::Fatal => return Err(error),
-                },
-            }
+        let change = |read: &Value| without(read, identities);
+        let update = Update {
+            what: "scale set",
+            method: Method::Patch,
+            asked: Asked::WriteScaleSet,
+            change: &change,
+            otherwise: "the scale set still has the identity",
+        };
+        match self.update(&url, &update).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            updated => updated.map(|(_, sent)| sent),
         }
-        let message = "the update succeeded, and the scale set still has the identity";
-        Err(ArmError::Body { message: message.to_owned() })
     }
 }
 

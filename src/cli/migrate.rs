@@ -79,6 +79,25 @@ pub(super) fn seen(overview: &Overview) -> ExitCode {
     if failures.any(|failure| denied(failure.kind)) { ExitCode::Denied } else { ExitCode::Failed }
 }
 
+/// Something written and not all done is *in part*; nothing written: what stood in the way, worst
+/// first.
+pub(super) fn worst(found: &[ExitCode], written: bool) -> ExitCode {
+    let order = [
+        ExitCode::Interrupted,
+        ExitCode::TimedOut,
+        ExitCode::Refused,
+        ExitCode::Stale,
+        ExitCode::Denied,
+        ExitCode::NotProved,
+        ExitCode::Failed,
+    ];
+    match order.into_iter().find(|exit| found.contains(exit)) {
+        Some(_) if written => ExitCode::Partial,
+        Some(exit) => exit,
+        None => ExitCode::Done,
+    }
+}
+
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it. Clusters are:
 /// of those that were not chosen nothing is read.
 pub(super) async fn open(

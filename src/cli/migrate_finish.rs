@@ -212,8 +212,6 @@ fn names(chosen: &Overview, read: &Surveyed) -> BTreeSet<String> {
     clusters.flat_map(|cluster| &cluster.survey.workloads).map(Workload::name).collect()
 }
 
-/// Something removed and not all that was wanted is *in part*; nothing removed: what stood in the
-/// way, worst first.
 fn exit(here: &[Here<'_>], done: &[Finished]) -> ExitCode {
     if done.iter().any(|finished| finished.interrupted) {
         return ExitCode::Interrupted;
@@ -222,20 +220,7 @@ fn exit(here: &[Here<'_>], done: &[Finished]) -> ExitCode {
     let found = failures.map(|failure| CliError::remote(failure).exit);
     let found: Vec<ExitCode> = here.iter().map(Here::proved).chain(found).collect();
     let removed = done.iter().any(|finished| !finished.removed.is_empty());
-    let order = [
-        ExitCode::Interrupted,
-        ExitCode::TimedOut,
-        ExitCode::Refused,
-        ExitCode::Stale,
-        ExitCode::Denied,
-        ExitCode::NotProved,
-        ExitCode::Failed,
-    ];
-    match order.into_iter().find(|exit| found.contains(exit)) {
-        Some(_) if removed => ExitCode::Partial,
-        Some(exit) => exit,
-        None => ExitCode::Done,
-    }
+    migrate::worst(&found, removed)
 }
 
 fn parts<'a>(here: &'a [Here<'_>], done: &'a [Finished]) -> Vec<Part<'a>> {

@@ -7,6 +7,7 @@ use super::{
     error::CliError,
     interrupt::Interrupt,
     main::Context,
+    migrate,
     migrate_args::MigrateUninstall,
     prompt::{Answer, ask},
     world::World,
@@ -187,8 +188,6 @@ fn report(context: &Context, overview: &Overview, shown: &[Shown<'_>]) {
     context.output.data(&text);
 }
 
-/// Something written and not all done is *in part*; nothing written: what stood in the way, worst
-/// first.
 fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
     let mut found = Vec::new();
     let obstacles = decided.iter().flat_map(|(_, what)| &what.obstacles);
@@ -210,12 +209,7 @@ fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
         });
     }
     let written = ran.iter().flatten().any(|one| one.written > 0);
-    let order = [ExitCode::Refused, ExitCode::Stale, ExitCode::Denied, ExitCode::Failed];
-    match order.into_iter().find(|exit| found.contains(exit)) {
-        Some(_) if written => ExitCode::Partial,
-        Some(exit) => exit,
-        None => ExitCode::Done,
-    }
+    migrate::worst(&found, written)
 }
 
 fn of_failure(failure: &RemoteFailure) -> ExitCode {

@@ -5,15 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link::Fix;
 use crate::model::ArmId;
-
-/// A word as a POSIX shell reads it back.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
+pub(super) use crate::model::kubectl::quoted;
 
 /// How `kubectl` and `helm` reach the cluster that was asked about. The current context is another
 /// cluster's as likely as not.

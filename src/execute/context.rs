@@ -81,19 +81,6 @@ impl Halt {
     }
 }
 
-/// Whether nobody can say if a request that failed so was carried out.
-fn doubtful(kind: FailureKind) -> bool {
-    match kind {
-        FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut => true,
-        FailureKind::Unauthenticated
-        | FailureKind::Denied
-        | FailureKind::Conflict
-        | FailureKind::Refused
-        | FailureKind::NotProved
-        | FailureKind::NotReached => false,
-    }
-}
-
 impl<'a> Context<'a> {
     pub(crate) fn new(run: &'a Run<'a>, step: &'a Step) -> Self {
         let (id, sender) = (step.id, run.notes.clone());
@@ -205,7 +192,7 @@ impl<'a> Context<'a> {
                 Err(Halt::Stale(stale(&failure)))
             }
             Err(failure) => {
-                self.wrote.fetch_or(doubtful(failure.kind), Ordering::Relaxed);
+                self.wrote.fetch_or(failure.kind.is_unanswered(), Ordering::Relaxed);
                 Err(Halt::failed(failure))
             }
         }

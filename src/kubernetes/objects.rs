@@ -102,7 +102,7 @@ impl Objects for Client {
     ) -> Result<Vec<String>, KubeError> {
         let TemplateBackup { labels, annotations, mark, .. } = kept;
         let decide = |object: &Value| {
-            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            let meta = object.pointer(&at.template()).cloned().unwrap_or_default();
             if object["metadata"]["uid"] != at.uid {
                 let moved = meta["labels"][names::USE_LABEL] == "true";
                 let again = || Err(vec!["it was made again, with the new label".to_owned()]);

@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use super::pod_identity::{kept_by, map, named, text};
+use super::{
+    pod_identity::{kept_by, map, named, text},
+    versions::template_at,
+};
 use crate::model::{
     AccountName,
     names::{self, PROJECT_ANNOTATION},
@@ -122,16 +125,7 @@ pub(super) fn template(
     if stamped || (kind == TemplateKind::Pod && owner.is_some()) {
         return None;
     }
-    let template = match kind {
-        TemplateKind::CronJob => &spec["jobTemplate"]["spec"]["template"],
-        TemplateKind::Pod => object,
-        TemplateKind::Deployment
-        | TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::Rollout
-        | TemplateKind::ReplicaSet
-        | TemplateKind::Job => &spec["template"],
-    };
+    let template = object.pointer(template_at(kind)).unwrap_or(&Value::Null);
     let pod = &template["spec"];
     let containers = || pod["containers"].as_array().into_iter().flatten();
     let volumes = pod["volumes"].as_array().into_iter().flatten();

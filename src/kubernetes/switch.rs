@@ -12,7 +12,7 @@ use tokio::time;
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    versions::{collection, plural},
+    versions::{collection, plural, template_at},
     write::strict,
 };
 use crate::model::{Namespace, pod_identity::Field, snapshot::TemplateKind};
@@ -67,12 +67,9 @@ impl Place<'_> {
         format!("{path}/{}", segment(self.name))
     }
 
-    pub(super) fn template(&self) -> &'static str {
-        if self.kind == TemplateKind::CronJob {
-            "/spec/jobTemplate/spec/template/metadata"
-        } else {
-            "/spec/template/metadata"
-        }
+    /// The pod template's metadata, as a JSON pointer.
+    pub(super) fn template(&self) -> String {
+        format!("{}/metadata", template_at(self.kind))
     }
 }
 
@@ -205,7 +202,7 @@ impl Client {
     ) -> Result<(), KubeError> {
         let path = at.path();
         let decide = |object: &Value| {
-            let meta = object.pointer(at.template()).cloned().unwrap_or_default();
+            let meta = object.pointer(&at.template()).cloned().unwrap_or_default();
             let mut found = Vec::new();
             if object["metadata"]["uid"] != at.uid {
                 found.push("it was made again".to_owned());

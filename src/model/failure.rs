@@ -69,3 +69,19 @@ pub enum FailureKind {
     /// Not asked, because something it needs could not be seen.
     NotReached,
 }
+
+impl FailureKind {
+    /// Whether nobody answered in time: the call may be answered when it is made again, and a
+    /// write that failed so may have been carried out.
+    pub fn is_unanswered(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Unavailable | Self::TimedOut => true,
+            Self::Unauthenticated
+            | Self::Denied
+            | Self::Conflict
+            | Self::Refused
+            | Self::NotProved
+            | Self::NotReached => false,
+        }
+    }
+}

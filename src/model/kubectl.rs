@@ -7,7 +7,7 @@ pub fn kubectl(kubeconfig: Option<&str>, context: Option<&str>) -> String {
     let mut command = "kubectl".to_owned();
     for (flag, value) in [("--kubeconfig", kubeconfig), ("--context", context)] {
         if let Some(value) = value {
-            command = format!("{command} {flag} {}", argument(value));
+            command = format!("{command} {flag} {}", quoted(value));
         }
     }
     command
@@ -25,9 +25,9 @@ impl Access {
     }
 }
 
-/// An argument of a shell command.
-fn argument(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=+".contains(c);
+/// A word as a POSIX shell reads it back.
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn arguments_are_quoted_where_a_shell_would_take_them_apart() {
-        assert_eq!(argument("aks-prod"), "aks-prod");
-        assert_eq!(argument("a b"), "'a b'");
-        assert_eq!(argument("it's; rm"), r"'it'\''s; rm'");
-        assert_eq!(argument(""), "''");
+        assert_eq!(quoted("aks-prod"), "aks-prod");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
+        assert_eq!(quoted(""), "''");
         let access =
             Access::Context { context: Some("a b".to_owned()), kubeconfig: Some("k".to_owned()) };
         assert_eq!(access.kubectl(), "kubectl --kubeconfig k --context 'a b'");

@@ -6,7 +6,7 @@ pub use crate::azure::{AuthKind, CredentialEnv, Endpoints};
 use crate::{
     azure::{Actor, Arm, CredentialError, TransportError, Waits, choose},
     execute::{RemoteCluster, Remotes},
-    kubernetes::{Connect, Connection, TokenSource},
+    kubernetes::{Client, Connect, Connection, TokenSource},
     model::{
         ArmId, ClusterName, FailureKind, RemoteFailure, TenantId,
         desired::{Access, DesiredCluster, DesiredState},
@@ -121,6 +121,18 @@ pub async fn without_file(target: Target, waits: Waits) -> Reach {
 }
 
 impl Connected {
+    /// A client of a cluster's API server, connecting first if need be.
+    pub(super) async fn client(&self, cluster: &ClusterName) -> Result<Client, RemoteFailure> {
+        match self.clusters.get(cluster) {
+            Some(connection) => connection.client().await,
+            None => Err(RemoteFailure::new(
+                FailureKind::NotReached,
+                format!("connect to cluster {cluster}"),
+                "no way to reach it was given",
+            )),
+        }
+    }
+
     /// Azure as `doctor` takes it.
     pub fn reach(&self) -> Reach {
         Reach { arm: Ok(self.arm.clone()), endpoints: self.arm.endpoints().clone() }

@@ -97,16 +97,13 @@ fn target_exists(
     if !matches!(world.snapshot.targets.get(scope), Some(Observation::Absent)) {
         return true;
     }
-    for workload in workloads {
-        draft.report.blocked.push(finding(
-            workload.clone(),
-            "target-not-found",
-            format!("{scope} does not exist: no role can be assigned on it"),
-            "make the vault first, or correct `target`: az keyvault list --query \"[].id\" -o tsv"
-                .to_owned(),
-            &assignment.origin,
-        ));
-    }
+    draft.block(
+        workloads,
+        "target-not-found",
+        &format!("{scope} does not exist: no role can be assigned on it"),
+        "make the vault first, or correct `target`: az keyvault list --query \"[].id\" -o tsv",
+        &assignment.origin,
+    );
     false
 }
 
@@ -117,20 +114,14 @@ fn contradict(
     second: &DesiredAssignment,
     workloads: &[Address],
 ) {
-    for workload in workloads {
-        draft.report.blocked.push(finding(
-            workload.clone(),
-            "grants-contradict",
-            format!(
-                "`{}` and `{}` are one role on {}, with two conditions",
-                first.role.label(),
-                second.role.label(),
-                second.scope
-            ),
-            "write one condition for both grants".to_owned(),
-            &second.origin,
-        ));
-    }
+    let message = format!(
+        "`{}` and `{}` are one role on {}, with two conditions",
+        first.role.label(),
+        second.role.label(),
+        second.scope
+    );
+    let hint = "write one condition for both grants";
+    draft.block(workloads, "grants-contradict", &message, hint, &second.origin);
 }
 
 /// The role's GUID; none where it could not be found, and the report says why.
@@ -167,15 +158,7 @@ fn resolve(
         }
     };
     let hint = format!("az role definition list --name \"{name}\" --scope {}", assignment.scope);
-    for workload in workloads {
-        draft.report.blocked.push(finding(
-            workload.clone(),
-            blocked.0,
-            blocked.1.clone(),
-            hint.clone(),
-            origin,
-        ));
-    }
+    draft.block(workloads, blocked.0, &blocked.1, &hint, origin);
     None
 }
 
@@ -209,22 +192,16 @@ fn one(
             Ok(Some(write(world, draft, assignment, role, identity, workloads, name, Some(seen))))
         }
         Observation::Present(seen) => {
-            for workload in workloads {
-                draft.report.blocked.push(finding(
-                    workload.clone(),
-                    "foreign-assignment-condition",
-                    format!(
-                        "role assignment {} has another condition and was not made by this project",
-                        seen.name
-                    ),
-                    format!(
-                        "write its condition in the file, or remove it: az role assignment delete \
-                         --ids {}",
-                        seen.id
-                    ),
-                    &assignment.origin,
-                ));
-            }
+            let message = format!(
+                "role assignment {} has another condition and was not made by this project",
+                seen.name
+            );
+            let hint = format!(
+                "write its condition in the file, or remove it: az role assignment delete --ids {}",
+                seen.id
+            );
+            let code = "foreign-assignment-condition";
+            draft.block(workloads, code, &message, &hint, &assignment.origin);
             Err(())
         }
     }

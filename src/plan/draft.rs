@@ -76,6 +76,20 @@ impl Draft {
         });
     }
 
+    /// Blocks each of these workloads for one reason.
+    pub(super) fn block(
+        &mut self,
+        workloads: &[Address],
+        code: &'static str,
+        message: &str,
+        hint: &str,
+        origin: &Origin,
+    ) {
+        let each = workloads.iter().cloned();
+        let each = each.map(|w| finding(w, code, message.to_owned(), hint.to_owned(), origin));
+        self.report.blocked.extend(each);
+    }
+
     /// Sorts changes by address, fixes the steps' references to them and computes the digest.
     pub(super) fn finish(mut self) -> (Plan, PlanReport) {
         let mut order: Vec<usize> = (0..self.changes.len()).collect();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,6 +19,7 @@ use widentity::{
         desired::{Feature, Probe, ProbeKind},
         snapshot::{ObservedCredential, ObservedIdentity},
     },
+    ops::connect::Target,
     prove::{
         IssuedToken, Probed, Prover, ResolvedClaim, Terms, TokenSource,
         retry::{Age, Window},
@@ -30,7 +30,10 @@ use widentity::{
     },
 };
 
-use crate::support::scripted::{Server, reply};
+use crate::support::{
+    scripted::{Server, reply},
+    signed_in,
+};
 
 const SUB: &str = "00000000-0000-4000-8000-00000000000a";
 const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
@@ -85,22 +88,7 @@ impl World {
         options.settings.subscription = SUB.parse().unwrap();
         change(&mut options);
         let running = Sandbox::start(options).await.unwrap();
-        let ready = running.ready();
-        let ca = std::fs::read(&ready.ca_file).unwrap();
-        let data_plane =
-            url(&ready.data_plane).port().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let endpoints = Endpoints::sandbox(
-            url(&ready.resource_manager),
-            url(&ready.authority),
-            String::from_utf8(ca).unwrap(),
-            data_plane,
-        );
-        let variables = BTreeMap::from([
-            ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
-            ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
-            ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
-        ]);
-        let env = CredentialEnv { variables, tenant: None };
+        let Target { endpoints, credentials: env, .. } = signed_in::target(running.ready(), None);
         Self { running, endpoints, env, directory }
     }
 

@@ -1,7 +1,7 @@
 //! What `doctor` reads: a hundred workloads with the requests of a plan, and what is said where
 //! something may not be read.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
+use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 use widentity::{
@@ -10,8 +10,7 @@ use widentity::{
     model::desired::DesiredState,
     observe::observe,
     ops::{
-        Connected,
-        connect::{self, AuthKind, CredentialEnv, Endpoints, Target},
+        Connected, connect,
         doctor::{self, Examined, Options},
     },
     sandbox::{
@@ -21,6 +20,8 @@ use widentity::{
         store::Write,
     },
 };
+
+use crate::support::signed_in;
 
 const TENANT: &str = "7e0c4f52-0000-4000-8000-00000000000a";
 const SUB: &str = "5b0a1c9e-0000-4000-8000-000000000001";
@@ -131,27 +132,13 @@ async fn estate(directory: &Path, count: usize) -> (Running, DesiredState, Conne
     std::fs::write(&file, text).unwrap();
     let config = config::load(&file, &config::Disk).unwrap();
     let desired = config::compile(&config, &config::Selection::default()).unwrap();
-    let connected = connect::connect(&desired, target(&running), Arc::new(|_: &str| {})).await;
+    let connected = connect::connect(
+        &desired,
+        signed_in::with_issuers(running.ready()),
+        Arc::new(|_: &str| {}),
+    )
+    .await;
     (running, desired, connected.unwrap())
-}
-
-fn target(running: &Running) -> Target {
-    let ready = running.ready();
-    let mut endpoints = Endpoints::sandbox(
-        ready.resource_manager.parse().unwrap(),
-        ready.authority.parse().unwrap(),
-        String::from_utf8(std::fs::read(&ready.ca_file).unwrap()).unwrap(),
-        None,
-    );
-    let issuers = ready.issuers.parse().unwrap();
-    endpoints.resolve.push((".oic.prod-aks.azure.com".to_owned(), issuers));
-    let variables = BTreeMap::from([
-        ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
-        ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
-        ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
-    ]);
-    let credentials = CredentialEnv { variables, tenant: None };
-    Target { endpoints, credentials, auth: Some(AuthKind::Environment) }
 }
 
 async fn ask(running: &Running, desired: &DesiredState, connected: &Connected) -> Vec<Examined> {

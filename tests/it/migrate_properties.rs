@@ -466,31 +466,32 @@ proptest! {
     }
 }
 
+/// An estate of one workload that nobody keeps and nothing is odd about.
+fn of_one(kind: u8, templates: u8, decided: bool) -> Case {
+    let spec = Spec { namespace: 0, selector: 0, kind, templates, kept: 9, odd: 9, decided };
+    Case {
+        namespaces: 1,
+        workloads: vec![spec],
+        bindings: Vec::new(),
+        selectors: 1,
+        confined: false,
+        add_on: false,
+        mic: false,
+        failing: None,
+        runs: Vec::new(),
+    }
+}
+
 /// A CronJob and a Deployment of one account: wherever the run that switched the first of them
 /// ended, an application that cannot sign in gets both back.
 #[test]
 fn a_switch_that_never_came_to_its_end_goes_back_whole() {
     for at in 0..40 {
         for fault in [0, 5, 6] {
-            let spec = Spec {
-                namespace: 0,
-                selector: 0,
-                kind: 1,
-                templates: 0,
-                kept: 9,
-                odd: 9,
-                decided: true,
-            };
             let case = Case {
-                namespaces: 1,
-                workloads: vec![spec],
-                bindings: Vec::new(),
-                selectors: 1,
-                confined: false,
-                add_on: false,
-                mic: false,
                 failing: Some(0),
                 runs: vec![Run { command: 0, at, fault, who: 0 }],
+                ..of_one(1, 0, true)
             };
             let done = runtime().block_on(play(&case));
             done.unwrap_or_else(|error| panic!("call {at}, fault {fault}: {error}"));
@@ -571,19 +572,7 @@ fn every_call_of_a_small_migration_may_be_the_last() {
 /// The property can fail: a path that is taken away is seen.
 #[test]
 fn a_lost_path_is_noticed() {
-    let spec =
-        Spec { namespace: 0, selector: 0, kind: 2, templates: 1, kept: 9, odd: 9, decided: false };
-    let case = Case {
-        namespaces: 1,
-        workloads: vec![spec],
-        bindings: Vec::new(),
-        selectors: 1,
-        confined: false,
-        add_on: false,
-        mic: false,
-        failing: None,
-        runs: Vec::new(),
-    };
+    let case = of_one(2, 1, false);
     let wrong = runtime().block_on(async {
         let town = build(&case);
         let binding = town.pod_identities().bindings[0].clone();

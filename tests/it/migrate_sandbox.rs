@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +9,6 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use url::Url;
 use widentity::{
     execute::RunOptions,
     migrate::{Phase, Verdict, toml, transition::OldLabel},
@@ -22,7 +20,7 @@ use widentity::{
     observe::observe,
     ops::{
         Connected,
-        connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
+        connect::connect,
         migrate::{
             Allowed, Overview, Patience, PutBack, Request, Surveyed, Waived, apply,
             finish::{self, Finishing},
@@ -36,7 +34,7 @@ use widentity::{
 
 use crate::support::{
     cli::{Desk, NO_GRANTS},
-    worlds,
+    signed_in, worlds,
 };
 
 pub(crate) const LABEL: &str = "aadpodidbinding";
@@ -148,24 +146,7 @@ impl World {
         let path = &ready.kubeconfigs["prod"];
         cluster.access =
             Access::Context { context: None, kubeconfig: Some(path.display().to_string()) };
-        let url = |text: &str| Url::parse(text).unwrap();
-        let port = url(&ready.data_plane).port();
-        let endpoints = Endpoints::sandbox(
-            url(&ready.resource_manager),
-            url(&ready.authority),
-            std::fs::read_to_string(&ready.ca_file).unwrap(),
-            port.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
-        );
-        let variables = BTreeMap::from([
-            ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
-            ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
-            ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
-        ]);
-        let target = Target {
-            endpoints,
-            credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
-            auth: Some(AuthKind::Environment),
-        };
+        let target = signed_in::target(ready, Some(desired.tenant));
         let connected = connect(&desired, target, Arc::new(|_: &str| {})).await.unwrap();
         let file = kube::config::Kubeconfig::read_from(path).unwrap();
         let config = kube::config::KubeConfigOptions::default();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::rollouts;
 use crate::{
     execute::{
         context::{Context, Good, Halt},
@@ -45,7 +44,7 @@ pub(super) async fn create(
     }
     let made = match context.write(remote.create_account(at)).await {
         // A POST that got no answer may have been carried out: the server knows.
-        Err(Halt::Failed(failure)) if rollouts::passes(failure.kind) => {
+        Err(Halt::Failed(failure)) if failure.kind.is_unanswered() => {
             match context.read(remote.account(at)).await? {
                 Some(seen) => {
                     use_found(&seen)?;

@@ -64,7 +64,9 @@ pub(super) async fn until_rolled(
     let mut looked_at = None;
     loop {
         let state = match context.read(context.remote().template(cluster, target)).await {
-            Err(Halt::Failed(failure)) if !passes(failure.kind) || Instant::now() >= deadline => {
+            Err(Halt::Failed(failure))
+                if !failure.kind.is_unanswered() || Instant::now() >= deadline =>
+            {
                 return Err(Halt::Failed(failure));
             }
             Err(Halt::Failed(failure)) => {
@@ -122,11 +124,6 @@ pub(super) async fn until_rolled(
         context.pause(apart).await?;
         apart = (apart * 2).min(context.run.options.looks_apart);
     }
-}
-
-/// Whether a call that failed so may be answered when it is made again.
-pub(super) fn passes(kind: FailureKind) -> bool {
-    matches!(kind, FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut)
 }
 
 fn withheld(strategy: Strategy) -> Option<&'static str> {

@@ -192,7 +192,7 @@ pub(super) async fn prove_pods(
         };
         let (templates, live) = match look.await {
             Err(Halt::Failed(failure))
-                if rollouts::passes(failure.kind) && Instant::now() < deadline =>
+                if failure.kind.is_unanswered() && Instant::now() < deadline =>
             {
                 context.waiting(&format!("an answer: {}", failure.message));
                 context.pause(context.run.options.looks_apart).await?;

@@ -19,13 +19,12 @@ use crate::{
         self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions, remote::Remote,
         report::StepReport,
     },
-    kubernetes::Client,
     migrate::{
         Phase, Survey, Workload, rollback,
         transition::{self, OldLabel},
     },
     model::{
-        FailureKind, Project, RemoteFailure,
+        Project, RemoteFailure,
         desired::DesiredState,
         names,
         pod_identity::{Backup, TemplateBackup},
@@ -124,18 +123,6 @@ pub fn planned(
     (Planned { scope, plan, report }, backups)
 }
 
-async fn client(read: &Surveyed, connected: &Connected) -> Result<Client, MoveError> {
-    let name = &read.survey.cluster;
-    match connected.clusters.get(name) {
-        Some(connection) => connection.client().await.map_err(MoveError::Connect),
-        None => Err(MoveError::Connect(RemoteFailure::new(
-            FailureKind::NotReached,
-            format!("connect to cluster {name}"),
-            "no way to reach it was given",
-        ))),
-    }
-}
-
 /// Writes the backups, carries the plan out, and puts back what failed after its pods were
 /// touched.
 pub async fn apply(
@@ -147,7 +134,7 @@ pub async fn apply(
     sink: &mut (dyn FnMut(&Event) + Send),
 ) -> Result<Moved, MoveError> {
     let read = &overview.clusters[one.at];
-    let client = client(read, connected).await?;
+    let client = connected.client(&read.survey.cluster).await.map_err(MoveError::Connect)?;
     let remotes = connected.remotes(&one.desired);
     let Move { planned, backups, .. } = one;
     let shelf = request.shelf;

@@ -34,9 +34,7 @@ pub async fn ended(
 ) -> Result<(), RemoteFailure> {
     let mut watched = Vec::new();
     for (cluster, pod) in pods {
-        if let Some(connection) = connected.clusters.get(*cluster) {
-            watched.push((connection.client().await?, *pod));
-        }
+        watched.push((connected.client(cluster).await?, *pod));
     }
     let tried = "wait for pods to end";
     let left = async || {

@@ -61,14 +61,12 @@ async fn attempt(
 ) -> Result<(), RemoteFailure> {
     let Finishing { request, connected, allowed, patience } = with;
     let name = &read.survey.cluster;
-    let not_reached = |message: &str| {
-        RemoteFailure::new(FailureKind::NotReached, format!("connect to cluster {name}"), message)
-    };
-    let connection = connected.clusters.get(name);
-    let connection = connection.ok_or_else(|| not_reached("no way to reach it was given"))?;
-    let client = connection.client().await?;
+    let client = connected.client(name).await?;
     let cluster = request.desired.clusters.get(name);
-    let cluster = cluster.ok_or_else(|| not_reached("the file does not name it"))?;
+    let cluster = cluster.ok_or_else(|| {
+        let tried = format!("connect to cluster {name}");
+        RemoteFailure::new(FailureKind::NotReached, tried, "the file does not name it")
+    })?;
     let manager = names::field_manager(&request.desired.project);
     for batch in batches(what) {
         if patience.ends() {

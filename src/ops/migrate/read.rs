@@ -147,14 +147,7 @@ pub(super) async fn surveyed(
 pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Estate {
     let name = &cluster.name;
     let record = connected.arm.cluster(&cluster.id);
-    let kubernetes = async {
-        let tried = format!("connect to cluster {name}");
-        let Some(connection) = connected.clusters.get(name) else {
-            let message = "no way to reach it was given";
-            return Err(RemoteFailure::new(FailureKind::NotReached, tried, message));
-        };
-        Ok(connection.client().await?.estate().await)
-    };
+    let kubernetes = async { Ok(connected.client(name).await?.estate().await) };
     let (record, kubernetes) = futures::join!(record, kubernetes);
     let mut estate =
         kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });

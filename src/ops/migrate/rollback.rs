@@ -183,7 +183,11 @@ async fn until_back(
             Err(error) => {
                 let failure = error.failure(tried.clone());
                 // An API server may restart meanwhile.
-                return if passes(failure.kind) { Ok(Some(failure.message)) } else { Err(failure) };
+                return if failure.kind.is_unanswered() {
+                    Ok(Some(failure.message))
+                } else {
+                    Err(failure)
+                };
             }
         };
         let late = |(_, kept): &Pair<'_>| rollback::late(&templates, &pods, kept);
@@ -195,7 +199,7 @@ async fn until_back(
             match client.remove_pod(pod).await.map_err(|error| error.failure(tried)) {
                 // It changed since it was seen: it is looked at again.
                 Err(failure) if failure.kind == FailureKind::Conflict => {}
-                Err(failure) if !passes(failure.kind) => {
+                Err(failure) if !failure.kind.is_unanswered() => {
                     let hint = format!("kubectl -n {} delete pod {}", pod.namespace, pod.name);
                     return Err(failure.with_hint(hint));
                 }
@@ -220,10 +224,6 @@ async fn until_back(
             Some(said)
         }
     }
-}
-
-fn passes(kind: FailureKind) -> bool {
-    matches!(kind, FailureKind::Unreachable | FailureKind::Unavailable | FailureKind::TimedOut)
 }
 
 /// Gives the account its annotations back, unless somebody else would miss them.
@@ -292,11 +292,9 @@ async fn confirmed(
     let not_reached = |message: &str| {
         RemoteFailure::new(FailureKind::NotReached, format!("connect to cluster {name}"), message)
     };
-    let connection = connected.clusters.get(name);
-    let connection = connection.ok_or_else(|| not_reached("no way to reach it was given"))?;
     let cluster = request.desired.clusters.get(name);
     let cluster = cluster.ok_or_else(|| not_reached("the file does not name it"))?;
-    let client = connection.client().await?;
+    let client = connected.client(name).await?;
     let remotes = connected.remotes(request.desired);
     let arm = remotes.cluster(&cluster.id).await?;
     let arm = arm.ok_or_else(|| not_reached("it does not exist in Azure"))?;

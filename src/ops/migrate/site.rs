@@ -6,7 +6,6 @@ use futures::{StreamExt as _, stream};
 use super::{super::Connected, Overview, Surveyed};
 use crate::{
     azure::Arm,
-    kubernetes::Client,
     migrate::uninstall::{self, Given, Uninstall, Wishes, asked_for},
     model::{
         AccountName, ArmId, ClusterName, FailureKind, Namespace, PrincipalId, RemoteFailure,
@@ -59,7 +58,7 @@ pub async fn sites<'a>(
         let name = &read.survey.cluster;
         let Some(cluster) = desired.clusters.get(name) else { continue };
         let footprint = async {
-            match client(name, connected).await {
+            match connected.client(name).await {
                 Ok(client) => client.footprint().await,
                 // The same failure is among what the estate lacks.
                 Err(failure) => Footprint { unseen: vec![failure], ..Footprint::default() },
@@ -91,20 +90,6 @@ fn elsewhere(sites: &mut [Site<'_>]) {
         let shared = pairs.filter(|(principal, _)| own.contains_key(principal));
         site.azure.elsewhere =
             shared.map(|(principal, other)| (principal, other.clone())).collect();
-    }
-}
-
-pub(super) async fn client(
-    name: &ClusterName,
-    connected: &Connected,
-) -> Result<Client, RemoteFailure> {
-    match connected.clusters.get(name) {
-        Some(connection) => connection.client().await,
-        None => Err(RemoteFailure::new(
-            FailureKind::NotReached,
-            format!("connect to cluster {name}"),
-            "no way to reach it was given",
-        )),
     }
 }
 
@@ -180,7 +165,7 @@ pub async fn confirm(sites: &mut [Site<'_>], desired: &DesiredState, connected: 
             estate.accounts.iter().any(|a| (&a.namespace, &a.name) == *at)
         };
         let issuer = async {
-            let client = client(&survey.cluster, connected).await?;
+            let client = connected.client(&survey.cluster).await?;
             let Some((namespace, account)) = workloads.chain(all).find(exists) else {
                 return Err(RemoteFailure::new(
                     FailureKind::NotReached,

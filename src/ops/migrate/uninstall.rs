@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use super::site::{Site, confirm, sites};
-use super::{super::Connected, Patience, site::client};
+use super::{super::Connected, Patience};
 pub use crate::migrate::uninstall::{AzureWishes, Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
@@ -96,7 +96,7 @@ pub async fn run(
     sink: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Ran {
     let mut ran = Ran { done: 0, failed: Vec::new(), written: 0, end: End::Complete };
-    let client = match client(&site.read.survey.cluster, connected).await {
+    let client = match connected.client(&site.read.survey.cluster).await {
         Ok(client) => client,
         Err(failure) => return Ran { end: End::Failed(failure), ..ran },
     };

@@ -9,7 +9,7 @@ use widentity::{
     config,
     model::{ArmId, Namespace},
     ops::{
-        connect::{self, AuthKind, CredentialEnv, Endpoints, Target},
+        connect::{self, Target},
         doctor::{self, Bare, Examined, Options},
     },
     sandbox::{
@@ -19,6 +19,8 @@ use widentity::{
         store::{Store, Write},
     },
 };
+
+use super::signed_in;
 
 const USE: &str = "azure.workload.identity/use";
 const TENANT: &str = "7e0c4f52-0000-4000-8000-00000000000a";
@@ -204,24 +206,7 @@ impl Emulated {
     }
 
     fn target(&self) -> Target {
-        let ready = self.running.ready();
-        let ca = std::fs::read(&ready.ca_file).unwrap();
-        let data = ready.data_plane.parse::<url::Url>().unwrap().port().unwrap();
-        let mut endpoints = Endpoints::sandbox(
-            ready.resource_manager.parse().unwrap(),
-            ready.authority.parse().unwrap(),
-            String::from_utf8(ca).unwrap(),
-            Some(([127, 0, 0, 1], data).into()),
-        );
-        let issuers = ready.issuers.parse().unwrap();
-        endpoints.resolve.push((".oic.prod-aks.azure.com".to_owned(), issuers));
-        let variables = BTreeMap::from([
-            ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
-            ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
-            ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
-        ]);
-        let credentials = CredentialEnv { variables, tenant: None };
-        Target { endpoints, credentials, auth: Some(AuthKind::Environment) }
+        signed_in::with_issuers(self.running.ready())
     }
 
     /// A kubeconfig of all clusters, whose current context is the bystander's.

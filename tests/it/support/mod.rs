@@ -12,6 +12,7 @@ pub(crate) mod plans;
 pub(crate) mod pod_identity;
 pub(crate) mod scene;
 pub(crate) mod scripted;
+pub(crate) mod signed_in;
 pub(crate) mod town;
 pub(crate) mod typed;
 pub(crate) mod uninstall;

@@ -1,11 +1,10 @@
 //! A cluster with AAD Pod Identity in the sandbox, to be uninstalled over HTTPS.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use url::Url;
 use widentity::{
     migrate::uninstall::{AzureWishes, Uninstall, Wishes},
     model::{
@@ -15,7 +14,7 @@ use widentity::{
     },
     ops::{
         Connected,
-        connect::{AuthKind, CredentialEnv, Endpoints, Target, connect},
+        connect::connect,
         migrate::{
             Overview, Request, Shelf, Waived, overview,
             uninstall::{self, Event, Pace, Ran, Site},
@@ -28,7 +27,7 @@ use super::{
     arm::{Served, answered, json as with_body},
     kube_apiserver::Admin,
     pod_identity::{make, manifests},
-    worlds,
+    signed_in, worlds,
 };
 
 const API: &str = "?api-version=2025-10-01";
@@ -99,24 +98,7 @@ impl World {
         let path = &ready.kubeconfigs["prod"];
         cluster.access =
             Access::Context { context: None, kubeconfig: Some(path.display().to_string()) };
-        let url = |text: &str| Url::parse(text).unwrap();
-        let port = url(&ready.data_plane).port();
-        let endpoints = Endpoints::sandbox(
-            url(&ready.resource_manager),
-            url(&ready.authority),
-            fs::read_to_string(&ready.ca_file).unwrap(),
-            port.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
-        );
-        let variables = BTreeMap::from([
-            ("AZURE_TENANT_ID".to_owned(), ready.tenant.to_string()),
-            ("AZURE_CLIENT_ID".to_owned(), ready.client_id.to_string()),
-            ("AZURE_CLIENT_SECRET".to_owned(), ready.client_secret.clone()),
-        ]);
-        let target = Target {
-            endpoints,
-            credentials: CredentialEnv { variables, tenant: Some(desired.tenant) },
-            auth: Some(AuthKind::Environment),
-        };
+        let target = signed_in::target(ready, Some(desired.tenant));
         let connected = connect(&desired, target, Arc::new(|_: &str| {})).await.unwrap();
         let admin = Admin::by(path).await;
         Self {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{
     Namespace, names,
-    pod_identity::{Assigned, Backup, EstatePod, Field, Named, TemplateBackup},
+    pod_identity::{Assigned, Backup, Binding, EstatePod, Field, PodIdentity, TemplateBackup},
     snapshot::ObservedTemplate,
 };
 
@@ -55,10 +55,11 @@ pub trait Objects: Send + Sync {
     /// Deletes a pod as it was seen: one that changed since, by becoming ready for one, stays, and
     /// the answer is a conflict.
     async fn remove_pod(&self, pod: &EstatePod) -> Result<(), KubeError>;
-    /// Removes an `AzureIdentityBinding`, unless it was made again since.
-    async fn remove_binding(&self, object: &Named) -> Result<(), KubeError>;
-    /// Removes an `AzureIdentity`, unless it was made again since.
-    async fn remove_identity(&self, object: &Named) -> Result<(), KubeError>;
+    /// Removes an `AzureIdentityBinding` as it was seen: one that changed since stays, and the
+    /// answer is a conflict.
+    async fn remove_binding(&self, binding: &Binding) -> Result<(), KubeError>;
+    /// Removes an `AzureIdentity`, as [`Self::remove_binding`].
+    async fn remove_identity(&self, identity: &PodIdentity) -> Result<(), KubeError>;
     /// An `AzureIdentityBinding` as it can be made again.
     async fn pod_identity_binding(
         &self,
@@ -206,12 +207,16 @@ impl Objects for Client {
         self.delete_exactly(path, &pod.uid, Some(&pod.resource_version)).await
     }
 
-    async fn remove_binding(&self, object: &Named) -> Result<(), KubeError> {
-        self.remove("azureidentitybindings", object).await
+    async fn remove_binding(&self, binding: &Binding) -> Result<(), KubeError> {
+        let Binding { namespace, name, uid, resource_version, .. } = binding;
+        let path = at("azureidentitybindings", namespace, name);
+        self.delete_exactly(path, uid, Some(resource_version)).await
     }
 
-    async fn remove_identity(&self, object: &Named) -> Result<(), KubeError> {
-        self.remove("azureidentities", object).await
+    async fn remove_identity(&self, identity: &PodIdentity) -> Result<(), KubeError> {
+        let PodIdentity { namespace, name, uid, resource_version, .. } = identity;
+        let path = at("azureidentities", namespace, name);
+        self.delete_exactly(path, uid, Some(resource_version)).await
     }
 
     async fn pod_identity_binding(
@@ -238,22 +243,21 @@ impl Objects for Client {
 }
 
 impl Client {
-    async fn remove(&self, plural: &str, object: &Named) -> Result<(), KubeError> {
-        let path = collection(pod_identity::GROUP, Some(object.namespace.as_str()), plural);
-        let path = format!("{path}/{}", segment(&object.name));
-        self.delete_exactly(path, &object.uid, None).await
-    }
-
     async fn whole(
         &self,
         plural: &str,
         namespace: &Namespace,
         name: &str,
     ) -> Result<Option<Value>, KubeError> {
-        let path = collection(pod_identity::GROUP, Some(namespace.as_str()), plural);
-        let found: Option<Value> = self.find(format!("{path}/{}", segment(name))).await?;
+        let found: Option<Value> = self.find(at(plural, namespace, name)).await?;
         Ok(found.map(bare))
     }
+}
+
+/// The path of an object of Pod Identity.
+fn at(plural: &str, namespace: &Namespace, name: &str) -> String {
+    let path = collection(pod_identity::GROUP, Some(namespace.as_str()), plural);
+    format!("{path}/{}", segment(name))
 }
 
 /// An object without what the server gave it.

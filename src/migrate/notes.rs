@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     matching,
+    removal::binding_name,
     surroundings::maker,
     survey::{Given, Note, Workload},
 };
 use crate::model::{
     desired::DesiredWorkload,
-    pod_identity::{Estate, EstatePod, EstateTemplate},
+    pod_identity::{Estate, EstatePod, EstateTemplate, PodIdentity},
 };
 
 /// Whether anything answers token requests of labelled pods.
@@ -20,14 +21,12 @@ fn answers(estate: &Estate) -> bool {
 
 /// Objects of Pod Identity that another tool makes again when they are removed here.
 fn kept_objects(estate: &Estate) -> Vec<(String, &str)> {
-    let identities = estate
-        .identities
-        .iter()
-        .filter_map(|i| Some((format!("AzureIdentity {}", i.named().at()), i.kept_by.as_deref()?)));
-    let bindings = estate
-        .bindings
-        .iter()
-        .filter_map(|b| Some((format!("binding {}", b.named().at()), b.kept_by.as_deref()?)));
+    let identities = estate.identities.iter().filter_map(|identity| {
+        let PodIdentity { namespace, name, kept_by, .. } = identity;
+        Some((format!("AzureIdentity {namespace}/{name}"), kept_by.as_deref()?))
+    });
+    let bindings =
+        estate.bindings.iter().filter_map(|b| Some((binding_name(b), b.kept_by.as_deref()?)));
     identities.chain(bindings).collect()
 }
 

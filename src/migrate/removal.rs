@@ -55,7 +55,8 @@ impl Removal {
     }
 
     /// What of this is in another removal, too: what was confirmed and may still go. Objects are
-    /// compared by UID. The second part names what may not go any more.
+    /// compared by UID and come as they are now: a DELETE demands what this was decided on. The
+    /// second part names what may not go any more.
     pub fn still(&self, now: &Self) -> (Self, Vec<(String, String)>) {
         let mut left = self.clone();
         let mut changed = Vec::new();
@@ -64,19 +65,21 @@ impl Removal {
             let why = known.map_or("it changed since it was confirmed", |(_, why)| why.as_str());
             changed.push((object, why.to_owned()));
         };
-        left.bindings.retain(|b| {
-            let still = now.bindings.iter().any(|other| other.uid == b.uid);
-            if !still {
-                why(binding_name(b));
+        left.bindings.retain_mut(|b| {
+            let still = now.bindings.iter().find(|other| other.uid == b.uid);
+            match still {
+                Some(now) => b.clone_from(now),
+                None => why(binding_name(b)),
             }
-            still
+            still.is_some()
         });
-        left.identities.retain(|i| {
-            let still = now.identities.iter().any(|other| other.uid == i.uid);
-            if !still {
-                why(identity_name(i));
+        left.identities.retain_mut(|i| {
+            let still = now.identities.iter().find(|other| other.uid == i.uid);
+            match still {
+                Some(now) => i.clone_from(now),
+                None => why(identity_name(i)),
             }
-            still
+            still.is_some()
         });
         left.add_on.retain(|entry| {
             let still = now.add_on.contains(entry);

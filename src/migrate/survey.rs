@@ -12,7 +12,7 @@ use super::{
     notes,
     phase::{self, Facts, Phase},
     reasons, rollback,
-    surroundings::{self, KEPT_BY, Place},
+    surroundings::{self, Place},
     verdict::{self, Reason, Verdict},
 };
 use crate::model::{
@@ -44,7 +44,12 @@ pub struct Given<'a> {
     pub soak: SignedDuration,
     /// What somebody decided against the usual gates.
     pub waived: Waived,
+    /// The [`Survey::places`] of the clusters that come before this one.
+    pub places: &'a Places,
 }
+
+/// How many federated credentials each managed identity has, counting those that moves will add.
+pub type Places = BTreeMap<ArmId, usize>;
 
 /// Gates that somebody opens by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,6 +73,10 @@ pub struct Survey {
     pub notes: Vec<Note>,
     /// What could not be read. Nothing is changed while this is not empty.
     pub unseen: Vec<RemoteFailure>,
+    /// The places that are taken once everything that may move here has moved: an identity that
+    /// several clusters share has them once.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// Something beside the workloads.
@@ -153,9 +162,7 @@ impl Workload {
     /// Whether it may be moved: it is ready, or nothing stands in its way but that Git keeps it.
     /// Then its identity is federated and proved, and what Git keeps waits for Git.
     pub fn may_move(&self) -> bool {
-        let git = |by: &String| matches!(by.as_str(), "Argo CD" | "Flux");
-        let held = self.reasons.iter().all(|reason| reason.code == KEPT_BY);
-        self.verdict == Verdict::Ready || (held && self.kept_by.iter().all(git))
+        verdict::may_move(&self.reasons, &self.kept_by)
     }
 }
 
@@ -170,10 +177,10 @@ pub(super) struct Group<'a> {
 /// Finds every workload of the estate and says where it stands. Pure: equal arguments give equal
 /// results.
 pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
-    let mut room = BTreeMap::new();
+    let mut places = given.places.clone();
     let groups = groups(estate);
     let workloads: Vec<Workload> =
-        groups.iter().map(|(key, group)| judge(estate, given, *key, group, &mut room)).collect();
+        groups.iter().map(|(key, group)| judge(estate, given, *key, group, &mut places)).collect();
     let found = estate.installed
         || estate.add_on.is_some()
         || !estate.installs.is_empty()
@@ -185,6 +192,7 @@ pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
         notes: notes::notes(estate, given, &workloads),
         workloads,
         unseen: estate.unseen.clone(),
+        places,
     }
 }
 
@@ -254,7 +262,7 @@ fn judge(
     given: Given<'_>,
     key: Key<'_>,
     group: &Group<'_>,
-    room: &mut BTreeMap<ArmId, usize>,
+    places: &mut Places,
 ) -> Workload {
     let (namespace, account) = key;
     let decided =
@@ -371,11 +379,12 @@ fn judge(
         }));
         reasons.extend(reasons::node_identity(estate, given, group, &workload.reaches));
         if let Some(acts) = acts.filter(|_| !federated) {
-            let used = room.entry(acts.id.clone()).or_insert(credentials.len());
+            let used = places.entry(acts.id.clone()).or_insert(credentials.len());
             if *used >= MOST_CREDENTIALS {
                 reasons.push(reasons::no_room(acts, MOST_CREDENTIALS));
             } else {
-                *used += 1;
+                // What cannot move takes no place from what can.
+                *used += usize::from(verdict::may_move(&reasons, &workload.kept_by));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::surroundings::KEPT_BY;
 use crate::model::{
     Namespace,
     pod_identity::{Estate, EstateTemplate},
@@ -149,4 +150,12 @@ pub(super) fn sidecar_obstacle(
 pub(super) fn of(reasons: &[Reason]) -> Verdict {
     let worst: BTreeSet<Verdict> = reasons.iter().map(|reason| reason.verdict).collect();
     worst.last().copied().unwrap_or(Verdict::Ready)
+}
+
+/// Whether a workload may go as far as its gates allow: nothing stands in its way, or nothing but
+/// that Git keeps it.
+pub(super) fn may_move(reasons: &[Reason], kept_by: &BTreeSet<String>) -> bool {
+    let git = |by: &String| matches!(by.as_str(), "Argo CD" | "Flux");
+    let held = reasons.iter().all(|reason| reason.code == KEPT_BY);
+    of(reasons) == Verdict::Ready || (held && kept_by.iter().all(git))
 }

@@ -92,22 +92,6 @@ impl Named {
     }
 }
 
-impl Binding {
-    /// What it is deleted by.
-    pub fn named(&self) -> Named {
-        let Self { namespace, name, uid, .. } = self.clone();
-        Named { namespace, name, uid }
-    }
-}
-
-impl PodIdentity {
-    /// What it is deleted by.
-    pub fn named(&self) -> Named {
-        let Self { namespace, name, uid, .. } = self.clone();
-        Named { namespace, name, uid }
-    }
-}
-
 /// An `AzureAssignedIdentity`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,6 +126,8 @@ pub struct PodIdentity {
     pub name: String,
     /// The UID.
     pub uid: String,
+    /// Its version, which a DELETE demands.
+    pub resource_version: String,
     /// 0: user-assigned managed identity; 1 and 2: service principal with secret or certificate.
     pub kind: i64,
     /// `spec.resourceID` as written.
@@ -164,6 +150,8 @@ pub struct Binding {
     pub name: String,
     /// The UID.
     pub uid: String,
+    /// Its version, which a DELETE demands.
+    pub resource_version: String,
     /// The name of an `AzureIdentity` in the binding's namespace.
     pub identity: String,
     /// The value of the pod label that it selects.

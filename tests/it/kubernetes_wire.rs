@@ -5,9 +5,10 @@ use std::{fs, path::Path, sync::Arc};
 use hyper::Method;
 use serde_json::{Value, json};
 use widentity::{
-    kubernetes::{Client, Connect, Connection, KubeError},
+    kubernetes::{Client, Connect, Connection, KubeError, Objects},
     model::{
         AccountName, FailureKind, Namespace, RemoteFailure, Token,
+        pod_identity::Binding,
         snapshot::{Strategy, TemplateKind},
     },
 };
@@ -153,6 +154,24 @@ async fn an_object_is_not_made_twice() {
     let made = client.create_account(&namespace, &name, MANAGER).await;
     assert_eq!(made.unwrap_err().status(), Some(503));
     assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_binding_is_removed_only_as_it_was_seen() {
+    let server = Server::start([status(409, "Conflict")]).await;
+    let binding = Binding {
+        namespace: "n".into(),
+        name: "b".to_owned(),
+        uid: "u".to_owned(),
+        resource_version: "7".to_owned(),
+        ..Binding::default()
+    };
+    let objects: &dyn Objects = &client(&server).await;
+    assert!(objects.remove_binding(&binding).await.unwrap_err().is_conflict());
+    let seen = &server.seen()[0];
+    let path = "/apis/aadpodidentity.k8s.io/v1/namespaces/n/azureidentitybindings/b";
+    assert_eq!((&seen.method, seen.target.as_str()), (&Method::DELETE, path));
+    assert_eq!(seen.json()["preconditions"], json!({"uid": "u", "resourceVersion": "7"}));
 }
 
 #[tokio::test]

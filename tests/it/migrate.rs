@@ -15,7 +15,7 @@ use widentity::{
         self, Phase, Survey, Verdict, Waived, Workload,
         matching::{reached, selects},
         removal::{Allowed, removal},
-        survey::{Given, Note},
+        survey::{Given, Note, Places},
         toml,
     },
     model::{
@@ -26,7 +26,7 @@ use widentity::{
             AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
             EstateTemplate, Install, PodIdentity,
         },
-        snapshot::ObservedCredential,
+        snapshot::{self, ObservedCredential},
     },
 };
 
@@ -119,6 +119,10 @@ impl Fixture {
     }
 
     fn survey_with(&self, soak: SignedDuration, waived: Waived) -> Survey {
+        self.survey_after(&Places::new(), soak, waived)
+    }
+
+    fn survey_after(&self, places: &Places, soak: SignedDuration, waived: Waived) -> Survey {
         let workloads = self.workloads();
         migrate::survey(
             &self.estate,
@@ -129,6 +133,7 @@ impl Fixture {
                 now: self.now,
                 soak,
                 waived,
+                places,
             },
         )
     }
@@ -631,6 +636,29 @@ fn estate(
     estate
 }
 
+/// What another cluster's moves will add counts, and what cannot move adds nothing.
+#[test]
+fn the_twenty_places_of_an_identity_are_those_of_all_clusters() {
+    let fixture = || {
+        let name = "nineteen-credentials-two-workloads";
+        fixtures().into_iter().find(|(known, _)| known == name).unwrap().1
+    };
+    let blocked = |survey: &Survey| -> Vec<String> {
+        let full = |w: &&Workload| w.reasons.iter().any(|r| r.code == "twenty-credentials");
+        survey.workloads.iter().filter(full).map(Workload::name).collect()
+    };
+    let first = fixture().survey();
+    assert_eq!(blocked(&first), ["shop/web"]);
+    let day = SignedDuration::from_hours(24);
+    let second = fixture().survey_after(&first.places, day, Waived::default());
+    assert_eq!(blocked(&second), ["shop/api", "shop/web"]);
+    let mut undecided = fixture();
+    undecided.estate.templates[0].strategy = snapshot::Strategy::Recreate;
+    let survey = undecided.survey();
+    assert_eq!(survey.workloads[0].verdict, Verdict::NeedsDecision);
+    assert_eq!(blocked(&survey), [""; 0]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -645,6 +673,7 @@ proptest! {
             now: later(),
             soak: SignedDuration::ZERO,
             waived: Waived::default(),
+            places: &Places::new(),
         });
         let all = everybody(&survey);
         let allowed = Allowed { chosen: &all, proved: &all, unassign: true };

@@ -576,13 +576,8 @@ fn a_lost_path_is_noticed() {
     let wrong = runtime().block_on(async {
         let town = build(&case);
         let binding = town.pod_identities().bindings[0].clone();
-        let object = widentity::model::pod_identity::Named {
-            namespace: binding.namespace,
-            name: binding.name,
-            uid: binding.uid,
-        };
         let objects: &dyn widentity::ops::migrate::Objects = &town;
-        objects.remove_binding(&object).await.unwrap();
+        objects.remove_binding(&binding).await.unwrap();
         locked(&town.fake.wrong).clone()
     });
     let pod = |what: &String| what.contains("has no path");

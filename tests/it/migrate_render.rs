@@ -8,7 +8,7 @@ use widentity::{
     migrate::{
         self, Phase, Survey, Waived,
         manifest::{Cluster, File, Outcome, Rendered, Rendering, render},
-        survey::Given,
+        survey::{Given, Places},
         transition::{self, OldLabel},
     },
     model::{
@@ -73,6 +73,7 @@ fn survey(estate: &Estate) -> Survey {
             now: Timestamp::UNIX_EPOCH,
             soak: SignedDuration::ZERO,
             waived: Waived::default(),
+            places: &Places::new(),
         },
     )
 }

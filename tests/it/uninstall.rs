@@ -9,7 +9,7 @@ use serde_json::Value;
 use widentity::{
     migrate::{
         self, Waived,
-        survey::Given as Surveyed,
+        survey::{Given as Surveyed, Places},
         uninstall::{
             AzureWishes, CleanUp, Flag, Given, Step, Uninstall, Wishes, asked_for, decide,
         },
@@ -95,6 +95,7 @@ impl Fixture {
                 now,
                 soak: SignedDuration::from_hours(24),
                 waived: Waived::default(),
+                places: &Places::new(),
             },
         );
         decide(Given {

@@ -144,7 +144,7 @@ pub async fn remove(
     write_down(place, batch).await?;
     for binding in &batch.bindings {
         let at = binding_name(binding);
-        let gone = client.remove_binding(&binding.named()).await;
+        let gone = client.remove_binding(binding).await;
         gone.map_err(|error| error.failure(format!("remove {at}")))?;
         removed.push(at);
     }
@@ -153,7 +153,7 @@ pub async fn remove(
     }
     for identity in &batch.identities {
         let at = identity_name(identity);
-        let gone = client.remove_identity(&identity.named()).await;
+        let gone = client.remove_identity(identity).await;
         gone.map_err(|error| error.failure(format!("remove {at}")))?;
         removed.push(at);
     }

@@ -9,7 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::{super::Connected, Shelf};
 use crate::{
     azure::{self, Arm},
-    migrate::{self, Survey, Verdict, Waived, matching, survey::Given},
+    migrate::{
+        self, Survey, Verdict, Waived, matching,
+        survey::{Given, Places},
+    },
     model::{
         ArmId, FailureKind, Project, RemoteFailure,
         desired::{Access, DesiredCluster, DesiredState, Feature},
@@ -103,7 +106,15 @@ impl Overview {
 pub async fn overview(request: Request<'_>, connected: &Connected) -> Overview {
     let desired = request.desired;
     let reachable = desired.clusters.values().filter(|c| c.access != Access::None);
-    let clusters = join_all(reachable.map(|cluster| surveyed(request, cluster, connected))).await;
+    let estates =
+        reachable.map(async |cluster| (cluster, estate(request, cluster, connected).await));
+    let mut places = Places::new();
+    let mut clusters = Vec::new();
+    for (cluster, estate) in join_all(estates).await {
+        let judged = judge(request, cluster, estate, &places);
+        places.clone_from(&judged.survey.places);
+        clusters.push(judged);
+    }
     Overview { project: desired.project.clone(), sandbox: request.sandbox, clusters }
 }
 
@@ -113,6 +124,12 @@ pub(super) async fn surveyed(
     cluster: &DesiredCluster,
     connected: &Connected,
 ) -> Surveyed {
+    let estate = estate(request, cluster, connected).await;
+    judge(request, cluster, estate, &Places::new())
+}
+
+/// Reads one cluster, its backups and its managed identities.
+async fn estate(request: Request<'_>, cluster: &DesiredCluster, connected: &Connected) -> Estate {
     let mut estate = read(cluster, connected).await;
     for backup in request.shelf.of(&cluster.name) {
         let same = |b: &Backup| (&b.namespace, &b.account) == (&backup.namespace, &backup.account);
@@ -121,8 +138,17 @@ pub(super) async fn surveyed(
         }
     }
     estate.azure = identities(&connected.arm, &estate).await;
-    let desired = request.desired;
-    let here: Vec<_> = desired
+    estate
+}
+
+fn judge(
+    request: Request<'_>,
+    cluster: &DesiredCluster,
+    estate: Estate,
+    places: &Places,
+) -> Surveyed {
+    let here: Vec<_> = request
+        .desired
         .workloads
         .iter()
         .filter(|workload| workload.clusters.contains(&cluster.name))
@@ -138,6 +164,7 @@ pub(super) async fn surveyed(
             now: request.now,
             soak: request.soak,
             waived: request.waived,
+            places,
         },
     );
     Surveyed { estate, survey }

@@ -18,7 +18,7 @@ use widentity::{
     migrate::{
         self, Waived, Workload, matching, phase,
         removal::Removal,
-        survey::Given,
+        survey::{Given, Places},
         transition::{self, OldLabel},
     },
     model::{
@@ -27,7 +27,7 @@ use widentity::{
         names,
         pod_identity::{
             Assigned, AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount,
-            EstatePod, EstateTemplate, Install, Named, PodIdentity, TemplateBackup,
+            EstatePod, EstateTemplate, Install, PodIdentity, TemplateBackup,
         },
         snapshot::*,
     },
@@ -508,6 +508,7 @@ fn survey(estate: &Estate, base: &DesiredState, soak: SignedDuration) -> migrate
             soak,
             // Nothing runs by itself here.
             waived: Waived { run: true, ..Waived::default() },
+            places: &Places::new(),
         },
     )
 }
@@ -706,7 +707,7 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
-    async fn remove_binding(&self, object: &Named) -> Result<(), KubeError> {
+    async fn remove_binding(&self, object: &Binding) -> Result<(), KubeError> {
         let name = format!("{}/{}", object.namespace, object.name);
         let done = self.fake.call("remove_binding", &name, |world| {
             self.change(|have| {
@@ -742,7 +743,7 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
-    async fn remove_identity(&self, object: &Named) -> Result<(), KubeError> {
+    async fn remove_identity(&self, object: &PodIdentity) -> Result<(), KubeError> {
         let name = format!("{}/{}", object.namespace, object.name);
         let done = self.fake.call("remove_identity", &name, |_| {
             self.change(|have| have.identities.retain(|i| i.uid != object.uid));

@@ -5,9 +5,10 @@ use futures::{future::join_all, join};
 use serde_json::Value;
 
 use super::{
-    Client, KubeError,
+    Client, KubeError, Within,
     client::segment,
-    parse_stamp::template,
+    parse_stamp::{steered, template},
+    parse_template::Steering,
     pod_identity::{
         BACKUP_LABEL, BACKUP_MARK, GROUP, account, assigned, backup, binding, exception, identity,
         install, pod, secret_class, trigger,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::model::{
     Namespace, RemoteFailure,
-    pod_identity::{Estate, EstateTemplate, Install, Named},
+    pod_identity::{Estate, EstatePod, EstateTemplate, Install, Named},
     snapshot::TemplateKind,
 };
 
@@ -27,6 +28,22 @@ const KEDA: &str = "keda.sh/v1alpha1";
 
 /// One list: none where the kind is not served.
 type Part<T> = Result<Option<Vec<T>>, RemoteFailure>;
+
+/// The Rollouts with a `workloadRef`, and where they are.
+pub(super) type Steerings = Vec<(Namespace, Steering)>;
+
+/// Names the controller of a pod of a Rollout as if the Deployment that it refers to had made it.
+pub(super) fn claim(steerings: &Steerings, pod: &mut EstatePod) {
+    let Some(set) = pod.controller.as_deref().and_then(|c| c.strip_prefix("replicaset/")) else {
+        return;
+    };
+    let revision = pod.labels.get("rollouts-pod-template-hash").map(String::as_str);
+    let mut here = steerings.iter().filter(|(namespace, _)| *namespace == pod.namespace);
+    let renamed = here.find_map(|(_, by)| by.renamed(set, revision));
+    if let Some(name) = renamed {
+        pod.controller = Some(format!("replicaset/{name}"));
+    }
+}
 
 /// What was refused. Refused is not absent.
 #[derive(Default)]
@@ -101,21 +118,42 @@ impl Client {
         found
     }
 
-    /// Controllers that are not stamped by one of these themselves, and the parts of Pod Identity among them.
-    async fn stamping(&self) -> Vec<Part<(EstateTemplate, Option<Install>)>> {
-        let (mut kinds, failure) = match self.versions().await {
-            Ok(versions) => (versions.kinds(), None),
-            Err(error) => (Vec::new(), Some(error.failure("discover the kinds of controllers"))),
-        };
+    /// Controllers that are not stamped by one of these themselves, and the parts of Pod Identity
+    /// among them; and the Rollouts that refer to a Deployment's template.
+    async fn stamping(&self) -> (Vec<Part<(EstateTemplate, Option<Install>)>>, Steerings) {
+        let mut failures = Vec::new();
+        let mut kinds = Vec::new();
+        let mut steerings = Vec::new();
+        match self.versions().await {
+            Ok(versions) => {
+                kinds = versions.kinds();
+                match self.steerings(Within::Everywhere).await {
+                    Ok(found) => steerings = found,
+                    Err(error) => failures.push(Err(error.failure("list rollouts"))),
+                }
+            }
+            Err(error) => failures.push(Err(error.failure("discover the kinds of controllers"))),
+        }
         kinds.push((TemplateKind::ReplicaSet, "apps/v1"));
         kinds.push((TemplateKind::Job, "batch/v1"));
         let each = kinds.into_iter().map(async |(kind, version)| {
-            let each = |o: &Value| Some((template(kind, version, o)?, install(kind, o)));
+            let each = |o: &Value| {
+                let mut template = template(kind, version, o)?;
+                let of = |(namespace, by): &&(Namespace, Steering)| {
+                    (&template.namespace, &template.name) == (namespace, &by.deployment)
+                };
+                if kind == TemplateKind::Deployment
+                    && let Some((_, by)) = steerings.iter().find(of)
+                {
+                    steered(&mut template, o, by);
+                }
+                Some((template, install(kind, o)))
+            };
             self.part(plural(kind), version, plural(kind), each).await
         });
         let mut found = join_all(each).await;
-        found.extend(failure.map(Err));
-        found
+        found.extend(failures);
+        (found, steerings)
     }
 
     /// Reads everything of Pod Identity that this cluster's API server knows. What is refused is
@@ -157,7 +195,7 @@ impl Client {
         // Who may use an object is read after the object: whatever came between them is seen.
         let (identities, bindings, exceptions, assigned) =
             join!(identities, bindings, exceptions, assigned);
-        let (stamping, pods, accounts, classes, triggers, wide, backups) =
+        let ((stamping, steerings), pods, accounts, classes, triggers, wide, backups) =
             join!(self.stamping(), pods, accounts, classes, triggers, wide, backups);
         let (version, namespaces, webhook) =
             join!(self.version(), self.namespaces(), self.webhook());
@@ -174,8 +212,9 @@ impl Client {
         let stamping: Vec<_> = stamping.into_iter().flat_map(|part| unseen.all(part)).collect();
         let (mut templates, installs): (Vec<_>, Vec<_>) = stamping.into_iter().unzip();
         let mut live = Vec::new();
-        for (pod, bare) in unseen.all(pods) {
+        for (mut pod, bare) in unseen.all(pods) {
             templates.extend(bare.filter(|_| !pod.gone));
+            claim(&steerings, &mut pod);
             live.push(pod);
         }
         Estate {

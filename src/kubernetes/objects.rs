@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Client, KubeError, Place, Within,
     client::{Ask, Repeat, segment},
+    estate::claim,
     pod_identity::{self, BACKUP_KEY, BACKUP_LABEL, BACKUP_MARK},
     switch::{before, changes, foreign},
     versions::collection,
@@ -196,8 +197,15 @@ impl Objects for Client {
         let fold = |found: &mut Vec<EstatePod>, object: Value| {
             found.push(pod_identity::pod(&object));
         };
-        let templates = self.templates(Within::Namespace(namespace));
-        let (mut templates, pods) = futures::try_join!(templates, self.list(&path, fold))?;
+        let within = Within::Namespace(namespace);
+        let (mut templates, mut pods, steerings) = futures::try_join!(
+            self.templates(within),
+            self.list(&path, fold),
+            self.steerings(within)
+        )?;
+        for pod in &mut pods {
+            claim(&steerings, pod);
+        }
         Ok((templates.remove(namespace).unwrap_or_default(), pods))
     }
 

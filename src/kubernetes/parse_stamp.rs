@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::{
+    parse_template::Steering,
     pod_identity::{kept_by, map, named, text},
     versions::template_at,
 };
@@ -11,7 +12,7 @@ use crate::model::{
     AccountName,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{BINDING_LABEL, EstateTemplate, Named},
-    snapshot::{Strategy, TemplateKind},
+    snapshot::{Progress, Strategy, TemplateKind},
 };
 
 /// A number, or a percentage of `of`, rounded down or up as the field says.
@@ -97,6 +98,18 @@ fn complete(kind: TemplateKind, object: &Value) -> bool {
     }
 }
 
+/// A Deployment whose pods a Rollout makes: their number and how they are replaced are the
+/// Rollout's.
+pub(super) fn steered(template: &mut EstateTemplate, deployment: &Value, by: &Steering) {
+    let Progress { generation, observed_generation, desired, updated, total, .. } = by.progress;
+    let seen = by.observed >= deployment["metadata"]["generation"].as_i64().unwrap_or_default();
+    template.complete =
+        seen && observed_generation >= generation && updated >= desired && total <= updated;
+    template.replicas = Some(desired);
+    template.strategy = by.strategy;
+    template.gaps = false;
+}
+
 /// The groups of the kinds that are read themselves.
 const STAMPING: [(&str, &str); 7] = [
     ("Deployment", "apps/"),
@@ -109,7 +122,8 @@ const STAMPING: [(&str, &str); 7] = [
 ];
 
 /// A controller and its pod template; none where a controller that is read itself stamps it, as a
-/// Deployment does its `ReplicaSet`, and for a pod that any controller made.
+/// Deployment does its `ReplicaSet`, for a pod that any controller made, and for a Rollout that
+/// refers to a Deployment's.
 pub(super) fn template(
     kind: TemplateKind,
     version: &str,
@@ -122,7 +136,9 @@ pub(super) fn template(
         let version = owner["apiVersion"].as_str().unwrap_or_default();
         STAMPING.iter().any(|(kind, group)| owner["kind"] == *kind && version.starts_with(group))
     });
-    if stamped || (kind == TemplateKind::Pod && owner.is_some()) {
+    // A Rollout may have no template of its own.
+    let refers = kind == TemplateKind::Rollout && spec["workloadRef"]["kind"] == "Deployment";
+    if stamped || refers || (kind == TemplateKind::Pod && owner.is_some()) {
         return None;
     }
     let template = object.pointer(template_at(kind)).unwrap_or(&Value::Null);

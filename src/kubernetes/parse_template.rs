@@ -45,11 +45,17 @@ impl Steering {
     pub(super) fn claim(&self, pod: &mut ObservedPod) {
         if let Some((kind, name)) = &mut pod.controller
             && kind == "ReplicaSet"
-            && let Some(hash) = name.strip_prefix(&self.rollout).and_then(|n| n.strip_prefix('-'))
-            && pod.revision.as_deref() == Some(hash)
+            && let Some(as_if) = self.renamed(name, pod.revision.as_deref())
         {
-            *name = format!("{}-{hash}", self.deployment);
+            *name = as_if;
         }
+    }
+
+    /// What a `ReplicaSet` of the Rollout were called if the Deployment had made it; none where it
+    /// is another's.
+    pub(super) fn renamed(&self, replica_set: &str, revision: Option<&str>) -> Option<String> {
+        let hash = replica_set.strip_prefix(&self.rollout)?.strip_prefix('-')?;
+        (revision == Some(hash)).then(|| format!("{}-{hash}", self.deployment))
     }
 
     /// The Deployment's own pods are gone or going: its progress is the Rollout's.

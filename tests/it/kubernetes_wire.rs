@@ -326,3 +326,25 @@ async fn a_rollout_lends_its_progress_and_pods_to_the_deployment_it_refers_to() 
     let targets: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
     assert!(!targets.iter().any(|t| t.contains("replicasets") || t.contains("/jobs")));
 }
+
+#[tokio::test]
+async fn the_estate_sees_pods_of_such_a_rollout_as_the_deployments() {
+    let server = Server::routed(argo).await;
+    let estate = client(&server).await.estate().await;
+    let [web] = estate.templates.as_slice() else { panic!("{:#?}", estate.templates) };
+    assert_eq!((web.kind, web.name.as_str()), (TemplateKind::Deployment, "web"));
+    assert_eq!((web.replicas, web.strategy, web.complete), (Some(1), Strategy::Paused, true));
+    assert!(web.stamps(&estate.pods[0]), "{:#?}", estate.pods);
+    // A pod of another's `ReplicaSet` is not renamed: its hash is not the rest of the name.
+    let server = Server::routed(|seen| {
+        if !seen.target.starts_with("/api/v1/pods") {
+            return argo(seen);
+        }
+        let pod = json!({"metadata": {"name": "canary-two-7d-x", "namespace": "n",
+            "labels": {"rollouts-pod-template-hash": "7d"}, "ownerReferences":
+                [{"kind": "ReplicaSet", "name": "canary-two-7d", "controller": true}]}});
+        Some(reply(200, &json!({"items": [pod]})))
+    });
+    let estate = client(&server.await).await.estate().await;
+    assert_eq!(estate.pods[0].controller.as_deref(), Some("replicaset/canary-two-7d"));
+}

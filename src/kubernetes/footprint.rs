@@ -20,6 +20,7 @@ use crate::model::{
     footprint::{
         Component, Definition, Footprint, MetadataUser, Owner, Part, PartKind, RoleBinding, Service,
     },
+    keeper,
     pod_identity::{BINDING_LABEL, EstatePod, Named},
     snapshot::TemplateKind,
 };
@@ -74,7 +75,7 @@ fn path(part: &Part) -> String {
 fn owner(meta: &Value) -> Owner {
     match kept_by(meta) {
         None => Owner::Nobody,
-        Some(tool) if tool == "Helm" => {
+        Some(tool) if tool == keeper::HELM => {
             let or = |value: &Value, other: &Value| {
                 let found = value.as_str().or(other.as_str());
                 found.unwrap_or_default().to_owned()

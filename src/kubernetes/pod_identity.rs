@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{parse_pod, wire::Pod};
 use crate::model::{
-    AccountName, Namespace, names,
+    AccountName, Namespace, keeper, names,
     pod_identity::{
         Assigned, BEHAVIOR_ANNOTATION, Backup, Binding, EstateAccount, EstatePod, Install, Named,
         PodException, PodIdentity,
@@ -100,26 +100,10 @@ pub(super) fn exception(object: &Value) -> PodException {
 
 /// The tool whose marks an object bears.
 pub(super) fn kept_by(meta: &Value) -> Option<String> {
-    let (labels, annotations) = (&meta["labels"], &meta["annotations"]);
     let managers = meta["managedFields"].as_array().into_iter().flatten();
-    let managers: Vec<&str> = managers.filter_map(|entry| entry["manager"].as_str()).collect();
-    let argo = !annotations["argocd.argoproj.io/tracking-id"].is_null()
-        || !labels["argocd.argoproj.io/instance"].is_null()
-        || managers.iter().any(|m| m.starts_with("argocd-"));
-    let flux = !labels["kustomize.toolkit.fluxcd.io/name"].is_null()
-        || !labels["helm.toolkit.fluxcd.io/name"].is_null()
-        || managers.iter().any(|m| matches!(*m, "kustomize-controller" | "helm-controller"));
-    let helm = labels["app.kubernetes.io/managed-by"] == "Helm";
-    let by = if argo {
-        "Argo CD"
-    } else if flux {
-        "Flux"
-    } else if helm {
-        "Helm"
-    } else {
-        return None;
-    };
-    Some(by.to_owned())
+    let managers = managers.filter_map(|entry| entry["manager"].as_str());
+    let (labels, annotations) = (map(&meta["labels"]), map(&meta["annotations"]));
+    keeper::keeper(&labels, &annotations, managers).map(|keeper| keeper.tool.to_owned())
 }
 
 /// A pod, with what the workload identity webhook put into it.
@@ -213,7 +197,7 @@ pub(super) fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
         namespace,
         name,
         uid,
-        helm: kept_by(meta).as_deref() == Some("Helm"),
+        helm: kept_by(meta).as_deref() == Some(keeper::HELM),
         managed,
         namespaced: managed || forced || has("forceNamespaced"),
     })

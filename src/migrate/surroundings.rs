@@ -11,6 +11,7 @@ use super::{
 use crate::model::{
     ArmId,
     desired::{DesiredWorkload, ManagedBy, PodSelection},
+    keeper,
     pod_identity::{Estate, EstatePod, EstateTemplate},
     snapshot::TemplateKind,
 };
@@ -227,11 +228,11 @@ fn kept(place: &Place<'_>) -> Vec<Reason> {
     let of_account = account_of(place.estate, place.key).and_then(|a| a.kept_by.clone());
     let keepers = keepers.chain(of_account.map(|by| (format!("serviceaccount/{account}"), by)));
     let reason = |(what, by): (String, String)| {
-        let decide = if by == "Helm" {
-            "adopt = true, or change it there"
-        } else {
+        let decide = if keeper::puts_back(&by) {
             "`widentity migrate apply` federates its identity, then `widentity migrate render DIR` \
              changes its manifests; or managed_by = \"widentity\""
+        } else {
+            "adopt = true, or change it there"
         };
         let message = format!("{what} is kept by {by}, which puts the old label back");
         Reason::decision(KEPT_BY, message, decide)

@@ -126,7 +126,7 @@ pub struct Workload {
     pub proved: usize,
     /// Whether it uses the migration sidecar, which is a debt.
     pub proxied: bool,
-    /// The tools that keep its account or its templates: `Argo CD`, `Flux`, `Helm`.
+    /// The tools that keep its account or its templates, as [`crate::model::keeper`] names them.
     pub kept_by: BTreeSet<String>,
     /// Where it stands.
     pub phase: Phase,

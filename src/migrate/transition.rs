@@ -13,7 +13,7 @@ use crate::{
             DesiredIdentity, DesiredState, DesiredWorkload, IdentityControl, ManagedBy,
             PodSelection, RolloutMode,
         },
-        names,
+        keeper, names,
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
     plan::{
@@ -132,7 +132,7 @@ pub fn drop_old_labels(plan: &mut Plan, estate: &Estate, cluster: &ClusterName, 
         let ours = |template: &EstateTemplate| match workload.managed_by {
             ManagedBy::Widentity => true,
             ManagedBy::Git => false,
-            ManagedBy::Auto => template.kept_by.as_deref().is_none_or(|by| by == "Helm"),
+            ManagedBy::Auto => template.kept_by.as_deref().is_none_or(|by| !keeper::puts_back(by)),
         };
         let masked: Vec<&EstateTemplate> = estate
             .templates

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::surroundings::KEPT_BY;
 use crate::model::{
-    Namespace,
+    Namespace, keeper,
     pod_identity::{Estate, EstateTemplate},
     sidecar::{self, Surroundings},
     snapshot::{Strategy, TemplateKind},
@@ -155,7 +155,6 @@ pub(super) fn of(reasons: &[Reason]) -> Verdict {
 /// Whether a workload may go as far as its gates allow: nothing stands in its way, or nothing but
 /// that Git keeps it.
 pub(super) fn may_move(reasons: &[Reason], kept_by: &BTreeSet<String>) -> bool {
-    let git = |by: &String| matches!(by.as_str(), "Argo CD" | "Flux");
     let held = reasons.iter().all(|reason| reason.code == KEPT_BY);
-    of(reasons) == Verdict::Ready || (held && kept_by.iter().all(git))
+    of(reasons) == Verdict::Ready || (held && kept_by.iter().all(|by| keeper::puts_back(by)))
 }

@@ -8,6 +8,7 @@ pub mod desired;
 pub mod failure;
 pub mod footprint;
 pub mod identifiers;
+pub mod keeper;
 pub mod kubectl;
 pub mod names;
 pub mod origin;

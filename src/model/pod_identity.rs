@@ -136,7 +136,7 @@ pub struct PodIdentity {
     pub client_id: String,
     /// Whether the Behavior annotation confines it to its namespace.
     pub namespaced: bool,
-    /// The tool whose marks it bears: `Argo CD`, `Flux` or `Helm`.
+    /// The tool whose marks it bears, as [`super::keeper`] names it.
     pub kept_by: Option<String>,
 }
 
@@ -200,7 +200,7 @@ pub struct EstateTemplate {
     /// Annotations of the pod template.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// The tool whose marks the controller bears: `Argo CD`, `Flux` or `Helm`.
+    /// The tool whose marks the controller bears, as [`super::keeper`] names it.
     #[serde(default)]
     pub kept_by: Option<String>,
     /// The object that makes this controller, `kind/name`: an operator's, which writes the template

@@ -1,33 +1,16 @@
 //! Who else writes an object: marks of GitOps engines and of other projects, owners of fields.
 
 use crate::model::{
-    Project, names,
+    Project, keeper, names,
     snapshot::{ObjectMeta, OwnedField},
 };
 
-/// The GitOps engine that keeps this object, as its marks say; none for plain Helm, whose
-/// releases do not put fields back by themselves.
-///
-/// Sources: Argo CD, "Resource tracking"; Flux, labels of kustomize-controller and
-/// helm-controller.
+/// The GitOps engine that keeps this object, as its marks say; none for tools whose releases do not
+/// put fields back by themselves.
 pub(super) fn gitops(meta: &ObjectMeta) -> Option<String> {
-    let marks = [
-        (&meta.annotations, "argocd.argoproj.io/tracking-id", "Argo CD"),
-        (&meta.labels, "argocd.argoproj.io/instance", "Argo CD"),
-        (&meta.labels, "kustomize.toolkit.fluxcd.io/name", "Flux"),
-        (&meta.labels, "helm.toolkit.fluxcd.io/name", "Flux"),
-    ];
-    for (map, key, engine) in marks {
-        if let Some(value) = map.get(key) {
-            return Some(format!("{engine} ({value})"));
-        }
-    }
-    let by_manager = meta.managers.iter().find_map(|manager| match manager.as_str() {
-        "argocd-controller" | "argocd-application-controller" => Some("Argo CD"),
-        "kustomize-controller" | "helm-controller" => Some("Flux"),
-        _ => None,
-    });
-    by_manager.map(str::to_owned)
+    let managers = meta.managers.iter().map(String::as_str);
+    let keeper = keeper::keeper(&meta.labels, &meta.annotations, managers)?;
+    keeper::puts_back(keeper.tool).then(|| keeper.text())
 }
 
 /// The other project whose mark the object bears.

@@ -290,10 +290,11 @@ pub trait Remote: Send + Sync {
         cluster: &ClusterName,
         namespace: &Namespace,
     ) -> Result<Vec<ObservedTemplate>, RemoteFailure>;
-    /// The live pods of a namespace.
+    /// The pods of an account.
     async fn pods(
         &self,
         cluster: &ClusterName,
         namespace: &Namespace,
+        account: &AccountName,
     ) -> Result<Vec<ObservedPod>, RemoteFailure>;
 }

@@ -14,8 +14,8 @@ use crate::{
     azure::{Arm, ArmError, NewAssignment, PutAssignment},
     kubernetes::{Client, Connection, Place, Switch, Within},
     model::{
-        ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId, Project,
-        RemoteFailure,
+        AccountName, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId,
+        Project, RemoteFailure,
         desired::Feature,
         kubectl::kubectl,
         names,
@@ -373,11 +373,9 @@ impl Remote for Remotes {
         &self,
         cluster: &ClusterName,
         namespace: &Namespace,
+        account: &AccountName,
     ) -> Result<Vec<ObservedPod>, RemoteFailure> {
-        let client = self.client(cluster).await?;
-        let found = client.pods(Within::Namespace(namespace)).await;
-        let mut found =
-            found.map_err(|e| e.failure(format!("list pods of namespace {namespace}")))?;
-        Ok(found.remove(namespace).unwrap_or_default())
+        let found = self.client(cluster).await?.pods_of_account(namespace, account).await;
+        found.map_err(|e| e.failure(format!("list pods of account {namespace}/{account}")))
     }
 }

@@ -239,6 +239,28 @@ impl Client {
         Ok(found)
     }
 
+    /// Those of one account, live or not: the server leaves out the rest of the namespace.
+    ///
+    /// Source: Kubernetes documentation, "Field Selectors".
+    pub async fn pods_of_account(
+        &self,
+        namespace: &Namespace,
+        account: &AccountName,
+    ) -> Result<Vec<ObservedPod>, KubeError> {
+        let within = Within::Namespace(namespace);
+        let path = within.path("v1", "pods");
+        let query = [("fieldSelector", format!("spec.serviceAccountName={account}"))];
+        let each = |found: &mut Vec<ObservedPod>, object: Pod| found.push(parse_pod::pod(object));
+        let (mut found, steerings) =
+            futures::try_join!(self.list_where(&path, &query, each), self.steerings(within))?;
+        for (_, steering) in steerings {
+            for pod in &mut found {
+                steering.claim(pod);
+            }
+        }
+        Ok(found)
+    }
+
     /// The Rollouts that refer to a Deployment; none where Argo Rollouts is not installed.
     pub(super) async fn steerings(
         &self,

@@ -295,14 +295,17 @@ fn argo(seen: &Seen) -> Option<Reply> {
         "/apis/argoproj.io/v1alpha1" => served(&["rollouts"]),
         "/apis/apps/v1/deployments" => list(json!([{"metadata":
             {"name": "web", "namespace": "n", "generation": 3}, "spec": {"replicas": 0}}])),
-        "/apis/argoproj.io/v1alpha1/rollouts" => list(json!([{"metadata":
+        "/apis/argoproj.io/v1alpha1/rollouts"
+        | "/apis/argoproj.io/v1alpha1/namespaces/n/rollouts" => list(json!([{"metadata":
             {"name": "canary", "namespace": "n", "generation": 1},
             "spec": {"replicas": 1, "workloadRef": {"kind": "Deployment", "name": "web"}},
             "status": {"observedGeneration": "1", "workloadObservedGeneration": "3",
                 "phase": "Paused", "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}}])),
-        "/api/v1/pods" => list(json!([{"metadata": {"name": "canary-7d-x", "namespace": "n",
+        "/api/v1/pods" | "/api/v1/namespaces/n/pods" => {
+            list(json!([{"metadata": {"name": "canary-7d-x", "namespace": "n",
             "labels": {"rollouts-pod-template-hash": "7d"}, "ownerReferences":
-                [{"kind": "ReplicaSet", "name": "canary-7d", "controller": true}]}}])),
+                [{"kind": "ReplicaSet", "name": "canary-7d", "controller": true}]}}]))
+        }
         "/apis/apps/v1/statefulsets"
         | "/apis/apps/v1/daemonsets"
         | "/apis/batch/v1beta1/cronjobs" => list(Value::Null),
@@ -323,8 +326,13 @@ async fn a_rollout_lends_its_progress_and_pods_to_the_deployment_it_refers_to() 
     let pods = client.pods(None).await.unwrap();
     let controller = pods[&namespace][0].controller.clone();
     assert_eq!(controller, Some(("ReplicaSet".to_owned(), "web-7d".to_owned())));
+    let own = client.pods_of_account(&namespace, &"web".into()).await.unwrap();
+    assert_eq!(own[0].controller, controller);
     let targets: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
     assert!(!targets.iter().any(|t| t.contains("replicasets") || t.contains("/jobs")));
+    let of_account =
+        "/api/v1/namespaces/n/pods?limit=500&fieldSelector=spec.serviceAccountName%3Dweb";
+    assert!(targets.iter().any(|t| t == of_account), "{targets:#?}");
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
         && remove_annotations.is_empty()
         && (*roll.sidecar != Sidecar::Set || proxy.is_some());
     // Pods that were there before say nothing about this roll.
-    let before_it = if roll.wait { pods_now(context, cluster, target).await? } else { None };
+    let before_it = if roll.wait { pods_now(context, cluster, target, &seen).await? } else { None };
     if !as_wanted {
         if label.as_deref() != Some("true") && label != expect.0 {
             let label = label.as_deref().unwrap_or("not set");
@@ -128,7 +128,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
                 let what = format!("somebody took label {} from {target}", names::USE_LABEL);
                 return Err(Halt::Stale(what));
             }
-            let live = pods_now(context, cluster, target).await?;
+            let live = pods_now(context, cluster, target, seen).await?;
             let Some((before, live)) = before_it.as_ref().zip(live) else { return Ok(()) };
             let known = |pod: &ObservedPod| before.iter().any(|old| old.uid == pod.uid);
             let mut made = live.iter().filter(|pod| pod.live() && pod.is_made_by(seen));
@@ -151,14 +151,16 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     Ok(if as_wanted { Good::Unchanged { detail } } else { Good::Done { detail, evidence: None } })
 }
 
-/// The pods of a template's namespace; none where they could not be read, which is not worth ending
+/// The pods of a template's account; none where they could not be read, which is not worth ending
 /// a roll for.
 async fn pods_now(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
+    seen: &ObservedTemplate,
 ) -> Result<Option<Vec<ObservedPod>>, Halt> {
-    match context.read(context.remote().pods(cluster, &target.namespace)).await {
+    let pods = context.remote().pods(cluster, &target.namespace, &seen.account);
+    match context.read(pods).await {
         Ok(pods) => Ok(Some(pods)),
         Err(Halt::Failed(_)) => Ok(None),
         Err(halt) => Err(halt),
@@ -187,7 +189,7 @@ pub(super) async fn prove_pods(
     loop {
         let look = async {
             let templates = context.read(remote.templates(cluster, namespace)).await?;
-            let live = context.read(remote.pods(cluster, namespace)).await?;
+            let live = context.read(remote.pods(cluster, namespace, account)).await?;
             Ok((templates, live))
         };
         let (templates, live) = match look.await {

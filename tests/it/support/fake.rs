@@ -696,9 +696,11 @@ impl Remote for Fake {
         &self,
         cluster: &ClusterName,
         namespace: &Namespace,
+        account: &AccountName,
     ) -> Result<Vec<ObservedPod>, RemoteFailure> {
         self.call("pods", namespace.as_str(), |world| {
-            Ok(present(kubernetes(world, cluster).pods.get_mut(namespace).unwrap()).clone())
+            let pods = present(kubernetes(world, cluster).pods.get_mut(namespace).unwrap());
+            Ok(pods.iter().filter(|pod| pod.account == *account).cloned().collect())
         })
         .await
     }

@@ -193,7 +193,7 @@ pub(super) fn template(
         written: written(meta),
         project: meta["annotations"][PROJECT_ANNOTATION].as_str().map(str::to_owned),
         shape: shape(template),
-        ran: ran(&object["status"]),
+        ran: ran(spec, &object["status"]),
     })
 }
 
@@ -212,7 +212,12 @@ fn asserts(pod: &Value) -> Option<String> {
 }
 
 /// When the last run of a `CronJob` began, if one has succeeded since.
-fn ran(status: &Value) -> Option<jiff::Timestamp> {
+/// Where runs may overlap, which is the default, the one that succeeded may be an older one: there
+/// only its pods tell.
+fn ran(spec: &Value, status: &Value) -> Option<jiff::Timestamp> {
+    if !matches!(spec["concurrencyPolicy"].as_str(), Some("Forbid" | "Replace")) {
+        return None;
+    }
     let time = |name: &str| status[name].as_str()?.parse::<jiff::Timestamp>().ok();
     let began = time("lastScheduleTime")?;
     time("lastSuccessfulTime").filter(|succeeded| *succeeded >= began).map(|_| began)
@@ -295,12 +300,14 @@ mod tests {
     fn a_run_counts_by_when_it_began_and_only_once_one_succeeded() {
         let began = json!("2026-01-01T03:00:00Z");
         let status = |ended: Value| json!({"lastScheduleTime": began, "lastSuccessfulTime": ended});
-        assert_eq!(
-            ran(&status(json!("2026-01-01T03:01:00Z"))),
-            "2026-01-01T03:00:00Z".parse().ok()
-        );
-        assert_eq!(ran(&status(json!("2026-01-01T02:01:00Z"))), None);
-        assert_eq!(ran(&status(Value::Null)), None);
+        let forbid = json!({"concurrencyPolicy": "Forbid"});
+        let later = status(json!("2026-01-01T03:01:00Z"));
+        assert_eq!(ran(&forbid, &later), "2026-01-01T03:00:00Z".parse().ok());
+        assert_eq!(ran(&forbid, &status(json!("2026-01-01T02:01:00Z"))), None);
+        assert_eq!(ran(&forbid, &status(Value::Null)), None);
+        // An older run may have succeeded while the last one goes on.
+        assert_eq!(ran(&json!({}), &later), None);
+        assert_eq!(ran(&json!({"concurrencyPolicy": "Allow"}), &later), None);
     }
 
     /// What an operator makes is a workload like any other, only not one that anybody else may

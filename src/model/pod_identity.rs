@@ -255,8 +255,8 @@ pub struct EstateTemplate {
     /// somebody changed the application. Empty where it was not taken.
     #[serde(default)]
     pub shape: String,
-    /// When the last run of a `CronJob` began, if one has succeeded since. Servers before 1.21 do
-    /// not say.
+    /// When the last run of a `CronJob` whose runs do not overlap began, if one has succeeded
+    /// since. Servers before 1.21 do not say.
     #[serde(default)]
     pub ran: Option<Timestamp>,
 }

@@ -17,7 +17,7 @@ use crate::model::{
 };
 
 /// Containers that the webhook is told to leave alone, separated by semicolons.
-const SKIP_ANNOTATION: &str = "azure.workload.identity/skip-containers";
+pub(super) const SKIP_ANNOTATION: &str = "azure.workload.identity/skip-containers";
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 /// Labels that tell pods of one template from pods of another.
 const REVISION_LABELS: [&str; 3] =

@@ -1,12 +1,15 @@
 //! The pod templates of all controllers, as far as they matter for leaving AAD Pod Identity: how a
 //! roll replaces pods, where they run, what they mount, and whose template it is.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
-    parse_template::Steering,
+    parse_pod::SKIP_ANNOTATION,
+    parse_template::{Steering, literal_env},
     pod_identity::{kept_by, map, named, text},
     versions::template_at,
+    wire::PodSpec,
 };
 use crate::model::{
     AccountName,
@@ -192,6 +195,7 @@ pub(super) fn template(
         secret_classes,
         windows,
         asserts: asserts(pod),
+        literal_env: set_by_itself(template),
         complete: complete(kind, object),
         written: written(meta),
         project: meta["annotations"][PROJECT_ANNOTATION].as_str().map(str::to_owned),
@@ -212,6 +216,15 @@ fn asserts(pod: &Value) -> Option<String> {
     let mut variables = containers.flat_map(|c| c["env"].as_array().into_iter().flatten());
     let sets = |v: &&Value| v["value"].as_str().is_some_and(|v| v.eq_ignore_ascii_case(SETTING));
     variables.find(sets).map(|variable| text(&variable["name"]))
+}
+
+/// `AZURE_*` variables of the containers that the webhook changes.
+fn set_by_itself(template: &Value) -> Vec<(String, String, Option<String>)> {
+    let skipped = template["metadata"]["annotations"][SKIP_ANNOTATION].as_str().unwrap_or_default();
+    // The server has validated it; a kind that it does not validate may have no pod spec.
+    let mut found = literal_env(&PodSpec::deserialize(&template["spec"]).unwrap_or_default());
+    found.retain(|(container, ..)| !skipped.split(';').any(|name| name.trim() == container));
+    found
 }
 
 /// When the last run of a `CronJob` began, if one has succeeded since.
@@ -347,5 +360,22 @@ mod tests {
         let found = template(TemplateKind::Deployment, "v", &object).unwrap();
         assert_eq!(found.secret_classes.into_iter().collect::<Vec<_>>(), ["kv"]);
         assert!(!found.virtual_node, "a toleration places nothing");
+    }
+
+    #[test]
+    fn variables_that_a_template_sets_itself_are_read_where_the_webhook_would_set_them() {
+        let object = json!({"metadata": {"name": "x"}, "spec": {"jobTemplate": {"spec": {"template": {
+            "metadata": {"annotations": {SKIP_ANNOTATION: "other; side"}},
+            "spec": {
+                "initContainers": [{"name": "init", "env": [
+                    {"name": "AZURE_CLIENT_ID", "valueFrom": {"secretKeyRef": {"name": "s"}}}]}],
+                "containers": [
+                    {"name": "main", "env": [{"name": "AZURE_CLIENT_ID", "value": "c"}]},
+                    {"name": "side", "env": [{"name": "AZURE_CLIENT_ID", "value": "own"}]}]}}}}}});
+        let found = template(TemplateKind::CronJob, "v", &object).unwrap().literal_env;
+        let set = |container: &str, value: Option<&str>| {
+            (container.to_owned(), "AZURE_CLIENT_ID".to_owned(), value.map(str::to_owned))
+        };
+        assert_eq!(found, [set("init", None), set("main", Some("c"))]);
     }
 }

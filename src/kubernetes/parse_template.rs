@@ -101,7 +101,7 @@ fn owned_by(owners: &[OwnerReference]) -> Option<String> {
 }
 
 /// `AZURE_*` variables of a manifest: container, variable, literal value.
-fn literal_env(spec: &PodSpec) -> Vec<(String, String, Option<String>)> {
+pub(super) fn literal_env(spec: &PodSpec) -> Vec<(String, String, Option<String>)> {
     let mut found = Vec::new();
     for container in spec.init_containers.iter().chain(&spec.containers) {
         for variable in container.env.iter().filter(|v| v.name.starts_with("AZURE_")) {

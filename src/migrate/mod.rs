@@ -7,6 +7,7 @@
 //! without a working path to its credential.
 
 mod chained;
+mod environment;
 pub mod manifest;
 pub mod matching;
 mod notes;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    matching,
+    environment, matching,
     survey::{Acts, Given, Group, Key, account_of},
     verdict::{self, Reason},
 };
@@ -34,7 +34,7 @@ pub(super) struct Place<'a> {
 
 /// Every reason that lies in the cluster, the account and the templates.
 pub(super) fn surroundings(place: &Place<'_>) -> Vec<Reason> {
-    let each: [fn(&Place<'_>) -> Vec<Reason>; 15] = [
+    let each: [fn(&Place<'_>) -> Vec<Reason>; 16] = [
         system_namespace,
         cluster_off,
         cluster_busy,
@@ -50,6 +50,7 @@ pub(super) fn surroundings(place: &Place<'_>) -> Vec<Reason> {
         on_node,
         secret_class,
         keda,
+        environment::reasons,
     ];
     let mut reasons: Vec<Reason> = each.iter().flat_map(|find| find(place)).collect();
     reasons.extend(cannot_be_changed(place));
@@ -57,7 +58,7 @@ pub(super) fn surroundings(place: &Place<'_>) -> Vec<Reason> {
 }
 
 impl<'a> Place<'a> {
-    fn writable(&self) -> impl Iterator<Item = &'a EstateTemplate> + use<'a> {
+    pub(super) fn writable(&self) -> impl Iterator<Item = &'a EstateTemplate> + use<'a> {
         self.group.templates.iter().copied().filter(|t| t.writable())
     }
 

@@ -11,8 +11,9 @@ use crate::model::{
     desired::{DesiredState, DesiredWorkload},
 };
 
-/// TOML for every workload that is or can be migrated and that the file does not have. What the
-/// file cannot hold as it is stands in comments, with the reason.
+/// TOML for every workload that the file does not have. A table takes decisions: it names an
+/// identity and templates. So one whose workload cannot move, or needs somebody to decide, stands in
+/// comments, with the reasons, and pasting the text changes no verdict.
 pub fn workloads(surveys: &[Survey], file: &DesiredState) -> String {
     let mut found: BTreeMap<(&Namespace, &AccountName), Vec<Here<'_>>> = BTreeMap::new();
     for survey in surveys {
@@ -98,7 +99,8 @@ fn table(here: &[Here<'_>], file: &DesiredState) -> String {
     }
     let here: Vec<&Here<'_>> = here.iter().filter(|(_, workload)| same(workload)).collect();
     let Some((_, first)) = here.first() else { return text };
-    let mark = if acts.is_none() { "# " } else { "" };
+    let open = here.iter().any(|(_, workload)| !workload.may_move());
+    let mark = if acts.is_none() || open { "# " } else { "" };
     let _ = writeln!(text, "{mark}[[workloads]]");
     let mut line = |key: &str, value: String| {
         let _ = writeln!(text, "{mark}{key} = {value}");

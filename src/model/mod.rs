@@ -4,6 +4,7 @@
 //! Everything between them is the business of the stages. Imports nothing of ours.
 
 pub mod address;
+pub mod cloud;
 pub mod desired;
 pub mod failure;
 pub mod footprint;

@@ -270,6 +270,10 @@ pub struct EstateTemplate {
     /// application.
     #[serde(default)]
     pub asserts: Option<String>,
+    /// `AZURE_*` variables that it sets itself in containers that the webhook changes, as
+    /// [`super::snapshot::ObservedTemplate::literal_env`].
+    #[serde(default)]
+    pub literal_env: Vec<(String, String, Option<String>)>,
     /// Whether its controller has finished with its present template.
     #[serde(default = "yes")]
     pub complete: bool,

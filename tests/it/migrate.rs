@@ -124,18 +124,32 @@ impl Fixture {
 
     fn survey_after(&self, places: &Places, soak: SignedDuration, waived: Waived) -> Survey {
         let workloads = self.workloads();
-        migrate::survey(
-            &self.estate,
-            Given {
-                workloads: &workloads,
-                may_enable: self.may_enable,
-                audience: &Audience::default(),
-                now: self.now,
-                soak,
-                waived,
-                places,
-            },
-        )
+        let audience = Audience::default();
+        let given = Given { soak, waived, ..self.given(&workloads, &audience, places) };
+        migrate::survey(&self.estate, given)
+    }
+
+    /// With another file.
+    fn survey_of(&self, workloads: &[DesiredWorkload]) -> Survey {
+        let (audience, places) = (Audience::default(), Places::new());
+        migrate::survey(&self.estate, self.given(workloads, &audience, &places))
+    }
+
+    fn given<'a>(
+        &self,
+        workloads: &'a [DesiredWorkload],
+        audience: &'a Audience,
+        places: &'a Places,
+    ) -> Given<'a> {
+        Given {
+            workloads,
+            may_enable: self.may_enable,
+            audience,
+            now: self.now,
+            soak: SignedDuration::from_hours(24),
+            waived: Waived::default(),
+            places,
+        }
     }
 }
 
@@ -222,12 +236,33 @@ fn the_resulting_workloads_are_toml_and_leave_out_what_the_file_has() {
         let mut file = worlds::desired(&["prod"]);
         let text = toml::workloads(std::slice::from_ref(&survey), &file);
         let read = worlds::of_file(&file, &text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
-        let known = survey.workloads.iter().filter(|w| w.identity.is_some()).count();
+        let known = |w: &&Workload| w.identity.is_some() && w.may_move();
+        let known = survey.workloads.iter().filter(known).count();
         assert_eq!(read.workloads.len(), known, "{name}\n{text}");
         file.workloads = fixture.workloads();
         let rest = toml::workloads(&[survey], &file);
         assert!(file.workloads.is_empty() || rest.is_empty(), "{name}\n{rest}");
     }
+}
+
+/// Whoever pastes it has decided nothing: nothing is ready by it that was not.
+#[test]
+fn pasting_the_resulting_workloads_takes_no_decision() {
+    let mut open = 0;
+    for (name, fixture) in fixtures() {
+        let fixture = Fixture { file: Vec::new(), ..fixture };
+        let before = fixture.survey();
+        let file = worlds::desired(&["prod"]);
+        let text = toml::workloads(std::slice::from_ref(&before), &file);
+        let pasted = worlds::of_file(&file, &text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let after = fixture.survey_of(&pasted.workloads);
+        let judged = |survey: &Survey| -> Vec<_> {
+            survey.workloads.iter().map(|w| (w.name(), w.verdict, w.reasons.clone())).collect()
+        };
+        assert_eq!(judged(&before), judged(&after), "{name}\n{text}");
+        open += before.workloads.iter().filter(|w| !w.may_move()).count();
+    }
+    assert!(open > 20, "{open} needed a decision or could not");
 }
 
 /// A workload has one table, whatever its clusters, and one identity.
@@ -528,6 +563,38 @@ fn what_must_be_made_again_is_named_by_its_maker() {
     assert!(operated.contains("deployment/api of prometheus/k8s"), "{operated}");
     let job = message("running-job-beside-a-finished-one");
     assert!(job.contains("job/runs") && !job.contains("job/done"), "{job}");
+}
+
+/// What a template sets itself is named with its container, and what to do about it.
+#[test]
+fn a_variable_that_the_webhook_would_not_change_is_named() {
+    let reasons = |wanted: &str| fixture(wanted).survey().workloads.remove(0).reasons;
+    let literal = reasons("environment-of-another-client");
+    assert!(literal[0].message.starts_with("container main of deployment/api sets"), "{literal:?}");
+    assert!(
+        literal[0].decide.contains("value: c0000000-0000-4000-8000-000000000636"),
+        "{literal:?}"
+    );
+    for reason in reasons("environment-by-reference") {
+        assert!(reason.message.contains("from elsewhere (valueFrom)"), "{reason:?}");
+        assert!(reason.decide.starts_with("take AZURE_"), "{reason:?}");
+    }
+    let mut fixture = fixture("environment-of-its-own-client");
+    // The authority of another cloud, and a path.
+    for (variable, value) in [
+        ("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.us/"),
+        ("AZURE_AUTHORITY_HOST", "https://login.example/"),
+        ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/secrets/azure/tokens/azure-identity-token"),
+        ("AZURE_CLIENT_ID", ""),
+        ("AZURE_CLIENT_ID", "c0000000-0000-4000-8000-000000000636\n"),
+        ("AZURE_TENANT_ID", "common"),
+    ] {
+        let set = ("init".to_owned(), variable.to_owned(), Some(value.to_owned()));
+        fixture.estate.templates[0].literal_env = vec![set];
+        let workload = fixture.survey().workloads.remove(0);
+        assert_eq!(workload.verdict, Verdict::Cannot, "{variable}={value}");
+        assert_eq!(workload.reasons[0].code, "literal-environment");
+    }
 }
 
 /// How far one workload of a random estate has come.

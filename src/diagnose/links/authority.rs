@@ -10,54 +10,8 @@ use crate::{
         facts::Facts,
         link::{Fix, State},
     },
-    model::snapshot::ObservedPod,
+    model::{cloud::Cloud, snapshot::ObservedPod},
 };
-
-/// The clouds that can be mistaken for each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cloud {
-    Public,
-    UsGovernment,
-    China,
-}
-
-impl Cloud {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Public => "the public cloud",
-            Self::UsGovernment => "Azure Government",
-            Self::China => "Azure in China",
-        }
-    }
-
-    /// The cloud of an authority; none for a host of one's own.
-    fn of_authority(url: &str) -> Option<Self> {
-        let rest = url.trim().trim_start_matches("https://");
-        let host = rest.split(['/', ':']).next().unwrap_or_default().to_ascii_lowercase();
-        match host.as_str() {
-            "login.microsoftonline.com" | "login.microsoft.com" | "login.windows.net" => {
-                Some(Self::Public)
-            }
-            "login.microsoftonline.us" => Some(Self::UsGovernment),
-            "login.chinacloudapi.cn" | "login.partner.microsoftonline.cn" => Some(Self::China),
-            _ => None,
-        }
-    }
-
-    /// The cloud of an AKS API server.
-    fn of_server(fqdn: &str) -> Option<Self> {
-        let suffix = |end: &str| fqdn.to_ascii_lowercase().ends_with(end);
-        if suffix(".azmk8s.io") {
-            Some(Self::Public)
-        } else if suffix(".azure.us") {
-            Some(Self::UsGovernment)
-        } else if suffix(".azk8s.cn") || suffix(".azure.cn") {
-            Some(Self::China)
-        } else {
-            None
-        }
-    }
-}
 
 /// The cloud of the cluster, or, where its record was not read, the one that the webhook writes.
 fn ours(facts: &Facts<'_>) -> Option<Cloud> {
@@ -118,23 +72,4 @@ pub(super) fn of_pod(facts: &Facts<'_>, pod: &ObservedPod) -> Option<State> {
         roll(facts)
     };
     Some(broken(message, fix))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clouds_are_told_by_their_hosts() {
-        let public = Some(Cloud::Public);
-        assert_eq!(Cloud::of_authority("https://login.microsoftonline.com/"), public);
-        assert_eq!(Cloud::of_authority("https://LOGIN.windows.net"), public);
-        assert_eq!(
-            Cloud::of_authority("https://login.microsoftonline.us/"),
-            Some(Cloud::UsGovernment)
-        );
-        assert_eq!(Cloud::of_authority("https://127.0.0.1:4443/"), None);
-        assert_eq!(Cloud::of_server("x.hcp.westeurope.azmk8s.io"), public);
-        assert_eq!(Cloud::of_server("x.internal"), None);
-    }
 }

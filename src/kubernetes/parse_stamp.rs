@@ -47,6 +47,7 @@ fn gaps(kind: TemplateKind, spec: &Value, replicas: i64) -> bool {
         | TemplateKind::CronJob
         | TemplateKind::Rollout
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => false,
     }

@@ -182,6 +182,7 @@ pub(super) fn strategy(kind: TemplateKind, object: &Controller) -> Strategy {
         }
         TemplateKind::CronJob
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => Strategy::NextRun,
     }
@@ -223,6 +224,7 @@ pub(super) fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         // Done when the template is written: the next run uses it.
         TemplateKind::CronJob
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => {
             return Progress { generation, observed_generation: generation, ..Progress::default() };

@@ -60,7 +60,7 @@ pub(super) enum Format {
     Text,
     /// For programs.
     Json,
-    /// For pull requests (plan).
+    /// For pull requests (plan, migrate status, plan, render and uninstall).
     Markdown,
     /// As configuration (migrate plan).
     Toml,

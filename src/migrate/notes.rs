@@ -71,7 +71,7 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
     }
     for binding in &estate.bindings {
         let at = format!("{}/{}", binding.namespace, binding.name);
-        if matching::identity_of(estate, binding).is_none() {
+        if estate.is_seen() && matching::identity_of(estate, binding).is_none() {
             note(
                 "binding-to-nothing",
                 format!(
@@ -98,7 +98,7 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
         let used = used || matching::carriers(estate, binding).next().is_some();
         let known = workloads.iter().any(|workload| workload.bindings.contains(&at))
             || estate.backups.iter().any(|b| b.bindings.contains(&at));
-        if !used && !known {
+        if estate.is_seen() && !used && !known {
             note("binding-unused", format!("binding {at} selects no template and no live pod"));
         }
     }
@@ -109,9 +109,10 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
         );
     }
     for (what, by) in kept_objects(estate) {
-        note("kept-object", format!("{what} is kept by {by}: remove it there, or it comes back"));
+        note("kept-object", format!("{what} is kept by {by}: remove it there, `finish` leaves it"));
     }
-    for (what, workload) in left_behind(estate, workloads) {
+    let behind = if estate.is_seen() { left_behind(estate, workloads) } else { Vec::new() };
+    for (what, workload) in behind {
         note(
             "left-behind",
             format!(
@@ -120,7 +121,10 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
             ),
         );
     }
-    if !matching::answers(estate) && workloads.iter().any(|w| !w.selectors.is_empty()) {
+    if estate.is_seen()
+        && !matching::answers(estate)
+        && workloads.iter().any(|w| !w.selectors.is_empty())
+    {
         note(
             "no-nmi",
             "no NMI runs: nothing answers as Pod Identity, labelled pods see the identities of \
@@ -166,7 +170,7 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
                 .iter()
                 .any(|b| (&b.namespace, &b.account) == (&w.namespace, &w.account))
     };
-    for workload in given.workloads.iter().filter(named) {
+    for workload in given.workloads.iter().filter(|w| estate.is_seen() && named(w)) {
         note(
             "no-template",
             format!("{}/{} has no pod template any more", workload.namespace, workload.account),

@@ -156,7 +156,8 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     }
     if count == 0 {
         if templates.iter().any(|t| t.labelled()) {
-            return at(if whole { Phase::Masked } else { Phase::HalfDone });
+            let lacks = !whole && estate.is_seen();
+            return at(if lacks { Phase::HalfDone } else { Phase::Masked });
         }
         if facts.backup.is_some_and(|backup| backup.rolled_back) {
             return at(Phase::RolledBack);
@@ -168,7 +169,7 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
         });
     }
     if !whole {
-        return at(Phase::Broken);
+        return at(if estate.is_seen() { Phase::Broken } else { Phase::Switched });
     }
     let client = identity.map(|(client, _)| client);
     let sidecar = |pod: &EstatePod| {
@@ -183,7 +184,7 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
         return at(Phase::Switched);
     }
     // What answered is gone: it has arrived, whatever becomes of its pods.
-    if let Some(phase) = removed(facts) {
+    if let Some(phase) = removed(facts).filter(|_| estate.is_seen()) {
         return at(phase);
     }
     if proved < pods.len() || !finished {

@@ -8,15 +8,37 @@ use super::{
     verdict::Reason,
 };
 use crate::model::{
-    ArmId,
+    ArmId, FailureKind, RemoteFailure,
     desired::DesiredWorkload,
     pod_identity::{AzureIdentityState, Backup, Estate, EstatePod},
     snapshot::ObservedCredential,
 };
 
+/// Nothing is done in a cluster of which anything could not be read, and what is missing there says
+/// nothing of a workload.
+pub(super) fn not_seen(estate: &Estate) -> Option<Reason> {
+    let failure = estate.unseen.first()?;
+    let more = match estate.unseen.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let refused =
+        |f: &&RemoteFailure| matches!(f.kind, FailureKind::Denied | FailureKind::Unauthenticated);
+    let tried: BTreeSet<&str> =
+        estate.unseen.iter().filter(refused).map(|f| f.tried.as_str()).collect();
+    let decide = if tried.is_empty() {
+        "run again when it answers".to_owned()
+    } else {
+        let tried: Vec<&str> = tried.into_iter().collect();
+        format!("grant whoever runs this to {}, and run again", tried.join(", "))
+    };
+    Some(Reason::obstacle("not-seen", format!("not everything was seen: {failure}{more}"), decide))
+}
+
 /// The distinct managed identities behind the bindings, and what is wrong with the others. A
 /// binding that gives no identity is in the way only where none of them gives one.
 pub(super) fn identities(
+    estate: &Estate,
     reached: &[Reached<'_>],
     backup: Option<&Backup>,
     selectors: &BTreeSet<&str>,
@@ -63,7 +85,7 @@ pub(super) fn identities(
             )),
         }
     }
-    if ids.is_empty() {
+    if ids.is_empty() && estate.is_seen() {
         reasons.append(&mut empty);
     }
     if ids.is_empty()
@@ -71,7 +93,7 @@ pub(super) fn identities(
     {
         ids.insert(ArmId::new(backup.identity.clone()));
     }
-    if ids.is_empty() && reasons.is_empty() && !selectors.is_empty() {
+    if ids.is_empty() && reasons.is_empty() && !selectors.is_empty() && estate.is_seen() {
         let selectors: Vec<&str> = selectors.iter().copied().collect();
         reasons.push(Reason::obstacle(
             "no-binding",
@@ -83,6 +105,7 @@ pub(super) fn identities(
 }
 
 pub(super) fn choose<'a>(
+    estate: &Estate,
     reaches: &'a [ArmId],
     decided: Option<&DesiredWorkload>,
     reasons: &mut Vec<Reason>,
@@ -91,7 +114,7 @@ pub(super) fn choose<'a>(
     match reaches {
         [] => None,
         [one] => {
-            if let Some(other) = decided.filter(|_| written.is_none()) {
+            if let Some(other) = decided.filter(|_| written.is_none() && estate.is_seen()) {
                 reasons.push(Reason::obstacle(
                     "another-identity",
                     format!(
@@ -157,7 +180,7 @@ pub(super) fn azure<'a>(
             reasons.push(Reason::obstacle(
                 "identity-gone",
                 format!("managed identity {} does not exist any more", id.name()),
-                "make it again with its roles, or declare a new one in `[[workloads]]`",
+                "make it again with its roles, then correct clientID of the AzureIdentity",
             ));
             None
         }
@@ -182,8 +205,9 @@ pub(super) fn no_room(acts: &Acts, most: usize) -> Reason {
             "identity {} has no room for another federated credential: Azure allows {most}",
             acts.id.name()
         ),
-        "give some of its workloads an identity of their own, with the same roles: `identity = \
-         \"NAME\"` and `grants`",
+        "free a place: take away a credential of it that nothing uses; or let the workload have an \
+         identity of its own through Pod Identity first, with the same roles: an AzureIdentity, a \
+         binding with a selector of its own, and that as its aadpodidbinding",
     )
 }
 

@@ -197,7 +197,16 @@ fn obstacle(
         let failure = estate.unlooked.first()?;
         Some(format!("other kinds may use it: {failure}; waive it with --allow-unseen-kinds"))
     };
-    refused.or_else(|| user(estate, binding)).or_else(unlooked)
+    refused
+        .or_else(|| user(estate, binding))
+        .or_else(|| kept(binding.kept_by.as_deref()))
+        .or_else(unlooked)
+}
+
+/// What another tool keeps is made again, with the next release or at once, and `rollback` would
+/// make it beside that.
+fn kept(by: Option<&str>) -> Option<String> {
+    by.map(|by| format!("{by} keeps it: take it out of what {by} applies"))
 }
 
 /// Bindings of the add-on's identities go by their entry in ARM's record, all of one identity or
@@ -297,7 +306,8 @@ fn identities(estate: &Estate, survey: &Survey, allowed: Allowed<'_>, found: &mu
         if users.is_empty() || !goes_with {
             continue;
         }
-        match left.find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?))) {
+        let refused = left.find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?)));
+        match refused.or_else(|| kept(identity.kept_by.as_deref())) {
             Some(why) => found.kept.push((identity_name(identity), why)),
             None => identities.push(identity.clone()),
         }

@@ -13,7 +13,7 @@ use crate::model::{
     desired::{DesiredWorkload, ManagedBy, PodSelection},
     keeper,
     pod_identity::{Estate, EstatePod, EstateTemplate},
-    snapshot::TemplateKind,
+    snapshot::{Strategy, TemplateKind},
 };
 
 /// The code for what another tool keeps.
@@ -34,7 +34,7 @@ pub(super) struct Place<'a> {
 
 /// Every reason that lies in the cluster, the account and the templates.
 pub(super) fn surroundings(place: &Place<'_>) -> Vec<Reason> {
-    let each: [fn(&Place<'_>) -> Vec<Reason>; 16] = [
+    let each: [fn(&Place<'_>) -> Vec<Reason>; 17] = [
         system_namespace,
         cluster_off,
         cluster_busy,
@@ -46,6 +46,7 @@ pub(super) fn surroundings(place: &Place<'_>) -> Vec<Reason> {
         selector_holds,
         virtual_node,
         no_overlap,
+        not_ready,
         lost_label,
         on_node,
         secret_class,
@@ -109,7 +110,8 @@ fn system_namespace(place: &Place<'_>) -> Vec<Reason> {
 
 fn cluster_off(place: &Place<'_>) -> Vec<Reason> {
     let estate = place.estate;
-    if (estate.issuer.is_some() && estate.workload_identity) || place.given.may_enable {
+    let on = estate.issuer.is_some() && estate.workload_identity;
+    if on || place.given.may_enable || !estate.is_seen() {
         return Vec::new();
     }
     let what = if estate.issuer.is_none() { "OIDC issuer" } else { "workload identity add-on" };
@@ -278,6 +280,34 @@ fn no_overlap(place: &Place<'_>) -> Vec<Reason> {
     place.unless_named("no-overlap", verdict::gap)
 }
 
+/// The controller of a `StatefulSet` replaces no pod before all others are ready: with one that is
+/// not, the roll does not end, and going back would not either.
+///
+/// Source: Kubernetes documentation, "`StatefulSets`: Rolling Updates" and "Forced rollback".
+fn not_ready(place: &Place<'_>) -> Vec<Reason> {
+    let sets = place.writable().filter(|t| t.kind == TemplateKind::StatefulSet);
+    let open = sets.filter(|t| t.strategy != Strategy::OnDelete && !place.is_named(t));
+    let reason = |template: &EstateTemplate| {
+        let templates = &place.group.templates;
+        let template = templates.iter().find(|known| known.key() == template.key())?;
+        let waiting: Vec<&str> =
+            place.live(template).filter(|pod| !pod.ready).map(|pod| pod.name.as_str()).collect();
+        (!waiting.is_empty()).then(|| {
+            Reason::decision(
+                "pods-not-ready",
+                format!(
+                    "{} of {} not ready, and a StatefulSet replaces no pod before the others are \
+                     ready: its roll would not end",
+                    waiting.join(", "),
+                    template.key()
+                ),
+                format!("mend it first; or, if you end such pods by hand, {}", place.naming()),
+            )
+        })
+    };
+    open.filter_map(reason).collect()
+}
+
 /// Running pods may carry a label that their template has lost: a paused roll, a half-made edit.
 fn lost_label(place: &Place<'_>) -> Vec<Reason> {
     let lost = |t: &EstateTemplate| {
@@ -381,7 +411,7 @@ fn keda(place: &Place<'_>) -> Vec<Reason> {
 
 /// What nobody but its maker can change: reported where nothing of the workload can be.
 fn cannot_be_changed(place: &Place<'_>) -> Option<Reason> {
-    if place.writable().next().is_some() {
+    if place.writable().next().is_some() || !place.estate.is_seen() {
         return None;
     }
     let (templates, pods) = (&place.group.templates, &place.group.pods);

@@ -273,9 +273,9 @@ fn judge(
         labelled.chain(group.pods.iter().filter_map(|p| p.selector())).collect();
     let reached: Vec<Reached<'_>> =
         selectors.iter().flat_map(|s| matching::reached(estate, namespace, s)).collect();
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<Reason> = reasons::not_seen(estate).into_iter().collect();
     let annotated = account_of(estate, key).and_then(|a| a.client_id.as_deref());
-    let mut reaches = reasons::identities(&reached, backup, &selectors, &mut reasons);
+    let mut reaches = reasons::identities(estate, &reached, backup, &selectors, &mut reasons);
     if reaches.is_empty() && selectors.is_empty() {
         // Switched without a backup: the account says whom it acts as.
         let named = estate.identities.iter().find(|identity| {
@@ -283,7 +283,7 @@ fn judge(
         });
         reaches.extend(named.and_then(matching::resource_id));
     }
-    let chosen = reasons::choose(&reaches, decided, &mut reasons);
+    let chosen = reasons::choose(estate, &reaches, decided, &mut reasons);
     let seen = chosen.and_then(|id| reasons::azure(estate, id, &reached, &mut reasons));
     let (identity, credentials) = match seen {
         Some((acts, credentials)) => (Some(acts), credentials),

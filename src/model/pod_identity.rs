@@ -76,6 +76,14 @@ pub struct Estate {
     pub unseen: Vec<RemoteFailure>,
 }
 
+impl Estate {
+    /// Whether everything was read. A failed read is not absence: where this is not so, nothing
+    /// follows from what is missing.
+    pub fn is_seen(&self) -> bool {
+        self.unseen.is_empty()
+    }
+}
+
 /// An object by namespace and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -277,7 +277,11 @@ pub fn markdown(overview: &Overview) -> String {
     for (_, workload) in workloads(overview) {
         for reason in &workload.reasons {
             let message = escape::markdown(&reason.message);
-            line(&mut out, format!("- {}: {message}", escape::code(&workload.name())));
+            let name = escape::code(&workload.name());
+            line(
+                &mut out,
+                format!("- {name} {}, {}: {message}", workload.verdict.as_str(), reason.code),
+            );
         }
     }
     for cluster in &overview.clusters {

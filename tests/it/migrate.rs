@@ -654,6 +654,88 @@ fn a_variable_that_the_webhook_would_not_change_is_named() {
     }
 }
 
+/// What could not be read is not absent: nobody is told to take away what may only be hidden.
+#[test]
+fn what_could_not_be_read_decides_nothing() {
+    for name in ["bindings-not-seen", "controllers-not-seen", "switched-bindings-not-seen"] {
+        let fixture = fixture(name);
+        for workload in fixture.survey().workloads {
+            assert!(workload.next[0].starts_with("grant whoever runs this to list "), "{name}");
+            assert_eq!(workload.next.len(), 1, "{name}: {workload:?}");
+        }
+    }
+    let mut fixture = fixture("plain-deployment");
+    let slow = RemoteFailure::new(FailureKind::NotReached, "list pods", "timed out");
+    fixture.estate.unseen = vec![slow.clone(), slow];
+    let workload = fixture.survey().workloads.remove(0);
+    assert_eq!(workload.next, ["run again when it answers"]);
+    assert!(workload.reasons[0].message.ends_with("list pods: timed out (and 1 more)"));
+}
+
+/// Whoever does what a full identity's workload is told can move it.
+#[test]
+fn the_proposal_for_a_full_identity_leads_somewhere() {
+    let mut fixture = fixture("twenty-credentials");
+    let full = fixture.survey().workloads.remove(0);
+    assert_eq!(full.reasons[0].code, "twenty-credentials");
+    assert!(full.reasons[0].decide.contains("a binding with a selector of its own"));
+    let estate = &mut fixture.estate;
+    let AzureIdentityState::Present(mut seen, _) = estate.azure.values().next().unwrap().clone()
+    else {
+        panic!("it is there");
+    };
+    let of_all = estate.identities[0].clone();
+    seen.id = ArmId::new(
+        of_all.resource_id.replace("userAssignedIdentities/api", "userAssignedIdentities/own"),
+    );
+    seen.client_id = "c0000000-0000-4000-8000-000000000777".parse().unwrap();
+    estate.identities.push(PodIdentity {
+        name: "own".into(),
+        uid: "own".into(),
+        resource_id: seen.id.to_string(),
+        client_id: seen.client_id.to_string(),
+        ..of_all
+    });
+    estate.azure.insert(seen.id.clone(), AzureIdentityState::Present(seen, Vec::new()));
+    estate.bindings.push(Binding {
+        name: "own".into(),
+        uid: "own".into(),
+        identity: "own".into(),
+        selector: "own".into(),
+        ..estate.bindings[0].clone()
+    });
+    estate.templates[0].labels.insert(BINDING_LABEL.to_owned(), "own".to_owned());
+    let workload = fixture.survey().workloads.remove(0);
+    assert_eq!((workload.verdict, workload.reasons), (Verdict::Ready, Vec::new()));
+}
+
+/// What a chart or a repository holds comes back: it is left to that, with the reason.
+#[test]
+fn what_another_tool_keeps_is_left_to_it() {
+    let decided = |fixture: &Fixture| {
+        let survey = fixture.survey();
+        let all = everybody(&survey);
+        let allowed = Allowed { chosen: &all, proved: &all, unassign: false };
+        removal(&fixture.estate, &survey, allowed)
+    };
+    let helm = Some("Helm".to_owned());
+    let why = "Helm keeps it: take it out of what Helm applies";
+    let mut soaked = fixture("soaked");
+    assert_eq!(decided(&soaked).count(), 2);
+    soaked.estate.identities[0].kept_by.clone_from(&helm);
+    let what = decided(&soaked);
+    assert_eq!((what.bindings.len(), what.identities.len()), (1, 0), "{what:#?}");
+    assert_eq!(what.kept.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>(), [why]);
+    soaked.estate.bindings[0].kept_by.clone_from(&helm);
+    let what = decided(&soaked);
+    assert_eq!(what.count(), 0, "{what:#?}");
+    assert_eq!(what.kept[0].1, why);
+    let mut last = fixture("binding-removed");
+    last.estate.identities[0].kept_by = helm;
+    let what = decided(&last);
+    assert_eq!((what.count(), what.kept[0].1.as_str()), (0, why), "{what:#?}");
+}
+
 /// How far one workload of a random estate has come.
 #[derive(Debug, Clone, Copy)]
 enum Way {

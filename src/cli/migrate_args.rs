@@ -56,6 +56,10 @@ pub(super) struct MigrateUninstall {
     /// Without NMI every pod may reach the metadata endpoint of its node
     #[arg(long)]
     pub(super) allow_open_metadata: bool,
+    /// Bindings may go although some kinds of custom resources could not be looked through for
+    /// their label
+    #[arg(long)]
+    pub(super) allow_unseen_kinds: bool,
     /// Switch the AKS add-on off, with an update of the cluster
     #[arg(long)]
     pub(super) disable_add_on: bool,
@@ -124,7 +128,8 @@ pub(super) struct MigrateRollback {
     /// The workload as NAMESPACE/SERVICE-ACCOUNT
     #[arg(value_name = "WORKLOAD")]
     pub(super) workload: String,
-    /// NMI serves the cluster although none was found: its name is not the usual one
+    /// Pod Identity serves the cluster although it does not look so: NMI under another name, or
+    /// MIC that only seems not to run
     #[arg(long)]
     pub(super) nmi_runs: bool,
     /// How long its old pods may take
@@ -154,4 +159,8 @@ pub(super) struct MigrateSelect {
     /// that it works
     #[arg(long)]
     pub(super) allow_unrun: bool,
+    /// Bindings may go although some kinds of custom resources could not be looked through for
+    /// their label
+    #[arg(long)]
+    pub(super) allow_unseen_kinds: bool,
 }

@@ -64,7 +64,7 @@ async fn overview(
         now: context.env.now(),
         // What soaks is not clean yet, however long it has soaked.
         soak: SignedDuration::from_hours(24),
-        waived: Waived::default(),
+        waived: Waived { kinds: args.allow_unseen_kinds, ..Waived::default() },
         shelf: &world.shelf,
     };
     let mut overview = tokio::select! {

@@ -10,21 +10,23 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::json;
 use widentity::{
     migrate::{
         self, Phase, Survey, Verdict, Waived, Workload,
         matching::{reached, selects},
         removal::{Allowed, removal},
+        rollback,
         survey::{Given, Note, Places},
         toml,
     },
     model::{
-        AccountName, ArmId, Audience, Namespace, Origin, Subject,
+        AccountName, ArmId, Audience, FailureKind, Namespace, Origin, RemoteFailure, Subject,
         desired::{DesiredWorkload, ManagedBy, PodSelection, RolloutMode},
         names,
         pod_identity::{
-            AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-            EstateTemplate, Install, PodIdentity,
+            AzureIdentityState, BINDING_LABEL, Backup, Binding, Carrier, Estate, EstateAccount,
+            EstatePod, EstateTemplate, Install, PodIdentity,
         },
         snapshot::{self, ObservedCredential},
     },
@@ -378,6 +380,82 @@ fn only_pods_of_the_users_need_the_decision_about_nodes() {
     fixture.estate.bindings.push(bound);
     let what = decided(&fixture, false);
     assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 0), "{what:#?}");
+}
+
+/// Nothing is put back onto a Pod Identity that does not answer.
+#[test]
+fn a_rollback_wants_nmi_and_mic_at_work() {
+    let fixture = fixture("soaked");
+    let backup = fixture.estate.backups[0].clone();
+    let install = |component: &str, stuck: bool| Install {
+        component: component.to_owned(),
+        kind: if component == "nmi" { "daemonset" } else { "deployment" }.to_owned(),
+        name: component.to_owned(),
+        stuck,
+        ..Install::default()
+    };
+    let found = |installs: Vec<Install>, served: bool| {
+        let estate = Estate { installs, ..fixture.estate.clone() };
+        rollback::obstacles(&estate, &backup, served)
+    };
+    assert_eq!(found(vec![install("nmi", false), install("mic", false)], false), [""; 0]);
+    let stuck = found(vec![install("nmi", true)], false);
+    assert!(stuck[0].starts_with("no pod of NMI is ready (daemonset /nmi)"), "{stuck:?}");
+    let none = found(vec![install("nmi", false), install("mic", true)], false);
+    assert!(none[0].starts_with("MIC is scaled to zero (deployment /mic)"), "{none:?}");
+    let managed = Install { managed: true, ..install("mic", true) };
+    assert_eq!(found(vec![install("nmi", false), managed], false), [""; 0]);
+    assert_eq!(found(vec![install("nmi", true), install("mic", true)], true), [""; 0]);
+    // What would be typed names the cluster.
+    let id = "/subscriptions/s/resourceGroups/rg-aks/providers/Microsoft.ContainerService/\
+              managedClusters/aks-prod";
+    let entry = json!({"namespace": "shop", "name": "cart", "identity": {"resourceId": "/id"}});
+    let backup = Backup { add_on: vec![entry], ..backup.clone() };
+    let estate = Estate {
+        id: Some(ArmId::new(id)),
+        installs: vec![install("nmi", false)],
+        ..fixture.estate.clone()
+    };
+    let said = rollback::obstacles(&estate, &backup, false).join("\n");
+    assert!(said.contains("--resource-group rg-aks --cluster-name aks-prod "), "{said}");
+}
+
+/// What an operator will make pods of holds a binding, and so does what nobody could look through.
+#[test]
+fn what_is_elsewhere_and_what_was_not_looked_through_hold_a_binding() {
+    let mut fixture = fixture("soaked");
+    let decided = |fixture: &Fixture| {
+        let survey = fixture.survey();
+        let all = everybody(&survey);
+        let allowed = Allowed { chosen: &all, proved: &all, unassign: false };
+        removal(&fixture.estate, &survey, allowed)
+    };
+    let free = decided(&fixture);
+    assert_eq!(free.kept, []);
+    let binding = free.bindings[0].clone();
+    let carrier = Carrier {
+        namespace: binding.namespace.clone(),
+        what: "clonesets.apps.kruise.io/cart".to_owned(),
+        at: "spec.template.metadata.labels".to_owned(),
+        selector: binding.selector.clone(),
+    };
+    fixture.estate.carriers = vec![Carrier { selector: "other".to_owned(), ..carrier.clone() }];
+    assert_eq!(decided(&fixture), free);
+    // Of a kind without namespaces it may make its pods anywhere.
+    let wide = Carrier { namespace: Namespace::from(""), ..carrier.clone() };
+    for carrier in [carrier, wide] {
+        fixture.estate.carriers = vec![carrier];
+        let what = decided(&fixture);
+        assert_eq!(what.bindings, []);
+        let why = &what.kept[0].1;
+        assert!(why.starts_with("it still selects what clonesets.apps.kruise.io/cart"), "{why}");
+    }
+    fixture.estate.carriers.clear();
+    let denied = RemoteFailure::new(FailureKind::Denied, "list clonesets.apps.kruise.io", "no");
+    fixture.estate.unlooked = vec![denied];
+    let what = decided(&fixture);
+    assert_eq!(what.bindings, []);
+    assert!(what.kept[0].1.ends_with("waive it with --allow-unseen-kinds"), "{what:#?}");
 }
 
 /// The soak is of pods: it begins with their proof, not when their template was written.

@@ -144,9 +144,12 @@ async fn estate(request: Request<'_>, cluster: &DesiredCluster, connected: &Conn
 fn judge(
     request: Request<'_>,
     cluster: &DesiredCluster,
-    estate: Estate,
+    mut estate: Estate,
     places: &Places,
 ) -> Surveyed {
+    if request.waived.kinds {
+        estate.unlooked.clear();
+    }
     let here: Vec<_> = request
         .desired
         .workloads
@@ -179,6 +182,7 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
     let mut estate =
         kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });
     estate.cluster = name.clone();
+    estate.id = Some(cluster.id.clone());
     match record {
         Ok(Some(record)) => {
             estate.issuer = record.issuer;

@@ -232,7 +232,8 @@ fn patch(label: &str) -> String {
 
 /// The text as a block inside a kustomization.
 fn indented(text: &str, by: usize) -> String {
-    text.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect()
+    let indent = " ".repeat(by);
+    text.split_inclusive('\n').flat_map(|line| [indent.as_str(), line]).collect()
 }
 
 fn why(rendered: &Rendered, object: &str) -> String {

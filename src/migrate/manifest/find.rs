@@ -151,7 +151,7 @@ impl<'a> View<'a> {
     ) -> Result<Option<Chosen>, Refusal> {
         let here = self.named(want, namespaces)?;
         if here.is_empty() {
-            let loose = self.loose(want, &[want.name.clone()]);
+            let loose = self.loose(want, std::slice::from_ref(&want.name));
             let patch = |one: &Use| matches!(self.builds.layers[one.layer].body, Body::Object(_));
             let any = loose.iter().any(patch);
             return Ok(any.then_some(Chosen { placement: None, says: loose, whole: false }));

@@ -182,21 +182,21 @@ mod tests {
         layer.says(&documents, LABELS, "a/b").map(|said| said.what)
     }
 
-    fn sets(value: &str) -> Option<What> {
-        Some(What::Sets { value: value.to_owned(), text: true })
+    fn sets(value: &str) -> What {
+        What::Sets { value: value.to_owned(), text: true }
     }
 
     #[test]
     fn a_patch_sets_drops_or_says_nothing() {
         let labels = |text: &str| format!("spec:\n  template:\n    metadata:\n      {text}\n");
         for (text, what) in [
-            (labels("labels: {a/b: \"x\"}"), sets("x")),
+            (labels("labels: {a/b: \"x\"}"), Some(sets("x"))),
             (labels("labels: {a/b: null}"), Some(What::Drops)),
             (labels("labels: null"), Some(What::Drops)),
             (labels("labels: {c: d}"), None),
             (labels("labels: {$patch: replace, c: d}"), Some(What::Drops)),
-            (format!("x: &l {{a/b: \"x\"}}\n{}", labels("labels: *l")), sets("x")),
-            (format!("x: &l {{a/b: \"x\"}}\n{}", labels("labels: {<<: *l}")), sets("x")),
+            (format!("x: &l {{a/b: \"x\"}}\n{}", labels("labels: *l")), Some(sets("x"))),
+            (format!("x: &l {{a/b: \"x\"}}\n{}", labels("labels: {<<: *l}")), Some(sets("x"))),
             ("spec: {replicas: 1}\n".to_owned(), None),
         ] {
             assert_eq!(said(&text, false), what, "{text}");
@@ -210,8 +210,8 @@ mod tests {
     fn an_operation_counts_for_every_key_below_its_place() {
         let at = "/spec/template/metadata/labels";
         for (text, what) in [
-            (format!("- {{op: add, path: {at}/a~1b, value: \"x\"}}"), sets("x")),
-            (format!("- {{op: add, path: {at}, value: {{a/b: \"x\"}}}}"), sets("x")),
+            (format!("- {{op: add, path: {at}/a~1b, value: \"x\"}}"), Some(sets("x"))),
+            (format!("- {{op: add, path: {at}, value: {{a/b: \"x\"}}}}"), Some(sets("x"))),
             (format!("- {{op: replace, path: {at}, value: {{c: d}}}}"), Some(What::Drops)),
             (format!("- {{op: remove, path: {at}/a~1b}}"), Some(What::Drops)),
             (format!("- {{op: copy, from: /x, path: {at}/a~1b}}"), Some(What::Unclear)),

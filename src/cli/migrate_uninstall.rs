@@ -221,6 +221,7 @@ fn of_failure(failure: &RemoteFailure) -> ExitCode {
         | FailureKind::TimedOut
         | FailureKind::Refused
         | FailureKind::NotProved
+        | FailureKind::Unmade
         | FailureKind::NotReached => ExitCode::Failed,
     }
 }

@@ -108,7 +108,7 @@ async fn a_pod_that_comes_with_the_label_stops_it_before_mic_goes() {
         "metadata": {"name": "late", "namespace": "shop", "labels": {"aadpodidbinding": "x"}},
         "spec": {"containers": [{"name": "c", "image": "registry.example/c:1"}]}});
     let overview = world.overview().await;
-    let sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let sites = uninstall::sites(&world.desired, &overview, &world.connected, |_| true).await;
     let what = sites[0].decide(BOTH);
     world.admin.create("/api/v1/namespaces/shop/pods", &pod).await;
     let (_never, interrupt) = watch::channel(false);
@@ -338,7 +338,7 @@ async fn where_the_discovery_document_cannot_be_read_a_token_tells_the_cluster()
     assert_eq!((codes, ran), (vec!["cluster-not-confirmed"], None));
 
     let overview = world.overview().await;
-    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected, |_| true).await;
     uninstall::confirm(&mut sites, &world.desired, &world.connected).await;
     assert_eq!(sites[0].footprint.token_issuer, sites[0].read.estate.issuer);
     assert_eq!(sites[0].decide(BOTH).obstacles, Vec::new());

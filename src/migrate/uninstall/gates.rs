@@ -219,7 +219,7 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
         found.push(obstacle(
             Class::Blocked,
             "secret-provider-class",
-            format!("SecretProviderClass {}/{} uses Pod Identity", class.namespace, class.name),
+            format!("SecretProviderClass {} uses Pod Identity", class.at()),
             "set usePodIdentity: \"false\" and clientID in it",
         ));
     }
@@ -227,7 +227,7 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
         found.push(obstacle(
             Class::Blocked,
             "keda-trigger",
-            format!("TriggerAuthentication {} uses Pod Identity", trigger.at()),
+            format!("{} uses Pod Identity", trigger.trigger()),
             "use provider azure-workload, with a federated credential for KEDA's own account",
         ));
     }

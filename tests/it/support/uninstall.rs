@@ -118,16 +118,19 @@ impl World {
         world
     }
 
-    pub(crate) async fn overview(&self) -> Overview {
-        let request = Request {
+    pub(crate) fn request(&self) -> Request<'_> {
+        Request {
             desired: &self.desired,
             sandbox: true,
             now: Timestamp::now(),
             soak: SignedDuration::from_hours(24),
             waived: Waived::default(),
             shelf: &self.backups,
-        };
-        overview(request, &self.connected).await
+        }
+    }
+
+    pub(crate) async fn overview(&self) -> Overview {
+        overview(self.request(), &self.connected).await
     }
 
     /// Reads, decides, and does it where nothing is in the way.
@@ -142,7 +145,7 @@ impl World {
         sink: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> (Uninstall, Option<Ran>) {
         let overview = self.overview().await;
-        let sites = uninstall::sites(&self.desired, &overview, &self.connected).await;
+        let sites = uninstall::sites(&self.desired, &overview, &self.connected, |_| true).await;
         let what = sites[0].decide(wishes);
         if !what.obstacles.is_empty() {
             return (what, None);

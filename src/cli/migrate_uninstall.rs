@@ -16,7 +16,7 @@ use crate::{
     execute::exit::ExitCode,
     model::{ClusterName, FailureKind, RemoteFailure},
     ops::migrate::{
-        self as ops, Overview, Request, Waived,
+        self as ops, Overview, Request, Shelf, Waived,
         uninstall::{self, AzureWishes, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
     },
     render::{
@@ -150,7 +150,8 @@ async fn in_world(
             Event::Done(step) => output.note(&render::done(step)),
         };
         let (pace, asked) = (Pace::default(), interrupt.receiver());
-        let one = uninstall::run(site, what, connected, pace, &asked, &mut sink).await;
+        let with = (connected, &world.shelf as &dyn Shelf);
+        let one = uninstall::run(site, what, with, pace, &asked, &mut sink).await;
         ran.push(Some(one));
     }
     let shown = shown(&decided, &ran);

@@ -246,7 +246,7 @@ pub fn put_back(how: &PutBack) -> String {
     }
 }
 
-/// The same for a pull request or an issue.
+/// The overview for a pull request or an issue.
 pub fn markdown(overview: &Overview) -> String {
     let mut out = String::new();
     let project = escape::markdown(overview.project.as_str());
@@ -302,7 +302,7 @@ struct Document<'a> {
     summary: String,
 }
 
-/// The same for programs.
+/// The overview for programs.
 pub fn json(overview: &Overview) -> String {
     let clusters = overview.clusters.iter().map(|c| serde_json::to_value(&c.survey));
     super::json::to_text(&Document {

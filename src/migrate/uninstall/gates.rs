@@ -233,7 +233,8 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
     }
 }
 
-/// What was assigned and is nobody's to take back: the definition could never go.
+/// `AzureAssignedIdentity` objects without MIC: nobody removes their finalizers, so that their
+/// definition could never be deleted.
 fn assigned(given: Given<'_>, found: &mut Vec<Obstacle>) {
     let mut components = given.footprint.components.iter();
     if components.any(|component| component.part.kind == PartKind::Mic) {

@@ -4,8 +4,8 @@
 //! The order is that of the project's own documentation: pods off, bindings and identities,
 //! MIC's assignments, MIC, NMI, exceptions, what surrounds them, and the definitions. What Azure
 //! holds goes last and only on request: MIC takes identities from the nodes by the very roles that
-//! go there, and a broken entry of the AKS add-on blocks every update of the cluster. Nodes are
-//! never touched.
+//! go there, and a broken entry of the AKS add-on blocks every update of the cluster.
+//! Instances of the scale sets are never touched.
 
 mod gates;
 mod installation;

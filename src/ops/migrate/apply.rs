@@ -198,7 +198,8 @@ fn arrived<'a>(
     of.filter(|b| !b.rolled_back && b.templates.iter().all(|t| by_itself(&t, b))).collect()
 }
 
-/// The same over connections that are there.
+/// [`apply`] over clients that are already connected: writes the backups, runs the plan, puts back
+/// what failed.
 pub async fn carry_out(
     planned: &Planned,
     backups: &[Backup],

@@ -1,5 +1,5 @@
-//! The proofs of `migrate finish`: the engine's own, of the workloads that have soaked, made again
-//! in the run that removes what answered them before.
+//! The proofs of `migrate finish`: before anything is removed, every workload that has soaked is
+//! proved again by the engine's own steps.
 
 use std::collections::BTreeSet;
 

@@ -297,7 +297,7 @@ impl Doing<'_> {
         }
     }
 
-    /// Looks until `done`, the deadline or an interruption.
+    /// Looks until nothing is `left`, within `limit`; `false` after an interruption.
     async fn until(
         &self,
         limit: Duration,

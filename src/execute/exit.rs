@@ -251,7 +251,11 @@ mod tests {
     }
 
     fn stale() -> Outcome {
-        Outcome::Stale { what: "gone".to_owned() }
+        Outcome::Stale { what: "gone".to_owned(), written: false }
+    }
+
+    fn stale_after_its_write() -> Outcome {
+        Outcome::Stale { what: "gone".to_owned(), written: true }
     }
 
     fn cancelled(why: Cancelled) -> Outcome {
@@ -295,6 +299,7 @@ mod tests {
             ),
             ("a doubtful write", &clear, vec![(Write, failed(Unreachable, true))], 3),
             ("stale", &clear, vec![(Write, done()), (Write, stale())], 3),
+            ("stale after its own write", &clear, vec![(Rollout, stale_after_its_write())], 3),
             ("blocked", &blocked, vec![(Write, done())], 3),
             ("not seen", &unreachable, vec![(Write, done())], 3),
             ("refused", &refused, vec![(Write, done())], 3),

@@ -256,7 +256,12 @@ fn failed(
         |step: &StepReport| planned.plan.steps.get(step.info.id.0).map(|s| &s.operation);
     let mut rolled: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for step in report.with(|outcome| {
-        matches!(outcome, Outcome::Done { .. } | Outcome::Failed { written: true, .. })
+        matches!(
+            outcome,
+            Outcome::Done { .. }
+                | Outcome::Failed { written: true, .. }
+                | Outcome::Stale { written: true, .. }
+        )
     }) {
         if let Some(Operation::RollTemplate { target, .. }) = operation(step)
             && let Some(name) = step.info.address.workload_name()
@@ -282,7 +287,9 @@ fn failed(
         (any, if backup.is_some_and(stays) { own } else { BTreeSet::new() })
     };
     let mut found = BTreeMap::new();
-    for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
+    for step in report.with(|outcome| {
+        matches!(outcome, Outcome::Failed { .. } | Outcome::Stale { written: true, .. })
+    }) {
         let pods = matches!(
             operation(step),
             Some(

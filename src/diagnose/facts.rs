@@ -151,11 +151,6 @@ impl<'a> Facts<'a> {
         !self.templates.is_empty() && self.templates.iter().all(|t| self.by_hand(t))
     }
 
-    /// Whether the template carries the label as the webhook wants it.
-    pub(super) fn labelled(template: &Template) -> bool {
-        template.seen.labels.get(names::USE_LABEL).is_some_and(|value| value == "true")
-    }
-
     /// The one value that every template's manifest sets a variable to, where they do.
     pub(super) fn literal(&self, variable: &str) -> Option<&'a str> {
         let mut values = self.templates.iter().flat_map(|template| &template.seen.literal_env);

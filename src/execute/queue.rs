@@ -192,9 +192,9 @@ impl Queue {
             | Outcome::Skipped { .. }
             | Outcome::Cancelled { .. } => return false,
         };
-        self.specs.get(id.0).is_some_and(|spec| {
-            spec.roll != Roll::No && written || spec.proves_roll && not_proved
-        })
+        self.specs
+            .get(id.0)
+            .is_some_and(|spec| spec.roll != Roll::No && written || spec.proves_roll && not_proved)
     }
 
     /// Ends everything that has not begun.

@@ -231,7 +231,9 @@ async fn an_identity_that_appeared_meanwhile_is_never_put() {
     let Ran { report, .. } = run(&plan, &fake).await;
     assert!(!fake.writes().iter().any(|w| w.starts_with("create_identity")));
     let made = find(&plan, |o| matches!(o, Operation::CreateIdentity { .. }));
-    let Outcome::Stale { what, written: false } = outcome(&report, made) else { panic!("{report:#?}") };
+    let Outcome::Stale { what, written: false } = outcome(&report, made) else {
+        panic!("{report:#?}")
+    };
     assert!(what.contains("project theirs"), "{what}");
     // The bare account does not need the identity; all else does.
     assert!(report.with(|o| *o == Outcome::Skipped { because: made }).count() >= 4);

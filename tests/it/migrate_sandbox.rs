@@ -450,8 +450,9 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
         let options = RunOptions::new(Timestamp::now(), interrupt.clone());
         let read = &overview.clusters[0];
         let mut quiet = |_: &_| {};
-        let (desired, connected) = (&world.desired, &world.connected);
-        let proofs = proofs::prove(desired, read, &all, connected, options, &mut quiet).await;
+        let (request, connected) = (world.request(), &world.connected);
+        let proofs =
+            proofs::prove(request, "w.toml", read, &all, connected, options, &mut quiet).await;
         proofs.unwrap().map(|proofs| proofs.passed)
     };
     // Nothing goes before the soak is over.

@@ -168,7 +168,7 @@ fn template(
         kubernetes.accounts.get(namespace).and_then(|all| all.get(&template.seen.account));
     let annotated = account
         .is_some_and(|account| account.meta.annotations.contains_key(names::CLIENT_ID_ANNOTATION));
-    if Facts::labelled(template) && !annotated {
+    if template.seen.labelled() && !annotated {
         audit.add(
             Severity::Medium,
             "label-without-annotation",

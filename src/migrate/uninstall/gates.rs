@@ -62,8 +62,7 @@ pub(super) fn obstacles(
 fn unseen(given: Given<'_>, found: &mut Vec<Obstacle>) {
     for failure in given.estate.unseen.iter().chain(&given.footprint.unseen) {
         let hint = failure.hint.as_deref().unwrap_or("nothing is removed while this is not seen");
-        let denied = matches!(failure.kind, FailureKind::Denied | FailureKind::Unauthenticated);
-        let class = if denied { Class::Denied } else { Class::Unseen };
+        let class = if failure.kind.is_denied() { Class::Denied } else { Class::Unseen };
         found.push(obstacle(class, "not-seen", failure.to_string(), hint));
     }
 }

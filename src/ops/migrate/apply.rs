@@ -32,7 +32,7 @@ use crate::{
     },
     observe::observe,
     ops::{Connected, Planned, Scope},
-    plan::{self, Operation, PlanOptions, StepId},
+    plan::{self, Operation, PlanOptions, Step, StepId},
 };
 
 /// What is going to be done in one cluster.
@@ -169,8 +169,8 @@ fn arrived<'a>(
 ) -> Vec<&'a Backup> {
     let by_itself = |key: &&TemplateBackup, of: &Backup| {
         let mut templates = read.estate.templates.iter().filter(|t| t.namespace == of.namespace);
-        let strategies = [Strategy::RollingUpdate, Strategy::Recreate, Strategy::NextRun];
-        templates.any(|t| t.key() == key.key && strategies.contains(&t.strategy))
+        let rolls = |s: Strategy| s.rolls_by_itself() || s == Strategy::NextRun;
+        templates.any(|t| t.key() == key.key && rolls(t.strategy))
     };
     let proved = report.with(Outcome::satisfies).filter(|step| {
         let operation = planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
@@ -221,9 +221,10 @@ pub async fn carry_out(
     let sink = Mutex::new(sink);
     let back = back.map(async |(name, failed, backup)| {
         let notes = |what: &str| {
+            let Some(id) = failed.step else { return };
             // A poisoned lock means that another sink panicked; this one is as good as before.
             let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            sink(&Event::StepWaiting { id: failed.step, what: what.to_owned() });
+            sink(&Event::StepWaiting { id, what: what.to_owned() });
         };
         let patience = patience.clone();
         let with = Putting { project, served: false, patience, notes: &notes };
@@ -238,8 +239,8 @@ pub async fn carry_out(
 /// A workload that must be put back.
 #[derive(Debug)]
 struct Failed {
-    /// The step that failed.
-    step: StepId,
+    /// The step that failed; of a rollout that was found failed, one of the same workload.
+    step: Option<StepId>,
     /// The templates that go back, `kind/name`; none: all of them.
     rolled: BTreeSet<String>,
 }
@@ -301,15 +302,17 @@ fn failed(
         let Some(name) = step.info.address.workload_name().filter(|_| pods) else { continue };
         let (any, rolled) = rolled(&name);
         if any || under_way(&name, false) {
-            found.entry(name).or_insert(Failed { step: step.info.id, rolled });
+            found.entry(name).or_insert(Failed { step: Some(step.info.id), rolled });
         }
     }
     for finding in &planned.report.not_proved {
-        if finding.code == "rollout-failed"
+        if finding.code == plan::ROLLOUT_FAILED
             && let Some(name) = finding.address.workload_name().filter(|name| under_way(name, true))
         {
             let (_, rolled) = rolled(&name);
-            found.entry(name).or_insert(Failed { step: StepId(0), rolled });
+            let of = |step: &&Step| step.address.workload_name().as_deref() == Some(&*name);
+            let step = planned.plan.steps.iter().find(of).map(|step| step.id);
+            found.entry(name).or_insert(Failed { step, rolled });
         }
     }
     found

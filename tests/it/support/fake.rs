@@ -713,8 +713,8 @@ impl Fake {
         };
         let mut written = template.clone();
         write(&mut written)?;
-        let same = (&written.labels, &written.annotations)
-            == (&template.labels, &template.annotations);
+        let same =
+            (&written.labels, &written.annotations) == (&template.labels, &template.annotations);
         *template = written;
         if same {
             return Ok(template.clone());

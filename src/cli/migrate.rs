@@ -142,7 +142,11 @@ pub(super) fn request<'a>(
         sandbox: world.is_sandbox(),
         now: context.env.now(),
         soak: select.soak.unwrap_or(world.soak),
-        waived: Waived { nodes: select.unassign, run: select.allow_unrun },
+        waived: Waived {
+            nodes: select.unassign,
+            run: select.allow_unrun,
+            kinds: select.allow_unseen_kinds,
+        },
         shelf: &world.shelf,
     }
 }

@@ -56,6 +56,10 @@ pub(super) struct MigrateUninstall {
     /// Without NMI every pod may reach the metadata endpoint of its node
     #[arg(long)]
     pub(super) allow_open_metadata: bool,
+    /// Bindings may go although some kinds of custom resources could not be looked through for
+    /// their label
+    #[arg(long)]
+    pub(super) allow_unseen_kinds: bool,
     /// Switch the AKS add-on off, with an update of the cluster
     #[arg(long)]
     pub(super) disable_add_on: bool,
@@ -154,4 +158,8 @@ pub(super) struct MigrateSelect {
     /// that it works
     #[arg(long)]
     pub(super) allow_unrun: bool,
+    /// Bindings may go although some kinds of custom resources could not be looked through for
+    /// their label
+    #[arg(long)]
+    pub(super) allow_unseen_kinds: bool,
 }

@@ -59,7 +59,7 @@ async fn overview(
         sandbox: world.is_sandbox(),
         now: context.env.now(),
         soak: world.soak,
-        waived: Waived::default(),
+        waived: Waived { kinds: args.allow_unseen_kinds, ..Waived::default() },
         shelf: &world.shelf,
     };
     let mut overview = tokio::select! {

@@ -1,6 +1,8 @@
 //! Reading everything of a cluster that matters for leaving AAD Pod Identity: its objects, the pod
 //! templates of all controllers, pods, and what else refers to it. The lists are read side by side.
 
+use std::collections::BTreeSet;
+
 use futures::{future::join_all, join};
 use serde_json::Value;
 
@@ -135,6 +137,7 @@ impl Client {
             Err(error) => failures.push(Err(error.failure("discover the kinds of controllers"))),
         }
         kinds.push((TemplateKind::ReplicaSet, "apps/v1"));
+        kinds.push((TemplateKind::ReplicationController, "v1"));
         kinds.push((TemplateKind::Job, "batch/v1"));
         let each = kinds.into_iter().map(async |(kind, version)| {
             let each = |o: &Value| {
@@ -211,16 +214,25 @@ impl Client {
             || assigned.is_some();
         let stamping: Vec<_> = stamping.into_iter().flat_map(|part| unseen.all(part)).collect();
         let (mut templates, installs): (Vec<_>, Vec<_>) = stamping.into_iter().unzip();
-        let mut live = Vec::new();
+        let mut live: Vec<EstatePod> = Vec::new();
         for (mut pod, bare) in unseen.all(pods) {
             templates.extend(bare.filter(|_| !pod.gone));
             claim(&steerings, &mut pod);
             live.push(pod);
         }
+        let bindings = bindings.unwrap_or_default();
+        let in_templates = templates.iter().filter_map(EstateTemplate::selector);
+        let in_pods = live.iter().filter(|pod| !pod.gone).filter_map(EstatePod::selector);
+        let used: BTreeSet<&str> = in_templates.chain(in_pods).collect();
+        let selectors = bindings.iter().map(|binding| binding.selector.as_str());
+        let idle = selectors.filter(|selector| !selector.is_empty() && !used.contains(selector));
+        let (carriers, unlooked) = self.carriers(&idle.collect()).await;
         Estate {
             installed,
             identities: identities.unwrap_or_default(),
-            bindings: bindings.unwrap_or_default(),
+            bindings,
+            carriers,
+            unlooked,
             exceptions: exceptions.unwrap_or_default(),
             assigned: assigned.unwrap_or_default(),
             // None of these is worth stopping for: the dry run before the first roll knows better.

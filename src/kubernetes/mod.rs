@@ -6,6 +6,7 @@
 //! failed and is put back), unbounded retries, plain http to anything but loopback. Waiting for rollouts is the executor's business; [`Client::template`] gives it
 //! [`crate::model::snapshot::Progress`].
 
+mod carriers;
 mod client;
 mod connect;
 mod dry_run;

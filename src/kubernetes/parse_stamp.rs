@@ -46,6 +46,7 @@ fn gaps(kind: TemplateKind, spec: &Value, replicas: i64) -> bool {
         | TemplateKind::CronJob
         | TemplateKind::Rollout
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => false,
     }
@@ -69,6 +70,7 @@ fn strategy(kind: TemplateKind, spec: &Value) -> Strategy {
         TemplateKind::Deployment | TemplateKind::Rollout => Strategy::RollingUpdate,
         TemplateKind::CronJob
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => Strategy::NextRun,
     }
@@ -93,6 +95,7 @@ fn complete(kind: TemplateKind, object: &Value) -> bool {
         }
         TemplateKind::CronJob
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => true,
     }

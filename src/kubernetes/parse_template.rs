@@ -181,6 +181,7 @@ fn strategy(kind: TemplateKind, object: &Controller) -> Strategy {
         }
         TemplateKind::CronJob
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => Strategy::NextRun,
     }
@@ -221,6 +222,7 @@ fn progress(kind: TemplateKind, object: &Controller) -> Progress {
         // Done when the template is written: the next run uses it.
         TemplateKind::CronJob
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => {
             return Progress { generation, observed_generation: generation, ..Progress::default() };

@@ -14,17 +14,59 @@ pub(super) struct Versions {
     pub cron_job: Option<&'static str>,
     /// `argoproj.io/v1alpha1` where Argo Rollouts is installed.
     pub rollout: Option<&'static str>,
+    /// The preferred version of every group that is not Kubernetes' own, nor Pod Identity's.
+    pub custom: Vec<String>,
 }
 
+/// The groups of Kubernetes itself and of metrics: the kinds among them that make pods are read by
+/// name.
+///
+/// Source: Kubernetes documentation, "API Reference".
+const BUILT_IN: [&str; 29] = [
+    "aadpodidentity.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "apps",
+    "auditregistration.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "custom.metrics.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "extensions",
+    "external.metrics.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "metrics.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "settings.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
+];
+
 #[derive(Deserialize)]
-struct ResourceList {
+pub(super) struct ResourceList {
     #[serde(default)]
-    resources: Vec<Resource>,
+    pub resources: Vec<Resource>,
 }
 
 #[derive(Deserialize)]
-struct Resource {
-    name: String,
+pub(super) struct Resource {
+    /// The plural, with the subresource behind a slash.
+    pub name: String,
+    /// What may be done with it, `list` for one.
+    #[serde(default)]
+    pub verbs: Vec<String>,
 }
 
 /// `APIGroupList`, which every server has: what it does not name is not served, whereas a 404 at a
@@ -35,9 +77,12 @@ struct GroupList {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Group {
+    name: String,
     #[serde(default)]
     versions: Vec<GroupVersion>,
+    preferred_version: Option<GroupVersion>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +112,12 @@ impl Versions {
         };
         let (cron_job, rollout) =
             futures::try_join!(batch, serves("argoproj.io/v1alpha1", "rollouts"))?;
-        Ok(Self { cron_job, rollout })
+        let custom = list.groups.iter().filter(|group| !BUILT_IN.contains(&group.name.as_str()));
+        let custom = custom
+            .filter_map(|group| group.preferred_version.as_ref().or(group.versions.first()))
+            .map(|version| version.group_version.clone())
+            .collect();
+        Ok(Self { cron_job, rollout, custom })
     }
 
     /// The kinds to list, with the version and plural of each.
@@ -93,6 +143,7 @@ pub(super) fn template_at(kind: TemplateKind) -> &'static str {
         | TemplateKind::DaemonSet
         | TemplateKind::Rollout
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job => "/spec/template",
     }
 }
@@ -106,6 +157,7 @@ pub(super) fn plural(kind: TemplateKind) -> &'static str {
         TemplateKind::CronJob => "cronjobs",
         TemplateKind::Rollout => "rollouts",
         TemplateKind::ReplicaSet => "replicasets",
+        TemplateKind::ReplicationController => "replicationcontrollers",
         TemplateKind::Job => "jobs",
         TemplateKind::Pod => "pods",
     }
@@ -120,6 +172,7 @@ pub(super) fn kind_name(kind: TemplateKind) -> &'static str {
         TemplateKind::CronJob => "CronJob",
         TemplateKind::Rollout => "Rollout",
         TemplateKind::ReplicaSet => "ReplicaSet",
+        TemplateKind::ReplicationController => "ReplicationController",
         TemplateKind::Job => "Job",
         TemplateKind::Pod => "Pod",
     }

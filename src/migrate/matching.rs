@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     ArmId, ClientId, Namespace,
-    pod_identity::{Binding, Estate, EstatePod, PodIdentity},
+    pod_identity::{Binding, Carrier, Estate, EstatePod, PodIdentity},
     snapshot::TemplateKind,
 };
 
@@ -29,9 +29,23 @@ pub fn namespaced(estate: &Estate) -> bool {
 /// Whether a binding selects a pod of this namespace with this label value. The comparison is
 /// exact and takes upper and lower case apart.
 pub fn selects(estate: &Estate, binding: &Binding, namespace: &Namespace, selector: &str) -> bool {
-    let confined = namespaced(estate)
-        || identity_of(estate, binding).is_some_and(|identity| identity.namespaced);
-    binding.selector == selector && (!confined || binding.namespace == *namespace)
+    // In the order of their cost: this is asked for each template and pod of a cluster.
+    binding.selector == selector
+        && (binding.namespace == *namespace
+            || !(namespaced(estate)
+                || identity_of(estate, binding).is_some_and(|identity| identity.namespaced)))
+}
+
+/// The custom resources by which pods would come that a binding selects. Where the pods of one will
+/// be made is not known if its kind has no namespace.
+pub fn carriers<'a>(
+    estate: &'a Estate,
+    binding: &'a Binding,
+) -> impl Iterator<Item = &'a Carrier> + use<'a> {
+    estate.carriers.iter().filter(|carrier| {
+        let wide = carrier.namespace.as_str().is_empty() && carrier.selector == binding.selector;
+        wide || selects(estate, binding, &carrier.namespace, &carrier.selector)
+    })
 }
 
 /// The identity that a binding names, in the binding's own namespace.

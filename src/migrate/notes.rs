@@ -90,11 +90,29 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
         let pods = estate.pods.iter().filter(|p| !p.gone);
         let pods = pods.filter_map(|p| Some((&p.namespace, p.selector()?)));
         let used = templates.chain(pods).any(|(n, s)| matching::selects(estate, binding, n, s));
+        for carrier in matching::carriers(estate, binding) {
+            note(
+                "label-elsewhere",
+                format!(
+                    "{} carries the label of binding {at} ({}): change it there, widentity does \
+                     not write its kind",
+                    carrier.text(),
+                    carrier.at
+                ),
+            );
+        }
+        let used = used || matching::carriers(estate, binding).next().is_some();
         let known = workloads.iter().any(|workload| workload.bindings.contains(&at))
             || estate.backups.iter().any(|b| b.bindings.contains(&at));
         if !used && !known {
             note("binding-unused", format!("binding {at} selects no template and no live pod"));
         }
+    }
+    for failure in &estate.unlooked {
+        note(
+            "not-looked",
+            format!("bindings that select nothing may serve kinds that were not seen: {failure}"),
+        );
     }
     for (what, by) in kept_objects(estate) {
         note("kept-object", format!("{what} is kept by {by}: remove it there, or it comes back"));

@@ -169,6 +169,9 @@ fn user(estate: &Estate, binding: &Binding) -> Option<String> {
     if let Some(template) = templates.find(|t| selects(&t.namespace, t.selector())) {
         return Some(format!("it still selects {} in {}", template.key(), template.namespace));
     }
+    if let Some(carrier) = matching::carriers(estate, binding).next() {
+        return Some(format!("it still selects what {} makes", carrier.text()));
+    }
     let mut live = estate.pods.iter().filter(|pod| !pod.gone || pod.ending);
     let pod = live.find(|pod| selects(&pod.namespace, pod.selector()))?;
     let end = if pod.ending { ", which is ending" } else { "" };
@@ -190,7 +193,11 @@ fn obstacle(
         return Some(format!("{} is {}{until}", late.name(), late.phase.as_str()));
     }
     let refused = users.iter().find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?)));
-    refused.or_else(|| user(estate, binding))
+    let unlooked = || {
+        let failure = estate.unlooked.first()?;
+        Some(format!("other kinds may use it: {failure}; waive it with --allow-unseen-kinds"))
+    };
+    refused.or_else(|| user(estate, binding)).or_else(unlooked)
 }
 
 /// Bindings of the add-on's identities go by their entry in ARM's record, all of one identity or

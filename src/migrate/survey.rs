@@ -58,6 +58,8 @@ pub struct Waived {
     pub nodes: bool,
     /// What has not run since its switch may soak all the same.
     pub run: bool,
+    /// Bindings may go although some kinds of objects could not be looked through for their label.
+    pub kinds: bool,
 }
 
 /// What was found in one cluster.

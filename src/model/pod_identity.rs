@@ -64,6 +64,10 @@ pub struct Estate {
     pub triggers: Vec<Named>,
     /// The managed identities that `identities` name, as Azure knows them.
     pub azure: BTreeMap<ArmId, AzureIdentityState>,
+    /// What else carries the label of a binding that selects no pod template and no live pod.
+    pub carriers: Vec<Carrier>,
+    /// What could not be looked through for them.
+    pub unlooked: Vec<RemoteFailure>,
     /// What was written down before workloads were changed.
     pub backups: Vec<Backup>,
     /// What could not be read.
@@ -89,6 +93,30 @@ impl Named {
             return self.name.clone();
         }
         format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A custom resource by which pods get the label of Pod Identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Carrier {
+    /// The namespace; empty where its kind has none.
+    pub namespace: Namespace,
+    /// `plural.group/name`, as kubectl takes it.
+    pub what: String,
+    /// Where the labels stand in it, as a path with dots.
+    pub at: String,
+    /// The value of the label.
+    pub selector: String,
+}
+
+impl Carrier {
+    /// What it is and where: `clonesets.apps.kruise.io/cart in shop`.
+    pub fn text(&self) -> String {
+        if self.namespace.as_str().is_empty() {
+            return self.what.clone();
+        }
+        format!("{} in {}", self.what, self.namespace)
     }
 }
 

@@ -340,6 +340,7 @@ impl TemplateRef {
             }
             TemplateKind::CronJob
             | TemplateKind::ReplicaSet
+            | TemplateKind::ReplicationController
             | TemplateKind::Job
             | TemplateKind::Pod => {
                 format!("{kubectl} -n {namespace} describe {}/{name}", kind.as_str())

@@ -23,6 +23,7 @@ mod examples;
 mod executor;
 mod kubernetes_server;
 mod kubernetes_wire;
+mod label_elsewhere;
 mod migrate;
 mod migrate_back;
 mod migrate_faults;

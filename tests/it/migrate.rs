@@ -19,12 +19,12 @@ use widentity::{
         toml,
     },
     model::{
-        AccountName, ArmId, Audience, Namespace, Origin, Subject,
+        AccountName, ArmId, Audience, FailureKind, Namespace, Origin, RemoteFailure, Subject,
         desired::{DesiredWorkload, ManagedBy, PodSelection, RolloutMode},
         names,
         pod_identity::{
-            AzureIdentityState, BINDING_LABEL, Backup, Binding, Estate, EstateAccount, EstatePod,
-            EstateTemplate, Install, PodIdentity,
+            AzureIdentityState, BINDING_LABEL, Backup, Binding, Carrier, Estate, EstateAccount,
+            EstatePod, EstateTemplate, Install, PodIdentity,
         },
         snapshot::{self, ObservedCredential},
     },
@@ -378,6 +378,44 @@ fn only_pods_of_the_users_need_the_decision_about_nodes() {
     fixture.estate.bindings.push(bound);
     let what = decided(&fixture, false);
     assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 0), "{what:#?}");
+}
+
+/// What an operator will make pods of holds a binding, and so does what nobody could look through.
+#[test]
+fn what_is_elsewhere_and_what_was_not_looked_through_hold_a_binding() {
+    let mut fixture = fixture("soaked");
+    let decided = |fixture: &Fixture| {
+        let survey = fixture.survey();
+        let all = everybody(&survey);
+        let allowed = Allowed { chosen: &all, proved: &all, unassign: false };
+        removal(&fixture.estate, &survey, allowed)
+    };
+    let free = decided(&fixture);
+    assert_eq!(free.kept, []);
+    let binding = free.bindings[0].clone();
+    let carrier = Carrier {
+        namespace: binding.namespace.clone(),
+        what: "clonesets.apps.kruise.io/cart".to_owned(),
+        at: "spec.template.metadata.labels".to_owned(),
+        selector: binding.selector.clone(),
+    };
+    fixture.estate.carriers = vec![Carrier { selector: "other".to_owned(), ..carrier.clone() }];
+    assert_eq!(decided(&fixture), free);
+    // Of a kind without namespaces it may make its pods anywhere.
+    let wide = Carrier { namespace: Namespace::from(""), ..carrier.clone() };
+    for carrier in [carrier, wide] {
+        fixture.estate.carriers = vec![carrier];
+        let what = decided(&fixture);
+        assert_eq!(what.bindings, []);
+        let why = &what.kept[0].1;
+        assert!(why.starts_with("it still selects what clonesets.apps.kruise.io/cart"), "{why}");
+    }
+    fixture.estate.carriers.clear();
+    let denied = RemoteFailure::new(FailureKind::Denied, "list clonesets.apps.kruise.io", "no");
+    fixture.estate.unlooked = vec![denied];
+    let what = decided(&fixture);
+    assert_eq!(what.bindings, []);
+    assert!(what.kept[0].1.ends_with("waive it with --allow-unseen-kinds"), "{what:#?}");
 }
 
 /// The soak is of pods: it begins with their proof, not when their template was written.

@@ -453,6 +453,9 @@ fn pod_template(entry: &Located<String>) -> Result<String, Diagnostic> {
             "pod" | "pods" | "po" | "replicaset" | "replicasets" | "rs" => {
                 Some("name what makes it, for example the Deployment")
             }
+            "rc" | "replicationcontroller" | "replicationcontrollers" => {
+                Some("a ReplicationController does not replace its pods: make it a Deployment")
+            }
             _ => None,
         };
         return Err(match hint {

@@ -179,7 +179,8 @@ pub(super) fn unset(
         | TemplateKind::StatefulSet
         | TemplateKind::DaemonSet
         | TemplateKind::CronJob
-        | TemplateKind::ReplicaSet => {
+        | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController => {
             let key = template.seen.key();
             Fix::typed([facts.kubectl(&["set", "env", &key, "-c", container, &variable])])
         }

@@ -111,6 +111,7 @@ fn makes(template: &Template, object: &str) -> bool {
         TemplateKind::StatefulSet
         | TemplateKind::DaemonSet
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job
         | TemplateKind::Pod => return object == template.seen.key(),
     };

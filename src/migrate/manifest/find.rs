@@ -76,6 +76,7 @@ pub(super) fn labels(kind: TemplateKind) -> &'static [&'static str] {
         | TemplateKind::DaemonSet
         | TemplateKind::Rollout
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job => &["spec", "template", "metadata", "labels"],
     }
 }

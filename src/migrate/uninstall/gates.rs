@@ -8,7 +8,7 @@ use crate::{
     model::{
         AccountName, FailureKind, Issuer, Namespace, SameCluster,
         footprint::{AzureSide, Footprint, PartKind},
-        pod_identity::{Estate, EstatePod, EstateTemplate},
+        pod_identity::{Carrier, Estate, EstatePod, EstateTemplate},
         same_cluster,
     },
 };
@@ -60,7 +60,15 @@ pub(super) fn obstacles(
 }
 
 fn unseen(given: Given<'_>, found: &mut Vec<Obstacle>) {
-    for failure in given.estate.unseen.iter().chain(&given.footprint.unseen) {
+    let estate = given.estate;
+    let unlooked = estate.unlooked.iter().map(|failure| {
+        let hint = "nothing tells whether its objects make pods with the label: grant the list, \
+                    delete the APIService if nothing serves it any more, or waive it with \
+                    --allow-unseen-kinds";
+        failure.clone().with_hint(hint)
+    });
+    let seen = estate.unseen.iter().chain(&given.footprint.unseen).cloned();
+    for failure in seen.chain(unlooked) {
         let hint = failure.hint.as_deref().unwrap_or("nothing is removed while this is not seen");
         let class = if failure.kind.is_denied() { Class::Denied } else { Class::Unseen };
         found.push(obstacle(class, "not-seen", failure.to_string(), hint));
@@ -193,6 +201,7 @@ fn workloads(given: Given<'_>, found: &mut Vec<Obstacle>) {
             left.insert(format!("pod {}/{}", pod.namespace, pod.name));
         }
     }
+    left.extend(estate.carriers.iter().map(Carrier::text));
     for who in left {
         found.push(obstacle(
             Class::Blocked,

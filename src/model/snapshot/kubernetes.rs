@@ -139,6 +139,8 @@ pub enum TemplateKind {
     Rollout,
     /// apps ReplicaSet without a Deployment: read only.
     ReplicaSet,
+    /// core `ReplicationController`: read only.
+    ReplicationController,
     /// batch Job: read only.
     Job,
     /// A pod without a controller: read only.
@@ -155,6 +157,7 @@ impl TemplateKind {
             Self::CronJob => "cronjob",
             Self::Rollout => "rollout",
             Self::ReplicaSet => "replicaset",
+            Self::ReplicationController => "replicationcontroller",
             Self::Job => "job",
             Self::Pod => "pod",
         }
@@ -168,7 +171,7 @@ impl TemplateKind {
             | Self::DaemonSet
             | Self::CronJob
             | Self::Rollout => true,
-            Self::ReplicaSet | Self::Job | Self::Pod => false,
+            Self::ReplicaSet | Self::ReplicationController | Self::Job | Self::Pod => false,
         }
     }
 
@@ -182,9 +185,11 @@ impl TemplateKind {
         match self {
             Self::Deployment | Self::Rollout => is("ReplicaSet") && stem == name,
             Self::CronJob => is("Job") && stem == name,
-            Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet | Self::Job => {
-                is(self.as_str()) && owner == name
-            }
+            Self::StatefulSet
+            | Self::DaemonSet
+            | Self::ReplicaSet
+            | Self::ReplicationController
+            | Self::Job => is(self.as_str()) && owner == name,
             Self::Pod => false,
         }
     }

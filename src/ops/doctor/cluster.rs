@@ -263,6 +263,7 @@ pub(super) async fn also(
     let (version, plural) = match kind {
         TemplateKind::Job => ("batch/v1", "jobs"),
         TemplateKind::ReplicaSet => ("apps/v1", "replicasets"),
+        TemplateKind::ReplicationController => ("v1", "replicationcontrollers"),
         TemplateKind::Deployment
         | TemplateKind::StatefulSet
         | TemplateKind::DaemonSet

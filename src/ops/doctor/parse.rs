@@ -124,6 +124,7 @@ fn pod_part(kind: TemplateKind, object: &Value) -> &Value {
         | TemplateKind::DaemonSet
         | TemplateKind::Rollout
         | TemplateKind::ReplicaSet
+        | TemplateKind::ReplicationController
         | TemplateKind::Job => &object["spec"]["template"],
     }
 }
@@ -206,6 +207,7 @@ pub(in crate::ops) fn details(kind: TemplateKind, object: &Value) -> Details {
             | TemplateKind::DaemonSet
             | TemplateKind::Rollout
             | TemplateKind::ReplicaSet
+            | TemplateKind::ReplicationController
             | TemplateKind::Job
             | TemplateKind::Pod => BTreeMap::new(),
         },

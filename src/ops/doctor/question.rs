@@ -62,6 +62,7 @@ pub fn object(text: &str) -> Option<Object> {
         "ro" | "rollout" | "rollouts" => "rollout",
         "job" | "jobs" => "job",
         "rs" | "replicaset" | "replicasets" => "replicaset",
+        "rc" | "replicationcontroller" | "replicationcontrollers" => "replicationcontroller",
         "po" | "pod" | "pods" => "pod",
         _ => return None,
     };
@@ -80,6 +81,7 @@ impl Question {
         match kind {
             "job" => Some((TemplateKind::Job, name)),
             "replicaset" => Some((TemplateKind::ReplicaSet, name)),
+            "replicationcontroller" => Some((TemplateKind::ReplicationController, name)),
             _ => None,
         }
     }

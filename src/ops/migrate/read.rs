@@ -144,9 +144,12 @@ async fn estate(request: Request<'_>, cluster: &DesiredCluster, connected: &Conn
 fn judge(
     request: Request<'_>,
     cluster: &DesiredCluster,
-    estate: Estate,
+    mut estate: Estate,
     places: &Places,
 ) -> Surveyed {
+    if request.waived.kinds {
+        estate.unlooked.clear();
+    }
     let here: Vec<_> = request
         .desired
         .workloads

@@ -10,7 +10,7 @@ const MIC: &str = "aad-pod-id-mic-service-account";
 const NMI: &str = "aad-pod-id-nmi-service-account";
 
 /// An object with the collection that it is made in.
-type Made = (String, Value);
+pub(crate) type Made = (String, Value);
 
 pub(crate) fn definition(kind: &str, plural: &str) -> Made {
     let object = json!({

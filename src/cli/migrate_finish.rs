@@ -14,7 +14,10 @@ use super::{
     world::World,
 };
 use crate::{
-    execute::{Event, RunOptions, exit::ExitCode},
+    execute::{
+        Event, RunOptions,
+        exit::{self, ExitCode},
+    },
     ops::migrate::{
         Allowed, Overview, Patience, Removal, Surveyed, Workload,
         ending::{ended, ending},

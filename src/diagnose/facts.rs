@@ -8,7 +8,6 @@ use super::{
 use crate::model::{
     AccountName, Audience, ClientId, Issuer, Subject, TenantId,
     desired::PodSelection,
-    names,
     snapshot::{ObservedAccount, ObservedIdentity},
 };
 

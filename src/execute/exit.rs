@@ -178,12 +178,11 @@ pub fn of_failure(failure: &RemoteFailure) -> ExitCode {
 
 /// The exit code of what could not be seen.
 pub fn of_unseen<'a>(unseen: impl IntoIterator<Item = &'a RemoteFailure>) -> ExitCode {
-    let mut unseen = unseen.into_iter().peekable();
-    match unseen.peek() {
-        None => ExitCode::Done,
-        Some(_) if unseen.any(|failure| failure.kind.is_denied()) => ExitCode::Denied,
-        Some(_) => ExitCode::Failed,
-    }
+    let codes: Vec<ExitCode> = unseen
+        .into_iter()
+        .map(|failure| if failure.kind.is_denied() { ExitCode::Denied } else { ExitCode::Failed })
+        .collect();
+    of_obstacles(&codes, false)
 }
 
 /// The exit code of a command whose parts were left out for these reasons: *in part* where
@@ -213,10 +212,8 @@ pub fn of_obstacles(found: &[ExitCode], written: bool) -> ExitCode {
 /// and not proved somewhere is *not proved*: nothing of it was left out.
 pub fn of_runs(found: &[ExitCode], written: bool) -> ExitCode {
     let whole = |exit: &ExitCode| matches!(exit, ExitCode::Done | ExitCode::NotProved);
-    match of_obstacles(found, written) {
-        ExitCode::Partial if found.iter().all(whole) => ExitCode::NotProved,
-        exit => exit,
-    }
+    let exit = of_obstacles(found, written);
+    if exit == ExitCode::Partial && found.iter().all(whole) { ExitCode::NotProved } else { exit }
 }
 
 #[cfg(test)]

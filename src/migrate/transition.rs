@@ -17,7 +17,7 @@ use crate::{
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
     plan::{
-        self, Lock, Operation, Plan, Planned, Step, StepId, Value,
+        Lock, Operation, Plan, Planned, Step, StepId, Value,
         step::{Sidecar, TemplateRef},
     },
 };

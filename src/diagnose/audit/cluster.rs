@@ -8,7 +8,6 @@ use crate::{
     diagnose::{
         command::{CLIENT_ID, Line},
         evidence::Template,
-        facts::Facts,
         keys,
         links::{template::POD_IDENTITY_LABEL, webhook::ADD_ON},
     },
@@ -145,7 +144,7 @@ fn account(
     }
     let templates = kubernetes.templates.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut users = templates.iter().filter(|template| template.seen.account == *name).peekable();
-    if users.peek().is_some() && !users.any(Facts::labelled) {
+    if users.peek().is_some() && !users.any(|template| template.seen.labelled()) {
         audit.add(
             Severity::Medium,
             "annotated-without-label",

@@ -14,7 +14,7 @@ use crate::{
     model::{
         AccountName, Audience, ClientId, ClusterName, FailureKind, Namespace, RemoteFailure,
         TenantId, names,
-        snapshot::{ObservedPod, ObservedTemplate, Strategy, TemplateKind},
+        snapshot::{ObservedPod, ObservedTemplate, TemplateKind},
     },
     plan::{
         Value, pods,
@@ -287,7 +287,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::model::snapshot::{Injected, ObjectMeta, Progress};
+    use crate::model::snapshot::{Injected, ObjectMeta, Progress, Strategy};
 
     const CLIENT: &str = "11111111-1111-1111-1111-111111111111";
     const TENANT: &str = "22222222-2222-2222-2222-222222222222";

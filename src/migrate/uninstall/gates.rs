@@ -6,7 +6,7 @@ use super::{Class, Exposed, Given, Obstacle, Step};
 use crate::{
     migrate::{Phase, Workload},
     model::{
-        AccountName, FailureKind, Issuer, Namespace, SameCluster,
+        AccountName, Issuer, Namespace, SameCluster,
         footprint::{AzureSide, Footprint, PartKind},
         pod_identity::{Carrier, Estate, EstatePod, EstateTemplate},
         same_cluster,

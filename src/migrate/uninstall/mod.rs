@@ -19,7 +19,7 @@ pub use left::asked_for;
 
 use super::Survey;
 use crate::model::{
-    ArmId, FailureKind,
+    ArmId,
     footprint::{AzureSide, Footprint, Owner, Part, PartKind},
     pod_identity::Estate,
     snapshot::ObservedAssignment,

@@ -128,7 +128,8 @@ pub(super) struct MigrateRollback {
     /// The workload as NAMESPACE/SERVICE-ACCOUNT
     #[arg(value_name = "WORKLOAD")]
     pub(super) workload: String,
-    /// NMI serves the cluster although none was found: its name is not the usual one
+    /// Pod Identity serves the cluster although it does not look so: NMI under another name, or
+    /// MIC that only seems not to run
     #[arg(long)]
     pub(super) nmi_runs: bool,
     /// How long its old pods may take

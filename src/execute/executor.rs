@@ -31,6 +31,9 @@ pub struct RunOptions {
     pub timeout: Option<Duration>,
     /// Leaves rollouts, and what comes after them, to a later run.
     pub no_rollout: bool,
+    /// The caller puts back what a failed rollout changed: nobody is told how to undo it, which
+    /// would then bring the failed template again.
+    pub puts_back: bool,
     /// How much may run at once.
     pub limits: Limits,
     /// Becomes true when the run is to end: nothing new begins, writes in flight finish.
@@ -64,6 +67,7 @@ impl RunOptions {
         Self {
             timeout: None,
             no_rollout: false,
+            puts_back: false,
             limits: Limits::default(),
             interrupt,
             settle: Duration::from_mins(10),

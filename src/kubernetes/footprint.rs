@@ -205,13 +205,13 @@ pub struct DefinitionNow {
 
 impl Client {
     /// Deletes the object at a path if it still has this uid, and this version where one is given.
-    /// Gone is gone.
+    /// Gone is gone; the answer is the finalizers that hold it.
     pub(super) async fn delete_exactly(
         &self,
         path: String,
         uid: &str,
         resource_version: Option<&str>,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Vec<String>, KubeError> {
         let mut preconditions = json!({"uid": uid});
         if let Some(version) = resource_version {
             preconditions["resourceVersion"] = version.into();
@@ -228,15 +228,17 @@ impl Client {
                 repeat: Repeat::Safe,
             })
             .await;
-        match asked {
-            Err(error) if error.is_not_found() => Ok(()),
-            asked => asked.map(drop),
-        }
+        let object = match asked {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            asked => asked?,
+        };
+        let finalizers = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+        Ok(finalizers.map(text).collect())
     }
 
     /// Deletes an object of the installation, unless it was made again since.
     pub async fn remove_part(&self, part: &Part) -> Result<(), KubeError> {
-        self.delete_exactly(path(part), &part.uid, None).await
+        self.delete_exactly(path(part), &part.uid, None).await.map(drop)
     }
 
     /// Deletes a definition as it was seen: whoever writes it in between makes this fail.
@@ -245,7 +247,7 @@ impl Client {
         part: &Part,
         seen: &DefinitionNow,
     ) -> Result<(), KubeError> {
-        self.delete_exactly(path(part), &seen.uid, Some(&seen.resource_version)).await
+        self.delete_exactly(path(part), &seen.uid, Some(&seen.resource_version)).await.map(drop)
     }
 
     /// Whether an object of the installation is still there, with this uid.

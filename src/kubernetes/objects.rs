@@ -57,10 +57,10 @@ pub trait Objects: Send + Sync {
     /// the answer is a conflict.
     async fn remove_pod(&self, pod: &EstatePod) -> Result<(), KubeError>;
     /// Removes an `AzureIdentityBinding` as it was seen: one that changed since stays, and the
-    /// answer is a conflict.
-    async fn remove_binding(&self, binding: &Binding) -> Result<(), KubeError>;
+    /// answer is a conflict. What comes back are the finalizers that hold it.
+    async fn remove_binding(&self, binding: &Binding) -> Result<Vec<String>, KubeError>;
     /// Removes an `AzureIdentity`, as [`Self::remove_binding`].
-    async fn remove_identity(&self, identity: &PodIdentity) -> Result<(), KubeError>;
+    async fn remove_identity(&self, identity: &PodIdentity) -> Result<Vec<String>, KubeError>;
     /// An `AzureIdentityBinding` as it can be made again.
     async fn pod_identity_binding(
         &self,
@@ -212,16 +212,16 @@ impl Objects for Client {
     async fn remove_pod(&self, pod: &EstatePod) -> Result<(), KubeError> {
         let path = collection("v1", Some(pod.namespace.as_str()), "pods");
         let path = format!("{path}/{}", segment(&pod.name));
-        self.delete_exactly(path, &pod.uid, Some(&pod.resource_version)).await
+        self.delete_exactly(path, &pod.uid, Some(&pod.resource_version)).await.map(drop)
     }
 
-    async fn remove_binding(&self, binding: &Binding) -> Result<(), KubeError> {
+    async fn remove_binding(&self, binding: &Binding) -> Result<Vec<String>, KubeError> {
         let Binding { namespace, name, uid, resource_version, .. } = binding;
         let path = at("azureidentitybindings", namespace, name);
         self.delete_exactly(path, uid, Some(resource_version)).await
     }
 
-    async fn remove_identity(&self, identity: &PodIdentity) -> Result<(), KubeError> {
+    async fn remove_identity(&self, identity: &PodIdentity) -> Result<Vec<String>, KubeError> {
         let PodIdentity { namespace, name, uid, resource_version, .. } = identity;
         let path = at("azureidentities", namespace, name);
         self.delete_exactly(path, uid, Some(resource_version)).await

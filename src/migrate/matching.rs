@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     ArmId, ClientId, Namespace,
-    pod_identity::{Binding, Carrier, Estate, EstatePod, PodIdentity},
+    pod_identity::{Binding, Carrier, Estate, EstatePod, Install, PodIdentity},
     snapshot::TemplateKind,
 };
 
@@ -84,6 +84,13 @@ pub fn excepted(estate: &Estate, namespace: &Namespace, labels: &BTreeMap<String
             labels.get(key).is_some_and(|have| have.eq_ignore_ascii_case(value))
         })
     })
+}
+
+/// Whether anything answers token requests of labelled pods, as far as the objects of the cluster
+/// tell.
+pub fn answers(estate: &Estate) -> bool {
+    let nmi = |install: &Install| install.component == "nmi" && !install.stuck;
+    estate.add_on.is_some() || estate.installs.iter().any(nmi)
 }
 
 /// Whether MIC assigns identities to nodes and takes them back; in managed mode nobody does.

@@ -14,11 +14,6 @@ use crate::model::{
     pod_identity::{Estate, EstatePod, EstateTemplate, PodIdentity},
 };
 
-/// Whether anything answers token requests of labelled pods.
-fn answers(estate: &Estate) -> bool {
-    estate.add_on.is_some() || estate.installs.iter().any(|install| install.component == "nmi")
-}
-
 /// Objects of Pod Identity that another tool makes again when they are removed here.
 fn kept_objects(estate: &Estate) -> Vec<(String, &str)> {
     let identities = estate.identities.iter().filter_map(|identity| {
@@ -126,7 +121,7 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
             ),
         );
     }
-    if !answers(estate) && workloads.iter().any(|w| !w.selectors.is_empty()) {
+    if !matching::answers(estate) && workloads.iter().any(|w| !w.selectors.is_empty()) {
         note(
             "no-nmi",
             "no NMI runs: nothing answers as Pod Identity, labelled pods see the identities of \

@@ -6,7 +6,7 @@ use crate::model::{
     ArmId, Subject,
     pod_identity::{
         AzureIdentityState, BINDING_LABEL, Backup, Estate, EstatePod, EstateTemplate, Field,
-        TemplateBackup,
+        Install, TemplateBackup,
     },
     snapshot::{ObservedTemplate, Strategy, TemplateKind},
 };
@@ -24,13 +24,25 @@ pub fn obstacles(estate: &Estate, backup: &Backup, served: bool) -> Vec<String> 
     // What could not be read is not taken for gone.
     let seen = estate.unseen.is_empty();
     let mut found = if seen { unanswered(estate, backup) } else { Vec::new() };
-    let nmi = estate.installs.iter().any(|install| install.component == "nmi");
-    if seen && !nmi && estate.add_on.is_none() && !served {
-        found.push(
-            "no NMI was found in the cluster: nothing would answer its pods; where it runs under \
-             another name: --nmi-runs"
+    if seen && !served && !matching::answers(estate) {
+        found.push(match estate.installs.iter().find(|install| install.component == "nmi") {
+            Some(nmi) => format!(
+                "no pod of NMI is ready ({} {}/{}): nothing would answer its pods; where one does \
+                 all the same: --nmi-runs",
+                nmi.kind, nmi.namespace, nmi.name
+            ),
+            None => "no NMI was found in the cluster: nothing would answer its pods; where it \
+                     runs under another name: --nmi-runs"
                 .to_owned(),
-        );
+        });
+    }
+    let mic = |install: &&Install| install.component == "mic" && !install.managed && install.stuck;
+    if let Some(mic) = estate.installs.iter().find(mic).filter(|_| seen && !served) {
+        found.push(format!(
+            "MIC is scaled to zero ({} {}/{}): nobody would assign the identity to its pods; where \
+             somebody does: --nmi-runs",
+            mic.kind, mic.namespace, mic.name
+        ));
     }
     for entry in &backup.add_on {
         let text = |key: &str| entry[key].as_str().unwrap_or_default();
@@ -42,10 +54,13 @@ pub fn obstacles(estate: &Estate, backup: &Backup, served: bool) -> Vec<String> 
         let id = entry["identity"]["resourceId"].as_str().unwrap_or_default();
         let selector = entry["bindingSelector"].as_str().filter(|s| !s.is_empty());
         let selector = selector.map(|s| format!(" --binding-selector {s}")).unwrap_or_default();
+        let cluster = estate.id.as_ref();
+        let group = cluster.and_then(ArmId::resource_group).unwrap_or("GROUP");
+        let cluster = cluster.map_or("CLUSTER", ArmId::name);
         found.push(format!(
             "the AKS add-on has no identity {namespace}/{name} any more: az aks pod-identity add \
-             --resource-group GROUP --cluster-name CLUSTER --namespace {namespace} --name {name} \
-             --identity-resource-id {id}{selector}"
+             --resource-group {group} --cluster-name {cluster} --namespace {namespace} \
+             --name {name} --identity-resource-id {id}{selector}"
         ));
     }
     found

@@ -23,6 +23,8 @@ pub const BEHAVIOR_ANNOTATION: &str = "aadpodidentity.k8s.io/Behavior";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Estate {
+    /// Its ARM id.
+    pub id: Option<ArmId>,
     /// The cluster's name in the file.
     pub cluster: ClusterName,
     /// Its issuer, if the OIDC issuer is on.
@@ -414,6 +416,8 @@ pub struct Install {
     pub uid: String,
     /// Whether Helm made it.
     pub helm: bool,
+    /// Whether it does nothing: NMI wants pods and none of them is ready, or MIC is scaled to zero.
+    pub stuck: bool,
     /// Whether it runs in managed mode, in which nobody assigns identities to nodes.
     pub managed: bool,
     /// Whether it matches within a namespace only.

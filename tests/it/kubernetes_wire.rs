@@ -172,6 +172,14 @@ async fn a_binding_is_removed_only_as_it_was_seen() {
     let path = "/apis/aadpodidentity.k8s.io/v1/namespaces/n/azureidentitybindings/b";
     assert_eq!((&seen.method, seen.target.as_str()), (&Method::DELETE, path));
     assert_eq!(seen.json()["preconditions"], json!({"uid": "u", "resourceVersion": "7"}));
+    // A finalizer holds it: it is there until somebody takes that away.
+    let held = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": ["example.com/f"]}});
+    let gone = json!({"kind": "Status", "status": "Success"});
+    let server = Server::start([reply(200, &held), reply(200, &gone)]).await;
+    let objects: &dyn Objects = &client(&server).await;
+    assert_eq!(objects.remove_binding(&binding).await.unwrap(), ["example.com/f"]);
+    assert_eq!(objects.remove_binding(&binding).await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]

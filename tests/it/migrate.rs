@@ -10,11 +10,13 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::json;
 use widentity::{
     migrate::{
         self, Phase, Survey, Verdict, Waived, Workload,
         matching::{reached, selects},
         removal::{Allowed, removal},
+        rollback,
         survey::{Given, Note, Places},
         toml,
     },
@@ -378,6 +380,44 @@ fn only_pods_of_the_users_need_the_decision_about_nodes() {
     fixture.estate.bindings.push(bound);
     let what = decided(&fixture, false);
     assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 0), "{what:#?}");
+}
+
+/// Nothing is put back onto a Pod Identity that does not answer.
+#[test]
+fn a_rollback_wants_nmi_and_mic_at_work() {
+    let fixture = fixture("soaked");
+    let backup = fixture.estate.backups[0].clone();
+    let install = |component: &str, stuck: bool| Install {
+        component: component.to_owned(),
+        kind: if component == "nmi" { "daemonset" } else { "deployment" }.to_owned(),
+        name: component.to_owned(),
+        stuck,
+        ..Install::default()
+    };
+    let found = |installs: Vec<Install>, served: bool| {
+        let estate = Estate { installs, ..fixture.estate.clone() };
+        rollback::obstacles(&estate, &backup, served)
+    };
+    assert_eq!(found(vec![install("nmi", false), install("mic", false)], false), [""; 0]);
+    let stuck = found(vec![install("nmi", true)], false);
+    assert!(stuck[0].starts_with("no pod of NMI is ready (daemonset /nmi)"), "{stuck:?}");
+    let none = found(vec![install("nmi", false), install("mic", true)], false);
+    assert!(none[0].starts_with("MIC is scaled to zero (deployment /mic)"), "{none:?}");
+    let managed = Install { managed: true, ..install("mic", true) };
+    assert_eq!(found(vec![install("nmi", false), managed], false), [""; 0]);
+    assert_eq!(found(vec![install("nmi", true), install("mic", true)], true), [""; 0]);
+    // What would be typed names the cluster.
+    let id = "/subscriptions/s/resourceGroups/rg-aks/providers/Microsoft.ContainerService/\
+              managedClusters/aks-prod";
+    let entry = json!({"namespace": "shop", "name": "cart", "identity": {"resourceId": "/id"}});
+    let backup = Backup { add_on: vec![entry], ..backup.clone() };
+    let estate = Estate {
+        id: Some(ArmId::new(id)),
+        installs: vec![install("nmi", false)],
+        ..fixture.estate.clone()
+    };
+    let said = rollback::obstacles(&estate, &backup, false).join("\n");
+    assert!(said.contains("--resource-group rg-aks --cluster-name aks-prod "), "{said}");
 }
 
 /// What an operator will make pods of holds a binding, and so does what nobody could look through.

@@ -101,7 +101,8 @@ impl Moment {
     /// trace is one empty `ReplicaSet`.
     async fn was_put_back(&self, ran: &Ran, revisions: &BTreeMap<String, i64>) {
         let line = format!("Put back {}: it is as it was", self.workload());
-        assert!(ran.stdout.contains(&line), "{}\n{}", ran.stdout, ran.stderr);
+        let said = format!("{}\n{}", ran.stdout, ran.stderr);
+        assert!(said.contains(&line) && !said.contains("rollout undo"), "{said}");
         self.scene.settled(&self.namespace).await;
         assert_eq!(bare(self.now().await), bare(self.before.clone()));
         let mut now = self.revisions().await;

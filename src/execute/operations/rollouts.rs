@@ -151,7 +151,8 @@ fn in_words(progress: &snapshot::Progress) -> String {
     }
 }
 
-/// A failed rollout, with the command that takes it back.
+/// A failed rollout, with the command that takes it back; where it is put back anyway, with the one
+/// that shows why it failed once its pods are gone.
 pub(super) fn failed(
     context: &Context<'_>,
     cluster: &ClusterName,
@@ -160,7 +161,13 @@ pub(super) fn failed(
     message: String,
 ) -> Halt {
     let failure = RemoteFailure::new(kind, format!("roll {target}"), message);
-    Halt::failed(failure.with_hint(target.undo(&context.remote().kubectl(cluster))))
+    let kubectl = context.remote().kubectl(cluster);
+    let hint = if context.run.options.puts_back {
+        format!("{kubectl} -n {} get events --sort-by=.lastTimestamp", target.namespace)
+    } else {
+        target.undo(&kubectl)
+    };
+    Halt::failed(failure.with_hint(hint))
 }
 
 #[cfg(test)]

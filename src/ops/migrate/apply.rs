@@ -114,6 +114,11 @@ pub fn planned(
     let (mut plan, mut report) = plan::plan(desired, snapshot, PlanOptions::default());
     // Only what is due was asked for: what else bears our marks is no leftover.
     report.left_over.clear();
+    // By hand it would be half of what a rollback gives back.
+    for finding in report.not_proved.iter_mut().filter(|f| f.code == "rollout-failed") {
+        let name = finding.address.workload_name();
+        finding.hint = name.map(|name| format!("widentity migrate rollback {name}"));
+    }
     if old == OldLabel::Drop {
         transition::drop_old_labels(&mut plan, estate, &survey.cluster, desired);
     }
@@ -204,6 +209,7 @@ pub async fn carry_out(
         look: options.looks_apart,
         interrupt: options.interrupt.clone(),
     };
+    let options = RunOptions { puts_back: true, ..options };
     let report = execute::run(&planned.plan, remotes, options, sink).await?;
     let ended = SignedDuration::try_from(clock.elapsed()).ok();
     if let Some(now) = ended.and_then(|took| started.checked_add(took).ok()) {

@@ -28,6 +28,20 @@ pub struct Finished {
     pub interrupted: bool,
 }
 
+impl Finished {
+    /// Takes note of an object that was deleted; `false` where finalizers hold it.
+    fn removed(&mut self, object: String, held: Vec<String>) -> bool {
+        let gone = held.is_empty();
+        if gone {
+            self.removed.push(object);
+        } else {
+            let by = held.join(", ");
+            self.kept.push((object, format!("it is being deleted, and finalizer {by} holds it")));
+        }
+        gone
+    }
+}
+
 /// What would be removed in one cluster.
 pub fn decide(read: &Surveyed, allowed: Allowed<'_>) -> Removal {
     removal::removal(&read.estate, &read.survey, allowed)
@@ -83,7 +97,7 @@ async fn attempt(
         let place = Place { client: &client, shelf: request.shelf, read: &now, manager: &manager };
         let arm = (&connected.arm, &cluster.id);
         add_on::remove(arm, place, &still, patience, &mut done.removed).await?;
-        remove(place, &still, patience, &mut done.removed).await?;
+        remove(place, &still, patience, done).await?;
     }
     Ok(())
 }
@@ -138,24 +152,25 @@ pub async fn remove(
     place: Place<'_>,
     batch: &Removal,
     patience: &Patience,
-    removed: &mut Vec<String>,
+    done: &mut Finished,
 ) -> Result<(), RemoteFailure> {
     let Place { client, read, .. } = place;
     write_down(place, batch).await?;
+    let mut gone = Vec::new();
     for binding in &batch.bindings {
         let at = binding_name(binding);
-        let gone = client.remove_binding(binding).await;
-        gone.map_err(|error| error.failure(format!("remove {at}")))?;
-        removed.push(at);
+        let held = client.remove_binding(binding).await;
+        if done.removed(at.clone(), held.map_err(|e| e.failure(format!("remove {at}")))?) {
+            gone.push(binding.clone());
+        }
     }
-    if matching::assigns(&read.estate) && !batch.bindings.is_empty() {
-        unassigned(client, &batch.bindings, patience).await?;
+    if matching::assigns(&read.estate) && !gone.is_empty() {
+        unassigned(client, &gone, patience).await?;
     }
     for identity in &batch.identities {
         let at = identity_name(identity);
-        let gone = client.remove_identity(identity).await;
-        gone.map_err(|error| error.failure(format!("remove {at}")))?;
-        removed.push(at);
+        let held = client.remove_identity(identity).await;
+        done.removed(at.clone(), held.map_err(|e| e.failure(format!("remove {at}")))?);
     }
     Ok(())
 }

@@ -182,6 +182,7 @@ pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Est
     let mut estate =
         kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });
     estate.cluster = name.clone();
+    estate.id = Some(cluster.id.clone());
     match record {
         Ok(Some(record)) => {
             estate.issuer = record.issuer;

@@ -424,7 +424,7 @@ impl Town {
                 let (still, _) = batch.still(&finish::decide(&now, allowed));
                 let place =
                     finish::Place { client: self, shelf: &(), read: &now, manager: &manager };
-                let gone = finish::remove(place, &still, &patience, &mut done.removed).await;
+                let gone = finish::remove(place, &still, &patience, &mut done).await;
                 done.failure = done.failure.or(gone.err());
             }
             Some(done)
@@ -709,13 +709,13 @@ impl Objects for Town {
         done.await.map_err(failed)
     }
 
-    async fn remove_binding(&self, object: &Binding) -> Result<(), KubeError> {
+    async fn remove_binding(&self, object: &Binding) -> Result<Vec<String>, KubeError> {
         let name = format!("{}/{}", object.namespace, object.name);
         let done = self.fake.call("remove_binding", &name, |world| {
             self.change(|have| {
                 let before = estate(world, have);
                 let Some(at) = have.bindings.iter().position(|b| b.uid == object.uid) else {
-                    return Ok(());
+                    return Ok(Vec::new());
                 };
                 // Nothing goes unproved: whoever was moved off this binding, in this very run.
                 let bound = have.backups.iter().filter(|b| b.bindings.contains(&name));
@@ -739,17 +739,17 @@ impl Objects for Town {
                 let gone = have.bindings.remove(at);
                 have.taken.push((gone.namespace, gone.name));
                 have.looks = 0;
-                Ok(())
+                Ok(Vec::new())
             })
         });
         done.await.map_err(failed)
     }
 
-    async fn remove_identity(&self, object: &PodIdentity) -> Result<(), KubeError> {
+    async fn remove_identity(&self, object: &PodIdentity) -> Result<Vec<String>, KubeError> {
         let name = format!("{}/{}", object.namespace, object.name);
         let done = self.fake.call("remove_identity", &name, |_| {
             self.change(|have| have.identities.retain(|i| i.uid != object.uid));
-            Ok(())
+            Ok(Vec::new())
         });
         done.await.map_err(failed)
     }

@@ -20,7 +20,9 @@ use crate::{
     },
     ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
-        escape, findings::counted, json as documents, migrate as render, report, report_json,
+        escape,
+        findings::{self, counted},
+        json as documents, migrate as render, report, report_json,
     },
 };
 
@@ -64,10 +66,21 @@ async fn in_world(
     let is_text = context.global.output == Format::Text;
     if due == 0 {
         output.data(&if is_text { shown } else { render::json(&before) });
-        return Ok(left(args, &before, false));
+        let exit = left(args, &before, false);
+        if before.is_busy() {
+            output.message(
+                "nothing was done: an operation on the cluster is under way; run again when it \
+                 has ended",
+            );
+            return Ok(if exit == ExitCode::Done { ExitCode::Failed } else { exit });
+        }
+        return Ok(exit);
     }
     if is_text {
         output.data(&shown);
+        for risks in moves.iter().filter_map(|one| findings::risks(&one.planned.report)) {
+            output.data(&format!("\n{}", risks.text(output.out)));
+        }
     }
     if !args.yes {
         let count = counted(due, "workload");

@@ -93,7 +93,8 @@ async fn in_world(
         ..Patience::new(interrupt.receiver())
     };
     let project = &world.desired.project;
-    let with = Putting { project, served: args.nmi_runs, patience, notes: &notes };
+    let with =
+        Putting { project, served: args.nmi_runs, blameless: false, patience, notes: &notes };
     let how = rollback::undo(read, backup, request, &world.connected, &with).await;
     show(context, &overview, read, backup, &how);
     match how {

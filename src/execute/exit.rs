@@ -166,7 +166,7 @@ pub fn of_failure(failure: &RemoteFailure) -> ExitCode {
     match failure.kind {
         _ if failure.code.as_deref() == Some(WRONG_CLUSTER) => ExitCode::Refused,
         FailureKind::Unauthenticated | FailureKind::Denied => ExitCode::Denied,
-        FailureKind::NotProved => ExitCode::NotProved,
+        FailureKind::NotProved | FailureKind::Unmade => ExitCode::NotProved,
         FailureKind::Conflict => ExitCode::Stale,
         FailureKind::Unreachable
         | FailureKind::Unavailable

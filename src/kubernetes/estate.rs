@@ -183,8 +183,10 @@ impl Client {
             self.part("AzureAssignedIdentity objects", GROUP, "azureassignedidentities", |o| {
                 Some(assigned(o))
             });
-        let pods = self
-            .part("pods", "v1", "pods", |o| Some((pod(o), template(TemplateKind::Pod, "v1", o))));
+        let pods = self.part("pods", "v1", "pods", |o| {
+            let on_node = o["spec"]["nodeName"].is_string();
+            Some((pod(o), template(TemplateKind::Pod, "v1", o), on_node))
+        });
         let accounts = self.part("service accounts", "v1", "serviceaccounts", |o| Some(account(o)));
         let classes = self.secret_classes();
         let triggers =
@@ -215,10 +217,17 @@ impl Client {
         let stamping: Vec<_> = stamping.into_iter().flat_map(|part| unseen.all(part)).collect();
         let (mut templates, installs): (Vec<_>, Vec<_>) = stamping.into_iter().unzip();
         let mut live: Vec<EstatePod> = Vec::new();
-        for (mut pod, bare) in unseen.all(pods) {
+        let mut on_nodes = false;
+        for (mut pod, bare, on_node) in unseen.all(pods) {
+            on_nodes |= on_node && !pod.gone;
             templates.extend(bare.filter(|_| !pod.gone));
             claim(&steerings, &mut pod);
             live.push(pod);
+        }
+        let mut installs: Vec<Install> = installs.into_iter().flatten().collect();
+        for nmi in installs.iter_mut().filter(|install| install.component == "nmi") {
+            // Where nothing runs on any node, it has nothing to run on either.
+            nmi.stuck &= on_nodes;
         }
         let bindings = bindings.unwrap_or_default();
         let in_templates = templates.iter().filter_map(EstateTemplate::selector);
@@ -244,7 +253,7 @@ impl Client {
                 .filter_map(|(name, level)| Some((name, level?)))
                 .collect(),
             templates,
-            installs: installs.into_iter().flatten().collect(),
+            installs,
             pods: live,
             accounts: unseen.all(accounts),
             secret_classes: unseen.all(classes),

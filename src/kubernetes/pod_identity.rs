@@ -191,10 +191,9 @@ pub(super) fn install(kind: TemplateKind, object: &Value) -> Option<Install> {
         || words
             .windows(2)
             .any(|w| w[0].trim_start_matches('-') == "operation-mode" && w[1] == "managed");
-    let count = |field: &str| object["status"][field].as_i64().unwrap_or_default();
     Some(Install {
         stuck: if kind == TemplateKind::DaemonSet {
-            count("desiredNumberScheduled") > 0 && count("numberReady") == 0
+            object["status"]["numberReady"].as_i64().unwrap_or_default() == 0
         } else {
             object["spec"]["replicas"] == 0
         },

@@ -148,6 +148,12 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     if facts.backup.is_some_and(|backup| is_back(&backup)) {
         return at(Phase::RolledBack);
     }
+    // It was switched, and somebody wrote a template over it that knows neither path.
+    let bare = |t: &&EstateTemplate| !t.labelled() && t.selector().is_none();
+    let went = facts.backup.is_some_and(|backup| !backup.rolled_back && backup.switched());
+    if went && templates.iter().any(bare) {
+        return at(Phase::Broken);
+    }
     if count == 0 {
         if templates.iter().any(|t| t.labelled()) {
             return at(if whole { Phase::Masked } else { Phase::HalfDone });

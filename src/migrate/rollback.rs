@@ -240,6 +240,20 @@ pub fn changed(backup: &Backup, templates: &[&EstateTemplate]) -> bool {
     })
 }
 
+/// The backup of a workload that goes back: `apply` leaves it alone from now on, until its pod
+/// templates are other ones than they are now. One that fails without a fault of its own
+/// (`blameless`) is tried again.
+pub fn noted(backup: &Backup, estate: &Estate, blameless: bool) -> Backup {
+    let mut noted = Backup { rolled_back: true, blameless, ..backup.clone() };
+    for kept in &mut noted.templates {
+        let mut here = estate.templates.iter().filter(|t| t.namespace == backup.namespace);
+        if let Some(template) = here.find(|t| t.uid == kept.uid) {
+            kept.shape.clone_from(&template.shape);
+        }
+    }
+    noted
+}
+
 /// Whether a switch that an earlier run began is still under way: nothing was removed, nobody
 /// changed the application since, and, where its controller has not given up by itself
 /// (`gave_up`), a pod of before still lives. What has arrived has none.
@@ -253,7 +267,10 @@ pub fn is_under_way(estate: &Estate, backup: &Backup, gave_up: bool) -> bool {
         let mut live = estate.pods.iter().filter(|pod| !pod.gone && template.stamps(pod));
         live.any(|pod| kept.had(&pod.labels))
     };
-    !changed(backup, &own) && (gave_up || pairs.iter().any(old))
+    // Its controller ended all old pods first.
+    let recreates = |(template, _): &Pair<'_>| template.strategy == Strategy::Recreate;
+    let gone = backup.arrived.is_none() && pairs.iter().any(recreates);
+    !changed(backup, &own) && (gave_up || gone || pairs.iter().any(old))
 }
 
 /// Federated credentials that trust the account and stay: they give nobody anything that the

@@ -351,7 +351,8 @@ fn judge(
                 standing.phase,
                 Phase::RolledBack | Phase::Switched | Phase::Masked | Phase::HalfDone
             );
-            waits && backup.rolled_back && !rollback::changed(backup, &templates)
+            let tried = backup.rolled_back && !backup.blameless;
+            waits && tried && !rollback::changed(backup, &templates)
         }),
         next: Vec::new(),
     };
@@ -360,10 +361,12 @@ fn judge(
     if matches!(workload.phase, Phase::HalfDone | Phase::Broken) {
         let client = workload.identity.as_ref().map(|acts| acts.client.to_string());
         let points = |have: &str| client.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(have));
+        let bare = templates.iter().any(|t| !t.labelled() && t.selector().is_none());
         let lacks = [
             (federated, "no federated credential of its identity trusts its account"),
             (annotated.is_some_and(points), "its account does not name its client id"),
             (estate.workload_identity, "the cluster has no workload identity webhook"),
+            (!bare, "a pod template of it carries neither label"),
         ];
         let lacks = lacks.into_iter().filter(|(has, _)| !has);
         workload.lacks = lacks.map(|(_, what)| what.to_owned()).collect();
@@ -395,6 +398,11 @@ fn judge(
     workload.verdict = verdict::of(&reasons);
     workload.reasons = reasons;
     workload.next = next(&workload, given);
+    let off = estate.issuer.is_none() || !estate.workload_identity;
+    if off && workload.reasons.is_empty() && !workload.phase.is_switched() {
+        let what = "enable the OIDC issuer and the webhook of the cluster, which cannot be undone";
+        workload.next.insert(0, what.to_owned());
+    }
     workload
 }
 
@@ -423,7 +431,11 @@ fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
     let switch = format!(
         "switch {} in one roll (label added, aadpodidbinding dropped{})",
         workload.templates.iter().cloned().collect::<Vec<_>>().join(", "),
-        if sidecar && !workload.proxied { ", migration sidecar added" } else { "" }
+        if sidecar && !workload.proxied {
+            ", migration sidecar added: its init container is privileged"
+        } else {
+            ""
+        }
     );
     let (federate, prove) = ("federate the identity".to_owned(), "prove a token".to_owned());
     if workload.left_alone {

@@ -283,10 +283,12 @@ pub fn backup(
     let of = |b: &&Backup| b.namespace == workload.namespace && b.account == workload.account;
     let earlier = estate.backups.iter().find(of);
     let mut backup = earlier.cloned().unwrap_or_default();
-    // One that was put back and is taken up again is on its way.
-    let mut changes = backup.rolled_back;
+    // One that was put back and is taken up again is on its way; one that the plan refuses is not.
+    let name = workload.name();
+    let taken = |step: &Step| step.address.workload_name().as_deref() == Some(name.as_str());
+    let mut changes = backup.rolled_back && plan.steps.iter().any(taken);
     if backup.rolled_back {
-        backup.rolled_back = false;
+        (backup.rolled_back, backup.blameless) = (false, false);
         (backup.removed, backup.add_on, backup.bindings) = Default::default();
     }
     backup.namespace = workload.namespace.clone();

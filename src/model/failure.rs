@@ -66,6 +66,9 @@ pub enum FailureKind {
     Refused,
     /// A token exchange that Entra refused, or an identity that answered as another.
     NotProved,
+    /// Pods that cannot be made, or not as they should be: admission, a quota or a webhook that does
+    /// not answer. It says nothing of their application.
+    Unmade,
     /// Not asked, because something it needs could not be seen.
     NotReached,
 }
@@ -86,6 +89,7 @@ impl FailureKind {
             | Self::Conflict
             | Self::Refused
             | Self::NotProved
+            | Self::Unmade
             | Self::NotReached => false,
         }
     }

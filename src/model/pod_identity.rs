@@ -416,7 +416,8 @@ pub struct Install {
     pub uid: String,
     /// Whether Helm made it.
     pub helm: bool,
-    /// Whether it does nothing: NMI wants pods and none of them is ready, or MIC is scaled to zero.
+    /// Whether it does nothing: NMI has no ready pod although pods run on nodes, or MIC is scaled to
+    /// zero.
     pub stuck: bool,
     /// Whether it runs in managed mode, in which nobody assigns identities to nodes.
     pub managed: bool,
@@ -466,9 +467,21 @@ pub struct Backup {
     pub arrived: Option<Timestamp>,
     /// Whether it was put back, or somebody began to.
     pub rolled_back: bool,
+    /// Whether that was for a reason that says nothing of its application: its pods could not be
+    /// made, or not as they should be.
+    pub blameless: bool,
 }
 
 impl Backup {
+    /// Whether a pod template is among what was changed.
+    pub fn switched(&self) -> bool {
+        let labelled = |template: &TemplateBackup| {
+            let label = template.labels.get(super::names::USE_LABEL);
+            label.is_some_and(|field| field.after.as_deref() == Some("true"))
+        };
+        self.templates.iter().any(labelled)
+    }
+
     /// `namespace/account`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.account)

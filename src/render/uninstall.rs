@@ -40,8 +40,6 @@ fn part(part: &Part) -> String {
 fn removal(of: &Part) -> String {
     let tail = if of.kind.component().is_some() {
         ", and wait until its pods have ended"
-    } else if matches!(of.kind, PartKind::Binding | PartKind::Identity) {
-        ", which nothing uses"
     } else if of.kind == PartKind::Definition {
         ", unless it holds objects by then"
     } else {

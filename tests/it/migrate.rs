@@ -382,6 +382,23 @@ fn only_pods_of_the_users_need_the_decision_about_nodes() {
     assert_eq!((what.add_on.len(), what.unassigned.len()), (1, 0), "{what:#?}");
 }
 
+/// Where a roll ends all old pods first, none of them tells that it is still under way.
+#[test]
+fn a_switch_by_recreation_is_under_way_until_it_arrived() {
+    let mut fixture = fixture("soaked");
+    let template = &mut fixture.estate.templates[0];
+    template.uid = "u".to_owned();
+    let mut backup = fixture.estate.backups[0].clone();
+    backup.templates[0].uid = "u".to_owned();
+    let under_way =
+        |estate: &Estate, backup: &Backup| rollback::is_under_way(estate, backup, false);
+    assert!(!under_way(&fixture.estate, &backup));
+    fixture.estate.templates[0].strategy = snapshot::Strategy::Recreate;
+    assert!(under_way(&fixture.estate, &backup));
+    backup.arrived = Some(later());
+    assert!(!under_way(&fixture.estate, &backup));
+}
+
 /// Nothing is put back onto a Pod Identity that does not answer.
 #[test]
 fn a_rollback_wants_nmi_and_mic_at_work() {

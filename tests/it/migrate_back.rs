@@ -10,13 +10,17 @@ use tokio::sync::watch;
 use widentity::{
     execute::RunOptions,
     kubernetes::{Client, Connect, Objects as _, Place},
-    migrate::{Phase, rollback as back, transition::OldLabel},
+    migrate::{
+        Phase, rollback as back,
+        transition::{self, OldLabel},
+    },
     model::{
         FailureKind, Namespace,
         pod_identity::{EstatePod, Field, TemplateBackup},
         snapshot::TemplateKind,
     },
-    ops::migrate::{PutBack, apply},
+    ops::migrate::{Overview, PutBack, apply},
+    plan::Plan,
     sandbox::store::Write,
 };
 
@@ -112,6 +116,31 @@ async fn what_has_arrived_stays_where_it_is_whatever_becomes_of_its_pods() {
     assert_eq!(put_back, []);
     assert_eq!(labels(&world).await, switched);
     assert!(client_of(&world, "w000").await.is_string());
+}
+
+/// Somebody deployed while it soaked, and then put it back: that release was looked at, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_put_back_is_left_alone_whatever_was_deployed_before() {
+    let world = World::start(&names(1)).await;
+    world.apply(MINUTES).await;
+    let path = format!("{DEPLOYMENTS}/w000");
+    let image = |tag: u8| {
+        json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image",
+            "value": format!("registry.example/app:{tag}")}])
+    };
+    world.ask("PATCH", &path, "application/json-patch+json", &image(2)).await;
+    assert_eq!(undone(&world, MINUTES, false).await, PutBack::Done);
+    let workload = |overview: Overview| overview.clusters[0].survey.workloads[0].clone();
+    let after = workload(world.overview().await);
+    assert_eq!((after.phase, after.left_alone), (Phase::RolledBack, true));
+    world.ask("PATCH", &path, "application/json-patch+json", &image(3)).await;
+    assert!(!workload(world.overview().await).left_alone);
+    // A plan that changes nothing of it keeps the mark: nothing took it up again.
+    let read = &world.overview().await.clusters[0];
+    let empty = Plan { changes: vec![], steps: vec![], digest: String::new(), digests: vec![] };
+    let project = &world.desired.project;
+    let of = &read.survey.workloads[0];
+    assert_eq!(transition::backup(&empty, project, &read.estate, of), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

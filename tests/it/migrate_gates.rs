@@ -250,7 +250,7 @@ async fn what_the_add_on_keeps_goes_through_arm_and_comes_back_through_arm() {
     let backup = read.estate.backups.iter().find(|b| b.account.as_str() == "w000").unwrap();
     let how = world.undo(read, backup, world.request()).await;
     let PutBack::Hindered(why) = how else { panic!("{how:?}") };
-    let command = "az aks pod-identity add --resource-group GROUP --cluster-name CLUSTER \
+    let command = "az aks pod-identity add --resource-group rg --cluster-name prod \
                    --namespace shop --name w000";
     assert!(why.iter().any(|why| why.contains(command)), "{why:?}");
     assert_eq!(world.phases().await, [Phase::Cleaned; 2], "nothing was written");

@@ -261,7 +261,7 @@ impl World {
         let (_never, interrupt) = watch::channel(false);
         let patience = Patience { at_most, look: Duration::from_millis(100), interrupt };
         let project = &self.desired.project;
-        let with = Putting { project, served, patience, notes: &|_| {} };
+        let with = Putting { project, served, blameless: false, patience, notes: &|_| {} };
         rollback::undo(read, backup, request, &self.connected, &with).await
     }
 

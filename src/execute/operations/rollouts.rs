@@ -96,7 +96,7 @@ pub(super) async fn until_rolled(
                     let since = *stuck_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= STUCK_FOR {
                         let message = in_words(progress);
-                        let kind = FailureKind::Refused;
+                        let kind = FailureKind::Unmade;
                         return Err(failed(context, cluster, target, kind, message));
                     }
                 } else {

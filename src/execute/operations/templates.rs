@@ -143,7 +143,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
                         "pod {} came without the injected identity: the webhook did not answer",
                         pod.name
                     );
-                    let kind = FailureKind::NotProved;
+                    let kind = FailureKind::Unmade;
                     Err(rollouts::failed(context, cluster, target, kind, message))
                 }
             }

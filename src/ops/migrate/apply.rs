@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Objects, Overview, Patience, PutBack, Request, Surveyed,
-    rollback::{Putting, What, put_back, shelved},
+    rollback::{Putting, What, confirmed, put_back, shelved},
 };
 use crate::{
     execute::{
@@ -24,7 +24,7 @@ use crate::{
         transition::{self, OldLabel},
     },
     model::{
-        Project, RemoteFailure,
+        FailureKind, Project, RemoteFailure,
         desired::DesiredState,
         names,
         pod_identity::{Backup, TemplateBackup},
@@ -55,6 +55,8 @@ pub struct Moved {
     pub report: ApplyReport,
     /// The workloads that were put back, `namespace/account`, and how that went.
     pub put_back: Vec<(String, PutBack)>,
+    /// Those of them whose application is not at fault.
+    pub blameless: BTreeSet<String>,
 }
 
 /// Why nothing was begun.
@@ -143,6 +145,15 @@ pub async fn apply(
     let remotes = connected.remotes(&one.desired);
     let Move { planned, backups, .. } = one;
     let shelf = request.shelf;
+    // Backups are the first thing that is written. Where the plan asks a token which cluster this
+    // is, it is asked before them, too; a cluster whose issuer has yet to be enabled has none.
+    let asks = |what: fn(&Operation) -> bool| planned.plan.steps.iter().any(|s| what(&s.operation));
+    if asks(|operation| matches!(operation, Operation::ConfirmCluster { .. }))
+        && !asks(|operation| matches!(operation, Operation::EnableFeatures { .. }))
+        && let Some(backup) = backups.first()
+    {
+        confirmed(read, backup, request, connected).await.map_err(MoveError::Connect)?;
+    }
     for backup in backups {
         shelf.put(&read.survey.cluster, backup).map_err(MoveError::Backup)?;
     }
@@ -152,7 +163,8 @@ pub async fn apply(
     for (name, how) in &mut moved.put_back {
         if let Some(backup) = backup_of(name, backups, read) {
             let was = std::mem::replace(how, PutBack::Done);
-            *how = shelved(was, read, backup, shelf);
+            let blameless = moved.blameless.contains(name);
+            *how = shelved(was, read, &rollback::noted(backup, &read.estate, blameless), shelf);
         }
     }
     Ok(moved)
@@ -233,13 +245,16 @@ pub async fn carry_out(
             sink(&Event::StepWaiting { id, what: what.to_owned() });
         };
         let patience = patience.clone();
-        let with = Putting { project, served: false, patience, notes: &notes };
+        let blameless = failed.blameless;
+        let with = Putting { project, served: false, blameless, patience, notes: &notes };
         let what =
             if failed.rolled.is_empty() { What::Everything } else { What::Rolls(&failed.rolled) };
         (name.clone(), put_back(client, read, backup, what, &with).await)
     });
     let put_back = join_all(back).await;
-    Ok(Moved { report, put_back })
+    let blameless = failed.iter().filter(|(_, failed)| failed.blameless);
+    let blameless = blameless.map(|(name, _)| name.clone()).collect();
+    Ok(Moved { report, put_back, blameless })
 }
 
 /// A workload that must be put back.
@@ -249,6 +264,9 @@ struct Failed {
     step: Option<StepId>,
     /// The templates that go back, `kind/name`; none: all of them.
     rolled: BTreeSet<String>,
+    /// Whether its pods could not be made, or not as they should be, or somebody else wrote its
+    /// templates, and nothing else failed.
+    blameless: bool,
 }
 
 /// The workloads whose roll failed, or whose pods did: those that this run rolled, and those whose
@@ -308,7 +326,14 @@ fn failed(
         let Some(name) = step.info.address.workload_name().filter(|_| pods) else { continue };
         let (any, rolled) = rolled(&name);
         if any || under_way(&name, false) {
-            found.entry(name).or_insert(Failed { step: Some(step.info.id), rolled });
+            // That somebody else wrote says nothing of the application either.
+            let blameless = !matches!(&step.outcome,
+                Some(Outcome::Failed { failure, .. }) if failure.kind != FailureKind::Unmade);
+            let failed = Failed { step: Some(step.info.id), rolled, blameless };
+            found
+                .entry(name)
+                .and_modify(|earlier: &mut Failed| earlier.blameless &= blameless)
+                .or_insert(failed);
         }
     }
     for finding in &planned.report.not_proved {
@@ -318,7 +343,7 @@ fn failed(
             let (_, rolled) = rolled(&name);
             let of = |step: &&Step| step.address.workload_name().as_deref() == Some(&*name);
             let step = planned.plan.steps.iter().find(of).map(|step| step.id);
-            found.entry(name).or_insert(Failed { step, rolled });
+            found.entry(name).or_insert(Failed { step, rolled, blameless: false });
         }
     }
     found

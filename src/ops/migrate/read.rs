@@ -82,6 +82,15 @@ impl Overview {
         all.filter(|w| w.verdict == verdict && !w.phase.is_switched()).count()
     }
 
+    /// Whether anything waits for an operation on its cluster to end.
+    pub fn is_busy(&self) -> bool {
+        let waits = |cluster: &Surveyed| {
+            let busy = cluster.estate.busy.is_some();
+            busy && cluster.survey.workloads.iter().any(|w| !w.phase.is_switched())
+        };
+        self.clusters.iter().any(waits)
+    }
+
     /// Takes up again what was put back, because somebody named it.
     pub fn take_up(&mut self) {
         let surveys = self.clusters.iter_mut().map(|cluster| &mut cluster.survey);

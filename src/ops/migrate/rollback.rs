@@ -63,6 +63,8 @@ pub struct Putting<'a> {
     pub project: &'a Project,
     /// Whether somebody knows that NMI runs, although none was found.
     pub served: bool,
+    /// Whether it failed without a fault of its application: it is tried again.
+    pub blameless: bool,
     /// How long old pods may take.
     pub patience: Patience,
     /// Told what is waited for.
@@ -126,7 +128,7 @@ async fn attempt(
     }
     if pairs.len() == all {
         // From now on `apply` leaves it alone, however far this comes.
-        let begun = Backup { rolled_back: true, ..backup.clone() };
+        let begun = rollback::noted(backup, &read.estate, with.blameless);
         client.write_backup(&begun, &manager).await?;
     }
     let mut hindrances = Vec::new();
@@ -278,11 +280,11 @@ pub async fn undo(
         Err(failure) => return PutBack::Failed(failure),
     };
     let how = put_back(&client, read, backup, What::Everything, with).await;
-    shelved(how, read, backup, request.shelf)
+    shelved(how, read, &rollback::noted(backup, &read.estate, with.blameless), request.shelf)
 }
 
 /// A client of the workload's cluster, by the evidence that `apply` asks for.
-async fn confirmed(
+pub(super) async fn confirmed(
     read: &Surveyed,
     backup: &Backup,
     request: Request<'_>,
@@ -316,17 +318,11 @@ async fn confirmed(
 }
 
 /// Notes beside the cluster, too, that a workload was put back.
-pub(super) fn shelved(
-    how: PutBack,
-    read: &Surveyed,
-    backup: &Backup,
-    shelf: &dyn Shelf,
-) -> PutBack {
+pub(super) fn shelved(how: PutBack, read: &Surveyed, noted: &Backup, shelf: &dyn Shelf) -> PutBack {
     if !how.is_back() {
         return how;
     }
-    let done = Backup { rolled_back: true, ..backup.clone() };
-    match shelf.put(&read.survey.cluster, &done) {
+    match shelf.put(&read.survey.cluster, noted) {
         Ok(()) => how,
         Err(failure) => PutBack::Partly(vec![failure.to_string()]),
     }

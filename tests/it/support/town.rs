@@ -446,7 +446,7 @@ impl Town {
             interrupt,
         };
         let project = &self.base.project;
-        let with = Putting { project, served: false, patience, notes: &|_| {} };
+        let with = Putting { project, served: false, blameless: false, patience, notes: &|_| {} };
         let run = put_back(self, &read, backup, What::Everything, &with);
         match self.run(run).await {
             Ran::Killed => Ran::Killed,

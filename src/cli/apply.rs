@@ -37,8 +37,9 @@ pub(super) async fn run(
     }
     let gate = gate(context, &args)?;
     let journal = args.journal.as_ref().map(|path| open_journal(context, path)).transpose()?;
-    let world = World::open(context, &args.select, &interrupt).await?;
-    let result = in_world(context, &args, &gate, &world, &interrupt, journal).await;
+    let reading = interrupt.within(args.timeout);
+    let world = World::open(context, &args.select, &reading).await?;
+    let result = in_world(context, &args, &gate, &world, (&reading, &interrupt), journal).await;
     world.close_after(result).await
 }
 
@@ -79,14 +80,16 @@ async fn in_world(
     args: &Apply,
     gate: &Gate,
     world: &World,
-    interrupt: &Interrupt,
+    (reading, interrupt): (&Interrupt, &Interrupt),
     mut journal: Option<Journal<File>>,
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
     let options = PlanOptions { no_rollout: args.no_rollout };
-    let Some(planned) = plan::read(context, world, interrupt, options).await else {
-        return Ok(ExitCode::Interrupted);
+    let Some(planned) = plan::read(context, world, reading, options).await else {
+        return Ok(reading.exit());
     };
+    // A person may think as long as they like.
+    let timeout = reading.left();
     let asks = gate.admit(&planned);
     match (context.global.output, &asks) {
         (Format::Text, _) => output.data(&text::preview(&planned, output.out)),
@@ -103,7 +106,7 @@ async fn in_world(
     }
     let now = context.env.now();
     let options = RunOptions {
-        timeout: args.timeout,
+        timeout,
         no_rollout: args.no_rollout,
         ..RunOptions::new(now, interrupt.receiver())
     };

@@ -1,6 +1,8 @@
-//! Ctrl-C and SIGTERM: the first asks, the second leaves.
+//! Ctrl-C and SIGTERM: the first asks, the second leaves. A time-out asks, too.
 
-use tokio::sync::watch;
+use std::time::Duration;
+
+use tokio::{sync::watch, time::Instant};
 
 use super::output::Output;
 use crate::execute::exit::ExitCode;
@@ -9,6 +11,8 @@ use crate::execute::exit::ExitCode;
 #[derive(Debug, Clone)]
 pub(super) struct Interrupt {
     asked: watch::Receiver<bool>,
+    /// When whoever waits here has waited for long enough.
+    deadline: Option<Instant>,
 }
 
 impl Interrupt {
@@ -29,7 +33,29 @@ impl Interrupt {
             );
             leave(ExitCode::Interrupted)
         });
-        Self { asked }
+        Self { asked, deadline: None }
+    }
+
+    /// One that also asks when this time is over: what is read before a run is part of its time.
+    pub(super) fn within(&self, limit: Option<Duration>) -> Self {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Self { deadline, ..self.clone() }
+    }
+
+    /// What is left of that time.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// What somebody who was asked to stop ends with.
+    pub(super) fn exit(&self) -> ExitCode {
+        let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if over && !*self.asked.borrow() { ExitCode::TimedOut } else { ExitCode::Interrupted }
+    }
+
+    /// Why, in a word.
+    pub(super) fn word(&self) -> &'static str {
+        if self.exit() == ExitCode::TimedOut { "timed out" } else { "interrupted" }
     }
 
     /// The flag itself, for the executor.
@@ -37,12 +63,18 @@ impl Interrupt {
         self.asked.clone()
     }
 
-    /// Returns when the first signal comes.
+    /// Returns when the first signal comes, or when its time is over.
     pub(super) async fn asked(&self) {
         let mut asked = self.asked.clone();
-        if asked.wait_for(|asked| *asked).await.is_err() {
-            // The listener ended without a signal: there will be none.
-            std::future::pending::<()>().await;
+        let signal = async {
+            if asked.wait_for(|asked| *asked).await.is_err() {
+                // The listener ended without a signal: there will be none.
+                std::future::pending::<()>().await;
+            }
+        };
+        match self.deadline {
+            Some(deadline) => drop(tokio::time::timeout_at(deadline, signal).await),
+            None => signal.await,
         }
     }
 }

@@ -38,8 +38,9 @@ pub(super) async fn run(
         return Err(CliError::usage("there is no terminal to ask on")
             .hint("review with `widentity migrate plan`, then `widentity migrate apply --yes`"));
     }
-    let world = migrate::open(context, &args.select, &interrupt).await?;
-    let result = in_world(context, &args, &world, &interrupt).await;
+    let reading = interrupt.within(args.timeout);
+    let world = migrate::open(context, &args.select, &reading).await?;
+    let result = in_world(context, &args, &world, (&reading, &interrupt)).await;
     world.close_after(result).await
 }
 
@@ -47,20 +48,22 @@ async fn in_world(
     context: &Context,
     args: &MigrateApply,
     world: &World,
-    interrupt: &Interrupt,
+    (reading, interrupt): (&Interrupt, &Interrupt),
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
     let before = tokio::select! {
         before = migrate::survey(context, world, &args.select) => before?,
-        () = interrupt.asked() => {
-            output.message("interrupted while reading: nothing was written");
-            return Ok(ExitCode::Interrupted);
+        () = reading.asked() => {
+            output.message(&format!("{} while reading: nothing was written", reading.word()));
+            return Ok(reading.exit());
         }
     };
     let now = context.env.now();
     let old = if args.keep_old { OldLabel::Keep } else { OldLabel::Drop };
     let (desired, connected) = (&world.desired, &world.connected);
     let moves = ops::apply::moves(desired, &before, connected, &world.config, now, old).await;
+    // A person may think as long as they like.
+    let timeout = reading.left();
     let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
     let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;
@@ -93,7 +96,7 @@ async fn in_world(
     let mut failure = None;
     for one in moves {
         let options = RunOptions {
-            timeout: args.timeout,
+            timeout,
             rollout_deadline: args.rollout_timeout,
             ..RunOptions::new(now, interrupt.receiver())
         };

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     execute::exit::{self, ExitCode},
+    model::ClusterName,
     ops::migrate::{
-        self as ops, Overview, Request, Waived,
+        self as ops, Overview, Request, Shelf, Waived,
         uninstall::{self, AzureWishes, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
     },
     render::{
@@ -62,16 +63,13 @@ async fn overview(
         waived: Waived { kinds: args.allow_unseen_kinds, ..Waived::default() },
         shelf: &world.shelf,
     };
-    let mut overview = tokio::select! {
-        overview = ops::overview(request, &world.connected) => overview,
+    tokio::select! {
+        overview = ops::overview(request, &world.connected) => Ok(Some(overview)),
         () = interrupt.asked() => {
             context.output.message("interrupted while reading: nothing was written");
-            return Ok(None);
+            Ok(None)
         }
-    };
-    let chosen = |name: &str| args.cluster.is_empty() || args.cluster.iter().any(|c| c == name);
-    overview.clusters.retain(|read| chosen(read.survey.cluster.as_str()));
-    Ok(Some(overview))
+    }
 }
 
 async fn in_world(
@@ -91,7 +89,10 @@ async fn in_world(
             node_identities: args.remove_node_identities,
         },
     };
-    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let asked = &args.cluster;
+    let chosen = |name: &ClusterName| asked.is_empty() || asked.iter().any(|c| c == name.as_str());
+    let connected = &world.connected;
+    let mut sites = uninstall::sites(&world.desired, &overview, connected, chosen).await;
     if !args.plan {
         uninstall::confirm(&mut sites, &world.desired, &world.connected).await;
     }
@@ -145,8 +146,8 @@ async fn in_world(
             Event::Done(step) => output.note(&render::done(step)),
         };
         let (pace, asked) = (Pace::default(), interrupt.receiver());
-        let connected = &world.connected;
-        let one = uninstall::run(site, what, connected, pace, &asked, &mut sink).await;
+        let with = (connected, &world.shelf as &dyn Shelf);
+        let one = uninstall::run(site, what, with, pace, &asked, &mut sink).await;
         ran.push(Some(one));
     }
     let shown = shown(&decided, &ran);

@@ -25,14 +25,14 @@ pub(super) async fn run(
     let world = World::open(context, &args.select, &interrupt).await?;
     let planned = read(context, &world, &interrupt, PlanOptions::default()).await;
     let closed = world.close().await;
-    let Some(planned) = planned else { return Ok(ExitCode::Interrupted) };
+    let Some(planned) = planned else { return Ok(interrupt.exit()) };
     write_files(context, &args, &planned)?;
     show(context, &planned);
     closed?;
     Ok(exit::of_plan(&planned.report, planned.has_changes(), args.detailed_exitcode))
 }
 
-/// Reads and compares; nothing if the run was interrupted meanwhile.
+/// Reads and compares; nothing if the run was asked to stop meanwhile.
 pub(super) async fn read(
     context: &Context,
     world: &World,
@@ -47,7 +47,8 @@ pub(super) async fn read(
     ));
     let planned = look(context, world, interrupt, options).await;
     if planned.is_none() {
-        context.output.message("interrupted while reading: nothing was written");
+        let why = interrupt.word();
+        context.output.message(&format!("{why} while reading: nothing was written"));
     }
     planned
 }

@@ -54,11 +54,13 @@ pub(super) async fn run(
     if interval < SHORTEST_INTERVAL {
         return Err(CliError::usage("--interval must be at least 1s"));
     }
-    let world = World::open(context, &args.select, &interrupt).await?;
+    // Of a watch it is the time of a round.
+    let reading = interrupt.within(args.timeout.filter(|_| !args.watch));
+    let world = World::open(context, &args.select, &reading).await?;
     let result = if args.watch {
         watch::run(context, &args, interval, &world, &interrupt).await
     } else {
-        once(context, &args, &world, &interrupt).await
+        once(context, &args, &world, &reading).await
     };
     world.close_after(result).await
 }
@@ -80,7 +82,7 @@ pub(super) async fn prove(
         }
     };
     let window = args.window.map_or(ProofWindow::Observed, ProofWindow::Fixed);
-    let options = RunOptions { timeout: args.timeout, how, window, ..options };
+    let options = RunOptions { how, window, ..options };
     let ran = ops::apply::apply(&planned, &world.desired, &world.connected, options, sink).await;
     let report = ran.map_err(|error| {
         CliError::new(ExitCode::Internal, format!("the proofs do not fit together: {error}"))
@@ -97,8 +99,11 @@ async fn once(
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
     let planned = plan::read(context, world, interrupt, PlanOptions::default()).await;
-    let Some(planned) = planned else { return Ok(ExitCode::Interrupted) };
-    let options = RunOptions::new(context.env.now(), interrupt.receiver());
+    let Some(planned) = planned else { return Ok(interrupt.exit()) };
+    let options = RunOptions {
+        timeout: interrupt.left(),
+        ..RunOptions::new(context.env.now(), interrupt.receiver())
+    };
     let progress = Progress::new(output, context.env.stderr_is_terminal);
     let mut sink = |event: &Event| progress.on_event(event);
     let round = prove(args, world, planned, options, &mut sink).await;

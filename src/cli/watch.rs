@@ -59,6 +59,7 @@ pub(super) async fn run(
             proof_deadline: interval.clamp(PATIENCE, LONGEST),
             // What an earlier round has seen is that old.
             seen_for: Duration::try_from(now.duration_since(began)).unwrap_or_default(),
+            timeout: args.timeout,
             ..RunOptions::new(now, interrupt.receiver())
         };
         let mut sink = |_: &Event| {};

@@ -94,8 +94,8 @@ impl World {
         tokio::select! {
             opened = Box::pin(Self::opened(context, select)) => opened,
             () = interrupt.asked() => Err(CliError::new(
-                ExitCode::Interrupted,
-                "interrupted while signing in: nothing was read or written",
+                interrupt.exit(),
+                format!("{} while signing in: nothing was read or written", interrupt.word()),
             )),
         }
     }

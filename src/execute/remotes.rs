@@ -28,9 +28,6 @@ use crate::{
     prove::{PodTerms, Proof, Prover, ResolvedClaim, Terms},
 };
 
-/// The shortest lifetime that Kubernetes gives a token, in seconds.
-const TOKEN_SECONDS: u32 = 600;
-
 /// Azure, Entra and the clusters of a run.
 #[derive(Debug, Clone)]
 pub struct Remotes {
@@ -258,7 +255,7 @@ impl Remote for Remotes {
         audience: &Audience,
     ) -> Result<Issuer, RemoteFailure> {
         let client = self.client(at.cluster).await?;
-        let issued = client.token(at.namespace, at.account, audience, TOKEN_SECONDS).await;
+        let issued = client.token(at.namespace, at.account, audience, names::SHORTEST_TOKEN).await;
         let issued = issued.map_err(|e| e.failure(format!("request a token of {at}")))?;
         Ok(issued.iss)
     }

@@ -65,6 +65,12 @@ impl Unseen {
     fn all<T>(&mut self, part: Part<T>) -> Vec<T> {
         self.of(part).unwrap_or_default()
     }
+
+    /// Those that could be read; the others are not absent.
+    fn readable<T>(&mut self, part: Part<Result<T, RemoteFailure>>) -> Vec<T> {
+        let all = self.all(part).into_iter();
+        all.filter_map(|one| one.map_err(|failure| self.0.push(failure)).ok()).collect()
+    }
 }
 
 impl Client {
@@ -164,7 +170,7 @@ impl Client {
     pub async fn estate(&self) -> Estate {
         let ours = [("labelSelector", format!("{BACKUP_LABEL}={BACKUP_MARK}"))];
         let backups = async {
-            let found = self.collect("v1", "configmaps", &ours, backup).await;
+            let found = self.collect("v1", "configmaps", &ours, |o| Some(backup(o))).await;
             found.map_err(|error| error.failure("list backups of widentity"))
         };
         let identities =
@@ -258,7 +264,7 @@ impl Client {
             accounts: unseen.all(accounts),
             secret_classes: unseen.all(classes),
             triggers: unseen.all(triggers).into_iter().chain(unseen.all(wide)).collect(),
-            backups: unseen.all(backups),
+            backups: unseen.readable(backups),
             unseen: unseen.0,
             ..Estate::default()
         }

@@ -1,18 +1,19 @@
 //! The pod templates of all controllers, as far as they matter for leaving AAD Pod Identity: how a
 //! roll replaces pods, where they run, what they mount, and whose template it is.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
-    parse_template::Steering,
+    parse_template::{Steering, account_of, owned_by, progress, strategy},
     pod_identity::{kept_by, map, named, text},
     versions::template_at,
+    wire::{Controller, PodSpec},
 };
 use crate::model::{
-    AccountName,
     names::{self, PROJECT_ANNOTATION},
     pod_identity::{BINDING_LABEL, EstateTemplate, Named},
-    snapshot::{Progress, Strategy, TemplateKind},
+    snapshot::TemplateKind,
 };
 
 /// A number, or a percentage of `of`, rounded down or up as the field says.
@@ -52,63 +53,12 @@ fn gaps(kind: TemplateKind, spec: &Value, replicas: i64) -> bool {
     }
 }
 
-fn strategy(kind: TemplateKind, spec: &Value) -> Strategy {
-    match kind {
-        TemplateKind::Deployment | TemplateKind::Rollout if spec["paused"] == true => {
-            Strategy::Paused
-        }
-        TemplateKind::Deployment if spec["strategy"]["type"] == "Recreate" => Strategy::Recreate,
-        TemplateKind::StatefulSet | TemplateKind::DaemonSet => {
-            let update = &spec["updateStrategy"];
-            let partition = update["rollingUpdate"]["partition"].as_u64().unwrap_or_default();
-            match u32::try_from(partition) {
-                _ if update["type"] == "OnDelete" => Strategy::OnDelete,
-                Ok(partition) if partition > 0 => Strategy::Partition(partition),
-                Ok(_) | Err(_) => Strategy::RollingUpdate,
-            }
-        }
-        TemplateKind::Deployment | TemplateKind::Rollout => Strategy::RollingUpdate,
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::ReplicationController
-        | TemplateKind::Job
-        | TemplateKind::Pod => Strategy::NextRun,
-    }
-}
-
-fn complete(kind: TemplateKind, object: &Value) -> bool {
-    let (spec, status) = (&object["spec"], &object["status"]);
-    let count = |value: &Value| value.as_i64().unwrap_or_default();
-    let observed = &status["observedGeneration"];
-    let observed = observed.as_i64().or_else(|| observed.as_str()?.parse().ok()).unwrap_or(0);
-    if observed < count(&object["metadata"]["generation"]) {
-        return false;
-    }
-    let wanted = spec["replicas"].as_i64().unwrap_or(1);
-    match kind {
-        TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout => {
-            let updated = count(&status["updatedReplicas"]);
-            updated >= wanted && count(&status["replicas"]) <= updated
-        }
-        TemplateKind::DaemonSet => {
-            count(&status["updatedNumberScheduled"]) >= count(&status["desiredNumberScheduled"])
-        }
-        TemplateKind::CronJob
-        | TemplateKind::ReplicaSet
-        | TemplateKind::ReplicationController
-        | TemplateKind::Job
-        | TemplateKind::Pod => true,
-    }
-}
-
 /// A Deployment whose pods a Rollout makes: their number and how they are replaced are the
 /// Rollout's.
 pub(super) fn steered(template: &mut EstateTemplate, deployment: &Value, by: &Steering) {
-    let Progress { generation, observed_generation, desired, updated, total, .. } = by.progress;
     let seen = by.observed >= deployment["metadata"]["generation"].as_i64().unwrap_or_default();
-    template.complete =
-        seen && observed_generation >= generation && updated >= desired && total <= updated;
-    template.replicas = Some(desired);
+    template.complete = seen && by.progress.complete();
+    template.replicas = Some(by.progress.desired);
     template.strategy = by.strategy;
     template.gaps = false;
 }
@@ -152,9 +102,8 @@ pub(super) fn template(
     let class =
         |v: &Value| v["csi"]["volumeAttributes"]["secretProviderClass"].as_str().map(str::to_owned);
     let secret_classes = mounted.filter_map(class).collect();
-    let windows = pod["os"]["name"] == "windows"
-        || pod["nodeSelector"]["kubernetes.io/os"] == "windows"
-        || pod["nodeSelector"]["beta.kubernetes.io/os"] == "windows";
+    let controller = Controller::deserialize(object).unwrap_or_default();
+    let typed = PodSpec::deserialize(pod).unwrap_or_default();
     let counts = matches!(
         kind,
         TemplateKind::Deployment | TemplateKind::StatefulSet | TemplateKind::Rollout
@@ -165,7 +114,6 @@ pub(super) fn template(
     let finished = conditions
         .into_iter()
         .any(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| ended.contains(&t)));
-    let account = pod["serviceAccountName"].as_str().filter(|name| !name.is_empty());
     let Named { namespace, name, uid } = named(object);
     Some(EstateTemplate {
         namespace,
@@ -173,26 +121,24 @@ pub(super) fn template(
         api_version: version.to_owned(),
         name,
         uid,
-        account: AccountName::from(account.unwrap_or("default")),
+        account: account_of(&typed),
         labels: map(&template["metadata"]["labels"]),
         annotations: map(&template["metadata"]["annotations"]),
         kept_by: kept_by(meta),
-        owned_by: owner.map(|owner| {
-            format!("{}/{}", text(&owner["kind"]).to_lowercase(), text(&owner["name"]))
-        }),
+        owned_by: owned_by(&controller.metadata.owner_references),
         replicas,
         idle: spec["suspend"] == true || (kind == TemplateKind::Job && finished),
-        strategy: strategy(kind, spec),
+        strategy: strategy(kind, &controller),
         readiness: containers().all(|c| c["readinessProbe"].is_object()),
         gaps: gaps(kind, spec, replicas.unwrap_or(1)),
         selector_holds: spec["selector"]["matchLabels"].get(BINDING_LABEL).is_some(),
-        host_network: pod["hostNetwork"] == true,
+        host_network: typed.host_network,
         // A toleration alone sends nobody there.
         virtual_node: pod["nodeSelector"]["type"] == "virtual-kubelet",
         secret_classes,
-        windows,
+        windows: typed.is_windows(),
         asserts: asserts(pod),
-        complete: complete(kind, object),
+        complete: progress(kind, &controller).complete(),
         written: written(meta),
         project: meta["annotations"][PROJECT_ANNOTATION].as_str().map(str::to_owned),
         shape: shape(template),
@@ -264,7 +210,10 @@ fn written(meta: &Value) -> Option<jiff::Timestamp> {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::parse_template::{Parsed, controller},
+        *,
+    };
 
     #[test]
     fn a_roll_leaves_a_gap_only_where_no_old_pod_need_stay() {
@@ -335,6 +284,52 @@ mod tests {
         // A kind of another group that happens to have one of our names.
         let foreign = owned("Deployment", "example.com/v1", "web");
         assert_eq!(of(TemplateKind::ReplicaSet, &foreign), Some(Some("deployment/web".to_owned())));
+    }
+
+    /// What a plan waits for and what a migration decides by is the same.
+    #[test]
+    fn a_controller_is_read_as_a_plan_reads_it() {
+        use TemplateKind as K;
+        let rolled = json!({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1});
+        let pod = |spec: Value| json!({"template": {"spec": spec}});
+        for (kind, spec, status) in [
+            (K::Rollout, json!({"strategy": {"canary": {}}}), json!({"phase": "Paused"})),
+            (K::Rollout, json!({"paused": true}), json!({"observedGeneration": "2"})),
+            (
+                K::DaemonSet,
+                json!({"updateStrategy": {"rollingUpdate": {"partition": 2}}}),
+                json!({"observedGeneration": 2}),
+            ),
+            (
+                K::StatefulSet,
+                json!({"updateStrategy": {"rollingUpdate": {"partition": 2}}}),
+                rolled.clone(),
+            ),
+            (K::StatefulSet, json!({"updateStrategy": {"type": "OnDelete"}}), rolled.clone()),
+            (K::Deployment, json!({"strategy": {"type": "Recreate"}}), rolled.clone()),
+            // It runs, and nothing of it is available.
+            (K::Deployment, pod(json!({"hostNetwork": true})), rolled),
+            (K::Deployment, pod(json!({"serviceAccountName": "api"})), json!({})),
+            (K::Deployment, pod(json!({"os": {"name": "windows"}})), json!({})),
+            (
+                K::Deployment,
+                pod(json!({"nodeSelector": {"beta.kubernetes.io/os": "windows"}})),
+                json!({}),
+            ),
+            (K::CronJob, json!({}), json!({})),
+        ] {
+            let owner = json!({"kind": "Shop", "name": "x", "controller": true});
+            let meta = json!({"name": "x", "generation": 2, "ownerReferences": [owner]});
+            let object = json!({"metadata": meta, "spec": spec, "status": status});
+            let have = template(kind, "v", &object).unwrap();
+            let typed = Controller::deserialize(&object).unwrap();
+            let Parsed::Template(want) = controller(kind, "v", typed) else { panic!("{object}") };
+            assert_eq!(have.strategy, want.strategy, "{object}");
+            assert_eq!(have.complete, want.progress.complete(), "{object}");
+            assert_eq!((have.account, have.owned_by), (want.account, want.owned_by), "{object}");
+            assert_eq!(have.windows, want.windows, "{object}");
+            assert_eq!(have.host_network, want.host_network, "{object}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub(super) fn account_of(spec: &PodSpec) -> AccountName {
 }
 
 /// The owner that controls an object, as `kind/name` in lower case.
-fn owned_by(owners: &[OwnerReference]) -> Option<String> {
+pub(super) fn owned_by(owners: &[OwnerReference]) -> Option<String> {
     let owner = owners.iter().find(|owner| owner.controller)?;
     Some(format!("{}/{}", owner.kind.to_lowercase(), owner.name))
 }
@@ -159,7 +159,8 @@ pub(super) fn controller(kind: TemplateKind, api_version: &str, object: Controll
     }))
 }
 
-fn strategy(kind: TemplateKind, object: &Controller) -> Strategy {
+/// How a controller replaces its pods.
+pub(super) fn strategy(kind: TemplateKind, object: &Controller) -> Strategy {
     let spec = &object.spec;
     match kind {
         TemplateKind::Deployment if spec.paused => Strategy::Paused,
@@ -192,7 +193,8 @@ fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
-fn progress(kind: TemplateKind, object: &Controller) -> Progress {
+/// How far a controller has come.
+pub(super) fn progress(kind: TemplateKind, object: &Controller) -> Progress {
     let generation = object.metadata.generation.unwrap_or_default();
     let status = &object.status;
     let or_zero = |count: Option<i64>| count.unwrap_or_default();

@@ -3,11 +3,12 @@
 //! Fields are looked up by path, because old manifests have them in another case (`ResourceID`
 //! before Pod Identity 1.6) and a stored object may have either.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{parse_pod, wire::Pod};
 use crate::model::{
-    AccountName, Namespace, keeper, names,
+    AccountName, FailureKind, Namespace, RemoteFailure, keeper, names,
     pod_identity::{
         Assigned, BEHAVIOR_ANNOTATION, Backup, Binding, EstateAccount, EstatePod, Install, Named,
         PodException, PodIdentity,
@@ -115,7 +116,7 @@ pub(super) fn pod(object: &Value) -> EstatePod {
         .into_iter()
         .find(|owner| owner["controller"] == true)
         .map(|owner| format!("{}/{}", text(&owner["kind"]).to_lowercase(), text(&owner["name"])));
-    let typed: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
+    let typed: Pod = Pod::deserialize(object).unwrap_or_default();
     let injected = parse_pod::injected(&typed);
     let phase = object["status"]["phase"].as_str().unwrap_or_default();
     let ended = matches!(phase, "Succeeded" | "Failed");
@@ -233,9 +234,17 @@ pub(super) fn trigger(object: &Value) -> Option<Named> {
     (object["spec"]["podIdentity"]["provider"] == "azure").then(|| named(object))
 }
 
-/// What a `ConfigMap` of ours holds; none where it is not a backup.
-pub(super) fn backup(object: &Value) -> Option<Backup> {
-    serde_json::from_str(object["data"][BACKUP_KEY].as_str()?).ok()
+/// What a `ConfigMap` of ours holds; an error where that cannot be read, which is not "no backup".
+pub(super) fn backup(object: &Value) -> Result<Backup, RemoteFailure> {
+    let failed = |why: String| {
+        let tried = format!("read the backup in ConfigMap {}", named(object).at());
+        let hint = "a newer widentity may have written it: go on with that one, nothing is changed \
+                    while what it says is not known";
+        RemoteFailure::new(FailureKind::Refused, tried, why).with_hint(hint)
+    };
+    let text = object["data"][BACKUP_KEY].as_str();
+    let text = text.ok_or_else(|| failed(format!("it has no {BACKUP_KEY}")))?;
+    serde_json::from_str(text).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -60,13 +60,12 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
         );
     }
     for trigger in &estate.triggers {
-        let kind = if trigger.namespace.as_str().is_empty() { "Cluster" } else { "" };
         note(
             "keda-trigger",
             format!(
-                "{kind}TriggerAuthentication {} uses Pod Identity: provider \
-                 azure-workload and a federated credential for KEDA's own account",
-                trigger.at()
+                "{} uses Pod Identity: provider azure-workload and a federated credential for \
+                 KEDA's own account",
+                trigger.trigger()
             ),
         );
     }

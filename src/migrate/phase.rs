@@ -9,7 +9,7 @@ use super::matching;
 use crate::model::{
     ArmId, Audience, ClientId, Issuer, Subject,
     pod_identity::{Backup, Binding, Estate, EstatePod, EstateTemplate},
-    snapshot::{ObservedCredential, TemplateKind},
+    snapshot::ObservedCredential,
 };
 
 /// The way of a workload, in order; what stands beside it comes last.
@@ -178,7 +178,7 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
     let proves = |pod: &&&EstatePod| client.is_some_and(|c| is_proved(pod, c)) && sidecar(pod);
     let proved = pods.iter().filter(proves).count();
     let at = |phase| Standing { phase, until: None, proved, unrun: Vec::new() };
-    let finished = templates.iter().all(|t| t.complete || t.kind == TemplateKind::CronJob);
+    let finished = templates.iter().all(|t| t.complete);
     if count < templates.len() {
         return at(Phase::Switched);
     }

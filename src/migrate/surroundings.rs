@@ -103,7 +103,7 @@ fn system_namespace(place: &Place<'_>) -> Vec<Reason> {
             "move the workload to a namespace of its own",
         )
     };
-    verdict::never_mutated(namespace).then(reason).into_iter().collect()
+    namespace.is_kept_from_webhooks().then(reason).into_iter().collect()
 }
 
 fn cluster_off(place: &Place<'_>) -> Vec<Reason> {
@@ -364,14 +364,14 @@ fn keda(place: &Place<'_>) -> Vec<Reason> {
     };
     place.unless_named("keda-trigger", |t| {
         is_operator(t).then(|| {
-            let at = first.at();
+            let trigger = first.trigger();
             let more = match triggers.len() - 1 {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             format!(
-                "{} asks for the tokens of TriggerAuthentication {at}{more}, which end with its \
-                 switch: set provider azure-workload at once",
+                "{} asks for the tokens of {trigger}{more}, which end with its switch: set \
+                 provider azure-workload at once",
                 t.key()
             )
         })

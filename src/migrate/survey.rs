@@ -19,15 +19,11 @@ use crate::model::{
     AccountName, ArmId, Audience, ClientId, ClusterName, Namespace, PrincipalId, RemoteFailure,
     Subject, TenantId,
     desired::DesiredWorkload,
+    names::MOST_CREDENTIALS,
     pod_identity::{
         Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate, PodIdentity,
     },
 };
-
-/// Azure takes no more federated credentials on one identity.
-///
-/// Source: Microsoft Entra documentation, "Workload identity federation considerations".
-const MOST_CREDENTIALS: usize = 20;
 
 /// What is known beside the estate.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::surroundings::KEPT_BY;
 use crate::model::{
-    Namespace, keeper,
+    keeper,
     pod_identity::{Estate, EstateTemplate},
     sidecar::{self, Surroundings},
     snapshot::{Strategy, TemplateKind},
@@ -72,13 +72,6 @@ impl Reason {
     ) -> Self {
         Self { verdict: Verdict::Cannot, ..Self::decision(code, message, decide) }
     }
-}
-
-/// Namespaces whose pods the webhook never mutates on AKS.
-///
-/// Source: Azure/azure-workload-identity documentation, "Known issues"; AKS admissions enforcer.
-pub(super) fn never_mutated(namespace: &Namespace) -> bool {
-    matches!(namespace.as_str(), "kube-system" | "gatekeeper-system")
 }
 
 /// Why old pods of a template do not keep serving while it rolls; none if they do or there are

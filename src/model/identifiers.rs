@@ -125,6 +125,17 @@ text!(
     Audience
 );
 
+impl Namespace {
+    /// Whether the admissions enforcer of AKS keeps third-party webhooks away from it, so that no
+    /// pod in it is ever injected.
+    ///
+    /// Source: Azure Workload Identity documentation, "Known issues";
+    /// Azure/azure-workload-identity#525, ratify-project/ratify#1121.
+    pub fn is_kept_from_webhooks(&self) -> bool {
+        matches!(self.as_str(), "kube-system" | "gatekeeper-system" | "aks-command")
+    }
+}
+
 impl Subject {
     /// The subject of every token that Kubernetes issues for this account.
     pub fn of(namespace: &Namespace, account: &AccountName) -> Self {

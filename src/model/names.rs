@@ -48,6 +48,15 @@ pub const PROXY_CONTAINER: &str = "azwi-proxy";
 pub const DEFAULT_EXPIRATION: u32 = 3600;
 /// The lifetimes the webhook takes, in seconds; it refuses pods with any other.
 pub const EXPIRATIONS: RangeInclusive<u32> = 3600..=86_400;
+/// The shortest lifetime that Kubernetes gives a token, in seconds.
+///
+/// Source: Kubernetes API reference, `TokenRequest` v1.
+pub const SHORTEST_TOKEN: u32 = 600;
+/// Azure takes no more federated credentials on one identity.
+///
+/// Source: Microsoft Entra documentation, "Important considerations and restrictions for federated
+/// identity credentials".
+pub const MOST_CREDENTIALS: usize = 20;
 /// The credential that AKS identity bindings keep on an identity; never ours to touch.
 pub const IDENTITY_BINDING_CREDENTIAL: &str = "aks-identity-binding";
 /// The default template of identity names.

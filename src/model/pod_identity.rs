@@ -96,6 +96,13 @@ impl Named {
         }
         format!("{}/{}", self.namespace, self.name)
     }
+
+    /// What it is and where, if it is a trigger of KEDA: one without a namespace is of the kind
+    /// that serves the whole cluster.
+    pub fn trigger(&self) -> String {
+        let wide = if self.namespace.as_str().is_empty() { "Cluster" } else { "" };
+        format!("{wide}TriggerAuthentication {}", self.at())
+    }
 }
 
 /// A custom resource by which pods get the label of Pod Identity.

@@ -17,12 +17,13 @@ use crate::{
         audit::{
             self, Audit, AuditCluster, AuditIdentity, Estate, KubernetesFacts, PodIdentityObject,
         },
-        evidence::not_asked,
+        evidence::{ProviderClass, not_asked},
     },
     kubernetes::{Client, KubeError},
     model::{
-        ArmId, Issuer, Namespace, PrincipalId, SubscriptionId,
+        ArmId, Issuer, Namespace, PrincipalId, RemoteFailure, SubscriptionId,
         desired::DesiredState,
+        pod_identity::Named,
         snapshot::{Assignments, Observation, ObservedCluster, ObservedTarget},
     },
 };
@@ -57,9 +58,10 @@ pub async fn audit(connected: &Connected, desired: &DesiredState) -> Audit {
     unseen.extend(failed);
     let (vaults, failed) = vaults(arm, &assignments).await;
     unseen.extend(failed);
+    let clusters = Box::pin(joined(connected, desired, records, &mut unseen)).await;
     let estate = Estate {
         project: Some(desired.project.clone()),
-        clusters: Box::pin(joined(connected, desired, records)).await,
+        clusters,
         other_issuers,
         all_clusters,
         identities,
@@ -205,16 +207,20 @@ async fn joined(
     connected: &Connected,
     desired: &DesiredState,
     records: Vec<ObservedCluster>,
+    unseen: &mut Vec<String>,
 ) -> Vec<AuditCluster> {
     let mut found = Vec::new();
     for cluster in desired.clusters.values() {
         let record = records.iter().find(|record| record.id == cluster.id);
         let kubernetes = match connected.clusters.get(&cluster.name) {
             Some(connection) => match connection.client().await {
-                Ok(client) => match Box::pin(facts(&client)).await {
-                    Ok(facts) => Observation::Present(facts),
-                    Err(error) => Observation::Unknown(error.failure("read the cluster")),
-                },
+                Ok(client) => {
+                    let mut refused = Vec::new();
+                    let facts = Box::pin(facts(&client, &mut refused)).await;
+                    let at = &cluster.name;
+                    unseen.extend(refused.iter().map(|failure| format!("cluster {at}: {failure}")));
+                    facts.map_or_else(Observation::Unknown, Observation::Present)
+                }
                 Err(failure) => Observation::Unknown(failure),
             },
             None => not_asked(),
@@ -246,25 +252,35 @@ fn add_on(record: Option<&ObservedCluster>) -> bool {
     record.and_then(|record| record.pod_identity.as_ref()).is_some_and(|profile| profile.enabled)
 }
 
-async fn facts(client: &Client) -> Result<KubernetesFacts, KubeError> {
+/// What one API server says. Without the lists of the first kinds nothing can be judged; what else
+/// was refused goes to `unseen`.
+async fn facts(
+    client: &Client,
+    unseen: &mut Vec<RemoteFailure>,
+) -> Result<KubernetesFacts, RemoteFailure> {
+    let failed = |what: &'static str| {
+        move |error: KubeError| error.failure(format!("list {what} of the cluster"))
+    };
     let (namespaces, accounts, templates, pods, webhook, others) = futures::join!(
         client.namespaces(),
         client.accounts(None),
         client.templates_with(None, cluster_facts::details),
         client.pods(None),
         cluster_facts::webhook(client),
-        others(client),
+        others(client, unseen),
     );
     let (pod_identity, provider_classes, keda) = others;
-    let templates = templates?.into_iter().map(|(namespace, templates)| {
-        let whole = templates.into_iter().map(|(seen, details)| details.of(seen));
-        (namespace, whole.collect())
-    });
+    unseen.extend(webhook.failure().cloned());
+    let templates =
+        templates.map_err(failed("pod templates"))?.into_iter().map(|(namespace, templates)| {
+            let whole = templates.into_iter().map(|(seen, details)| details.of(seen));
+            (namespace, whole.collect())
+        });
     Ok(KubernetesFacts {
-        namespaces: namespaces?.into_keys().collect(),
-        accounts: accounts?,
+        namespaces: namespaces.map_err(failed("namespaces"))?.into_keys().collect(),
+        accounts: accounts.map_err(failed("service accounts"))?,
         templates: templates.collect(),
-        pods: pods?,
+        pods: pods.map_err(failed("pods"))?,
         webhook: webhook.present().cloned(),
         pod_identity,
         provider_classes,
@@ -272,25 +288,26 @@ async fn facts(client: &Client) -> Result<KubernetesFacts, KubeError> {
     })
 }
 
-type Others = (
-    Vec<PodIdentityObject>,
-    BTreeMap<String, crate::diagnose::evidence::ProviderClass>,
-    Vec<String>,
-);
+type Others = (Vec<PodIdentityObject>, BTreeMap<String, ProviderClass>, Vec<Named>);
 
-/// Objects whose kinds may not be served at all.
-async fn others(client: &Client) -> Others {
+/// Objects whose kinds may not be served at all. Refused is not absent.
+async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
     const KINDS: [(&str, &str); 3] = [
         ("AzureIdentity", "azureidentities"),
         ("AzureIdentityBinding", "azureidentitybindings"),
         ("AzurePodIdentityException", "azurepodidentityexceptions"),
     ];
+    const KEDA: [&str; 2] = ["triggerauthentications", "clustertriggerauthentications"];
     let word =
         |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let mut list = async |version: &str, plural: &str| {
+        let found = client.objects(version, None, plural).await;
+        let found = found.map_err(|error| unseen.push(error.failure(format!("list {plural}"))));
+        found.ok().flatten().unwrap_or_default()
+    };
     let mut pod_identity = Vec::new();
     for (kind, plural) in KINDS {
-        let list = client.objects("aadpodidentity.k8s.io/v1", None, plural).await;
-        for object in list.ok().flatten().unwrap_or_default() {
+        for object in list("aadpodidentity.k8s.io/v1", plural).await {
             pod_identity.push(PodIdentityObject {
                 kind: kind.to_owned(),
                 namespace: Namespace(word(&object, "namespace")),
@@ -298,15 +315,21 @@ async fn others(client: &Client) -> Others {
             });
         }
     }
-    let classes = client.objects("secrets-store.csi.x-k8s.io/v1", None, "secretproviderclasses");
-    let classes = classes.await.ok().flatten().unwrap_or_default();
+    let classes = list("secrets-store.csi.x-k8s.io/v1", "secretproviderclasses").await;
     let provider_classes = classes.iter().filter_map(|object| {
         let (name, class) = cluster_facts::provider_class(object)?;
         Some((format!("{}/{name}", word(object, "namespace")), class))
     });
-    let triggers = client.objects("keda.sh/v1alpha1", None, "triggerauthentications").await;
-    let triggers = triggers.ok().flatten().unwrap_or_default();
-    let keda = triggers.iter().filter(|t| t["spec"]["podIdentity"]["provider"] == "azure");
-    let keda = keda.map(|t| format!("{}/{}", word(t, "namespace"), word(t, "name")));
-    (pod_identity, provider_classes.collect(), keda.collect())
+    let provider_classes = provider_classes.collect();
+    let mut keda = Vec::new();
+    for plural in KEDA {
+        let mut triggers = list("keda.sh/v1alpha1", plural).await;
+        triggers.retain(|trigger| trigger["spec"]["podIdentity"]["provider"] == "azure");
+        keda.extend(triggers.iter().map(|trigger| Named {
+            namespace: Namespace(word(trigger, "namespace")),
+            name: word(trigger, "name"),
+            uid: word(trigger, "uid"),
+        }));
+    }
+    (pod_identity, provider_classes, keda)
 }

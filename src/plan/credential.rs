@@ -13,14 +13,9 @@ use crate::model::{
     Address, ArmId, Issuer,
     address::Part,
     desired::DesiredWorkload,
-    names,
+    names::{self, MOST_CREDENTIALS},
     snapshot::{Observation, ObservedCredential},
 };
-
-/// Azure takes no more credentials on one identity.
-///
-/// Source: Microsoft Entra documentation, "Workload identity federation considerations".
-pub(super) const LIMIT: usize = 20;
 
 /// How many credentials each identity has, those planned so far included.
 pub(super) type Counts<'a> = BTreeMap<&'a ArmId, usize>;
@@ -82,12 +77,12 @@ pub(super) fn plan<'a>(
             ));
         }
     } else {
-        if *count >= LIMIT {
+        if *count >= MOST_CREDENTIALS {
             draft.report.blocked.push(finding(
                 place,
                 "twenty-credentials",
                 format!(
-                    "identity {} has no room for another federated credential: Azure allows {LIMIT}",
+                    "identity {} has no room for another federated credential: Azure allows {MOST_CREDENTIALS}",
                     identity.identity.id.name()
                 ),
                 "give some of its workloads an `identity` of their own".to_owned(),

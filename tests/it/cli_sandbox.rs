@@ -213,6 +213,38 @@ fn ctrl_c_is_heard_while_signing_in() {
     assert!(told.contains("nothing was read or written"), "{told}");
 }
 
+/// The time of a run is also that of what it reads first.
+#[test]
+fn a_time_out_is_heard_while_signing_in_and_while_reading() {
+    let desk = Desk::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = format!("http://{}", silent.local_addr().unwrap());
+    let cloud =
+        format!("[azure]\ncloud = {{ resource_manager = \"{here}\", authority = \"{here}\" }}");
+    desk.write("real.toml", NO_GRANTS.replace("[azure]", &cloud));
+    desk.write("workloads.toml", NO_GRANTS);
+    let mut command = desk.command("-c real.toml apply --yes --timeout 1s");
+    command.env("AZURE_CLIENT_ID", "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451");
+    command.env("AZURE_CLIENT_SECRET", "s");
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(9), "{told}");
+    assert!(told.contains("timed out while signing in: nothing was read or written"), "{told}");
+
+    let mut child = spawn(&desk, "--sandbox sandbox serve --ready-file ready.json");
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    stdout.find(|line| line.as_ref().unwrap().starts_with("other runs")).unwrap().unwrap();
+    desk.run("sandbox fault add --service arm --path *managedClusters* --times 0 --answer 503")
+        .exits(0);
+    for line in ["apply --yes", "verify", "migrate apply --yes"] {
+        desk.run(&format!("--sandbox {line} --timeout 2s"))
+            .exits(9)
+            .says("timed out while reading: nothing was written");
+    }
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn other_runs_attach_to_a_served_sandbox() {
     let desk = small();

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod audit_reads;
 mod azure_client;
 mod azure_clusters;
 mod azure_sandbox;

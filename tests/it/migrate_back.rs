@@ -409,3 +409,32 @@ async fn a_real_stateful_set_controller_needs_the_same_help() {
     }
     assert_eq!(admin.get(&pod).await["metadata"]["labels"][LABEL], "cart");
 }
+
+/// What another version wrote down is not taken for nothing, and stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_backup_that_cannot_be_read_nothing_is_changed() {
+    let world = World::start(&names(1)).await;
+    let path = "/api/v1/namespaces/shop/configmaps";
+    let newer = json!({"namespace": "shop", "account": "w000", "of_a_later_version": true});
+    let kept = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "widentity-migrate-later", "namespace": "shop",
+            "labels": {"widentity.dev/migrate": "backup"}},
+        "data": {"backup.json": newer.to_string()}});
+    world.ask("POST", path, JSON, &kept).await;
+    let before = world.deployment("w000").await;
+
+    let overview = world.overview().await;
+    let unseen: Vec<String> = overview.unseen().map(ToString::to_string).collect();
+    let [unseen] = &unseen[..] else { panic!("{unseen:#?}") };
+    assert!(unseen.contains("shop/widentity-migrate-later"), "{unseen}");
+    assert!(unseen.contains("of_a_later_version"), "{unseen}");
+    let (put_back, good) = world.apply(MINUTES).await;
+    assert!(put_back.is_empty() && good, "{put_back:#?}");
+    assert_eq!(world.deployment("w000").await["spec"], before["spec"]);
+    let all = world.ask("GET", path, JSON, &Value::Null).await;
+    let ours = all["items"].as_array().unwrap().iter();
+    let ours: Vec<&Value> =
+        ours.filter(|map| map["metadata"]["labels"]["widentity.dev/migrate"] == "backup").collect();
+    assert_eq!(ours.len(), 1, "{ours:#?}");
+    assert_eq!(ours[0]["data"], kept["data"]);
+}

@@ -1,16 +1,25 @@
 //! What Pod Identity leaves in Azure, taken away on request over HTTPS, in the sandbox: to the end,
 //! stopped at every single request, and refused by locks.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use widentity::{
-    migrate::uninstall::{AzureWishes, Flag, Step, Uninstall, Wishes},
-    model::{FailureKind, pod_identity::Backup},
-    ops::migrate::uninstall::{End, Event, Ran},
+    migrate::uninstall::{AzureWishes, CleanUp, Flag, Step, Uninstall, Wishes},
+    model::{ArmId, ClusterName, FailureKind, desired::DesiredCluster, pod_identity::Backup},
+    ops::{
+        connect::connect,
+        migrate::{
+            Request, overview,
+            uninstall::{End, Event, Ran, sites},
+        },
+    },
 };
 
 use crate::support::{
     arm::{answered, json as with_body},
     pod_identity::{custom, left, make, manifests},
+    signed_in,
     uninstall::{ALL, BOTH, World},
     worlds,
 };
@@ -233,8 +242,7 @@ async fn what_became_another_assignment_stays() {
     let it = SetUp::told_by_a_backup().await;
     let overview = it.world.overview().await;
     let connected = &it.world.connected;
-    let sites =
-        widentity::ops::migrate::uninstall::sites(&it.world.desired, &overview, connected).await;
+    let sites = sites(&it.world.desired, &overview, connected, |_| true).await;
     let what = sites[0].decide(ALL);
     // Somebody deletes one and makes another one under its id; a second one is simply gone.
     for id in &it.roles[..2] {
@@ -272,6 +280,35 @@ async fn nothing_in_azure_goes_while_mic_has_come_again() {
     let End::Failed(failure) = ran.unwrap().end else { panic!("{what:#?}") };
     assert!(failure.message.contains("Deployment default/mic is there"), "{failure}");
     assert_eq!((it.on_nodes().await.len(), it.roles_left().await), (2, 3));
+}
+
+/// The nodes of another cluster of the file act as the same identity, and Pod Identity is there:
+/// whether somebody chose that cluster does not matter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_a_cluster_shares_with_one_that_was_not_chosen_stays() {
+    let it = SetUp::told_by_a_backup().await;
+    let (desired, ready) = (&it.world.desired, it.world.served.running.ready());
+    let chosen = desired.clusters.values().next().unwrap().clone();
+    let mut other = DesiredCluster { name: "other".into(), ..chosen.clone() };
+    other.id = ArmId::new(format!("{}-other", chosen.id));
+    put(&it.world, other.id.as_str(), "2025-10-01", &it.world.record().await).await;
+    let mut desired = desired.clone();
+    desired.clusters.insert(other.name.clone(), other);
+    let target = signed_in::target(ready, Some(desired.tenant));
+    let connected = connect(&desired, target, Arc::new(|_: &str| {})).await.unwrap();
+
+    let request = it.world.request();
+    let overview = overview(Request { desired: &desired, ..request }, &connected).await;
+    assert!(overview.clusters.iter().all(|read| read.survey.found), "{overview:#?}");
+    let only = |name: &ClusterName| *name == chosen.name;
+    let sites = sites(&desired, &overview, &connected, only).await;
+    let [site] = &sites[..] else { panic!("{sites:#?}") };
+    let what = site.decide(ALL);
+    assert!(!what.steps.iter().any(|step| matches!(step, Step::RemoveRole { .. })), "{what:#?}");
+    let left: Vec<&CleanUp> =
+        what.clean_up.iter().filter(|left| left.command.starts_with("az role")).collect();
+    assert_eq!(left.len(), it.roles.len(), "{what:#?}");
+    assert!(left.iter().all(|left| left.note.contains("other")), "{left:#?}");
 }
 
 /// A lock, a missing right, a deny assignment: told, and the others go all the same.

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use widentity::{
     migrate::uninstall::{Class, Step, Wishes},
-    ops::migrate::uninstall::{self, End, Event, Pace},
+    ops::migrate::{
+        Shelf,
+        uninstall::{self, End, Event, Pace},
+    },
 };
 
 use crate::support::{
@@ -42,6 +45,12 @@ async fn an_installation_goes_and_a_second_run_finds_nothing() {
     assert_eq!(what.steps.len(), objects.len() + 1);
     assert!(done[1].contains("Deployment default/mic"), "{done:#?}");
     assert_eq!(left(&world.admin, &objects).await, Vec::<String>::new());
+    // All of it but the definitions can be made again.
+    let kept = std::mem::take(&mut *world.backups.1.lock().unwrap());
+    assert_eq!(kept.len(), objects.len() - 4, "{:?}", kept.keys());
+    let nmi = &kept["DaemonSet_default_nmi"];
+    assert!(nmi["spec"].is_object() && nmi["status"].is_null(), "{nmi}");
+    assert!(nmi["metadata"]["uid"].is_null() && nmi["metadata"]["labels"].is_object(), "{nmi}");
     // With a definition its endpoint goes, too.
     assert!(!world.admin.exists(&format!("/apis/{GROUP}/v1/azureidentities")).await);
     assert!(!world.admin.exists(&format!("/apis/{GROUP}/v1")).await);
@@ -108,13 +117,14 @@ async fn a_pod_that_comes_with_the_label_stops_it_before_mic_goes() {
         "metadata": {"name": "late", "namespace": "shop", "labels": {"aadpodidbinding": "x"}},
         "spec": {"containers": [{"name": "c", "image": "registry.example/c:1"}]}});
     let overview = world.overview().await;
-    let sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let sites = uninstall::sites(&world.desired, &overview, &world.connected, |_| true).await;
     let what = sites[0].decide(BOTH);
     world.admin.create("/api/v1/namespaces/shop/pods", &pod).await;
     let (_never, interrupt) = watch::channel(false);
     let mut quiet = |_: Event<'_>| {};
     let (pace, connected) = (Pace::default(), &world.connected);
-    let ran = uninstall::run(&sites[0], &what, connected, pace, &interrupt, &mut quiet).await;
+    let with = (connected, &() as &dyn Shelf);
+    let ran = uninstall::run(&sites[0], &what, with, pace, &interrupt, &mut quiet).await;
     let End::Failed(failure) = &ran.end else { panic!("{ran:#?}") };
     assert!(failure.message.contains("pod shop/late has come"), "{failure}");
     assert_eq!(ran.written, 0);
@@ -338,7 +348,7 @@ async fn where_the_discovery_document_cannot_be_read_a_token_tells_the_cluster()
     assert_eq!((codes, ran), (vec!["cluster-not-confirmed"], None));
 
     let overview = world.overview().await;
-    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected).await;
+    let mut sites = uninstall::sites(&world.desired, &overview, &world.connected, |_| true).await;
     uninstall::confirm(&mut sites, &world.desired, &world.connected).await;
     assert_eq!(sites[0].footprint.token_issuer, sites[0].read.estate.issuer);
     assert_eq!(sites[0].decide(BOTH).obstacles, Vec::new());

@@ -5,12 +5,8 @@ use std::collections::BTreeMap;
 use super::{Problems, workloads::Draft};
 use crate::{
     config::{checked::Grant, code::Code, diagnostic::Diagnostic, source::Span},
-    model::{ArmId, desired::IdentityControl},
+    model::{ArmId, desired::IdentityControl, names::MOST_CREDENTIALS},
 };
-
-/// Federated credentials that Azure allows on one identity. Source: Microsoft documentation,
-/// "Important considerations and restrictions for federated identity credentials".
-const MOST_CREDENTIALS: usize = 20;
 
 /// Places shown of one problem: more would hide the others.
 const MOST_PLACES: usize = 6;

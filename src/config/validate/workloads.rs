@@ -152,18 +152,19 @@ pub(super) fn workload(
 
 fn namespace(text: &Located<String>, problems: &mut Problems) -> Option<Namespace> {
     let name = super::name(text, "namespace", names::dns_label, Code::InvalidName, problems)?;
-    if name == "kube-system" || name == "gatekeeper-system" {
+    let namespace = Namespace(name);
+    if namespace.is_kept_from_webhooks() {
         problems.push(
             Diagnostic::at(
                 Code::SystemNamespace,
                 text.span,
-                format!("AKS keeps admission webhooks out of `{name}`"),
+                format!("AKS keeps admission webhooks out of `{namespace}`"),
             )
             .label("pods here may never be injected")
             .help("run the workload in a namespace of its own"),
         );
     }
-    Some(Namespace(name))
+    Some(namespace)
 }
 
 fn account(text: &Located<String>, problems: &mut Problems) -> Option<AccountName> {

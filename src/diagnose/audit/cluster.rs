@@ -229,11 +229,11 @@ fn left_over(cluster: &AuditCluster, kubernetes: &KubernetesFacts, audit: &mut A
             "set usePodIdentity to false and clientID to the identity's client id",
         );
     }
-    for name in &kubernetes.keda_pod_identity {
+    for trigger in &kubernetes.keda_pod_identity {
         audit.add(
             Severity::Medium,
             "keda-pod-identity",
-            format!("TriggerAuthentication {name}@{}", cluster.name),
+            format!("{}@{}", trigger.trigger(), cluster.name),
             "uses podIdentity provider azure, which KEDA 2.15 no longer has",
             "set provider to azure-workload; the subject is that of KEDA's operator",
         );

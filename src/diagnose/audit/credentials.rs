@@ -9,13 +9,12 @@ use super::{
 use crate::{
     diagnose::{command::named, fix},
     model::{
-        AccountName, Audience, Namespace, names,
+        AccountName, Audience, Namespace,
+        names::{self, MOST_CREDENTIALS},
         snapshot::{Observation, ObservedCredential},
     },
 };
 
-/// Azure's limit of credentials on one identity.
-const LIMIT: usize = 20;
 /// From here on an identity is said to be nearly full.
 const NEARLY: usize = 16;
 
@@ -116,12 +115,12 @@ fn variant<'a>(
 
 fn headroom(audit: &mut Audit, name: &str, count: usize) {
     if count >= NEARLY {
-        let severity = if count >= LIMIT { Severity::High } else { Severity::Medium };
+        let severity = if count >= MOST_CREDENTIALS { Severity::High } else { Severity::Medium };
         audit.add(
             severity,
             "credentials-nearly-full",
             name,
-            format!("has {count} of the {LIMIT} federated credentials Azure allows"),
+            format!("has {count} of the {MOST_CREDENTIALS} federated credentials Azure allows"),
             "give some of its workloads identities of their own",
         );
     }

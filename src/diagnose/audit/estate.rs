@@ -11,6 +11,7 @@ use crate::{
     },
     model::{
         AccountName, ArmId, Issuer, Namespace, PrincipalId, Project, SubscriptionId,
+        pod_identity::Named,
         snapshot::{
             Assignments, Observation, ObservedAccount, ObservedCredential, ObservedIdentity,
             ObservedPod, ObservedTarget,
@@ -106,8 +107,9 @@ pub struct KubernetesFacts {
     pub pod_identity: Vec<PodIdentityObject>,
     /// `SecretProviderClass` objects by `namespace/name`.
     pub provider_classes: BTreeMap<String, ProviderClass>,
-    /// `namespace/name` of KEDA's `TriggerAuthentication` objects that use pod identity.
-    pub keda_pod_identity: Vec<String>,
+    /// KEDA's `TriggerAuthentication` and `ClusterTriggerAuthentication` objects that use pod
+    /// identity.
+    pub keda_pod_identity: Vec<Named>,
 }
 
 /// An object of AAD Pod Identity.

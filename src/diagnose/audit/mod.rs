@@ -162,7 +162,7 @@ mod tests {
                     }},
                     "templates": {"shop": [pod_template("web", "web", true), pod_template("bare", "idle", true)]},
                     "pod_identity": [{"kind": "AzureIdentity", "namespace": "shop", "name": "old"}],
-                    "keda_pod_identity": ["shop/auth"]
+                    "keda_pod_identity": [{"namespace": "shop", "name": "auth"}]
                 }}
             }],
             "identities": [

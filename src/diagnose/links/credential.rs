@@ -9,7 +9,8 @@ use crate::{
         link::{Fix, State},
     },
     model::{
-        ArmId, Audience, Issuer, Subject, names,
+        ArmId, Audience, Issuer, Subject,
+        names::{self, MOST_CREDENTIALS},
         snapshot::{Observation, ObservedCredential, ObservedIdentity},
     },
 };
@@ -49,9 +50,6 @@ struct Near<'a> {
     /// Whether to correct it: only one that can work for nobody. Any other stays, and one is added.
     correct: bool,
 }
-
-/// Azure's limit of credentials on one identity.
-const LIMIT: usize = 20;
 
 /// Judges the credentials of the identity.
 pub(in crate::diagnose) fn credential(facts: &mut Facts<'_>) -> State {
@@ -423,9 +421,9 @@ fn create(
     listed: &[ObservedCredential],
     presented: &Presented,
 ) -> Fix {
-    if listed.len() >= LIMIT {
+    if listed.len() >= MOST_CREDENTIALS {
         return Fix::advice(format!(
-            "{} has the {LIMIT} credentials Azure allows: give this workload an identity of its own",
+            "{} has the {MOST_CREDENTIALS} credentials Azure allows: give this workload an identity of its own",
             identity.id.name()
         ));
     }

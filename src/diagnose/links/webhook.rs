@@ -15,12 +15,6 @@ use crate::{
     model::{FailureKind, names, snapshot::Observation},
 };
 
-/// Namespaces that the admissions enforcer of AKS keeps third-party webhooks away from.
-///
-/// Source: Azure Workload Identity documentation, "Known issues"; Azure/azure-workload-identity#525,
-/// ratify#1121.
-const ENFORCED: [&str; 3] = ["kube-system", "gatekeeper-system", "aks-command"];
-
 /// Where the AKS add-on runs; any other namespace is a self-installed webhook.
 pub(in crate::diagnose) const ADD_ON: &str = "kube-system";
 
@@ -214,7 +208,7 @@ fn twice(facts: &Facts<'_>, webhook: &Webhook) -> Option<State> {
 fn kept_away(facts: &Facts<'_>, configuration: &WebhookConfiguration) -> Option<State> {
     let namespace = &facts.evidence.asked.namespace;
     let own = configuration.service_namespace.as_deref() != Some(ADD_ON);
-    if own && ENFORCED.contains(&namespace.as_str()) {
+    if own && namespace.is_kept_from_webhooks() {
         return Some(State::broken(
             "webhook-excludes-namespace",
             format!("AKS keeps self-installed webhooks away from namespace {namespace}"),

@@ -218,7 +218,7 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
         found.push(obstacle(
             Class::Blocked,
             "secret-provider-class",
-            format!("SecretProviderClass {}/{} uses Pod Identity", class.namespace, class.name),
+            format!("SecretProviderClass {} uses Pod Identity", class.at()),
             "set usePodIdentity: \"false\" and clientID in it",
         ));
     }
@@ -226,7 +226,7 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
         found.push(obstacle(
             Class::Blocked,
             "keda-trigger",
-            format!("TriggerAuthentication {} uses Pod Identity", trigger.at()),
+            format!("{} uses Pod Identity", trigger.trigger()),
             "use provider azure-workload, with a federated credential for KEDA's own account",
         ));
     }

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Given, Kept};
-use crate::model::{
-    AccountName, Namespace,
-    footprint::{Part, PartKind, RoleBinding},
-    pod_identity::{Estate, EstateTemplate},
+use super::{Given, Kept, surroundings};
+use crate::{
+    migrate::surroundings::maker,
+    model::{
+        AccountName, Namespace,
+        footprint::{Part, PartKind, RoleBinding},
+        pod_identity::{Estate, EstateTemplate},
+    },
 };
 
 /// The names that the manifests of the project give, and those that the chart gives by default.
@@ -52,7 +55,14 @@ fn shared(given: Given<'_>, (namespace, account): &Account) -> Option<String> {
     let template = templates.find(|template| {
         (&template.namespace, &template.account) == (namespace, account) && !own(&template.uid)
     });
-    template.map(EstateTemplate::key)
+    // What made a pod may be of a kind that is not read.
+    let mut pods = estate.pods.iter();
+    let pod = pods.find(|pod| {
+        !pod.gone
+            && (&pod.namespace, &pod.account) == (namespace, account)
+            && !surroundings::of_installation(given, pod)
+    });
+    template.map(EstateTemplate::key).or_else(|| pod.map(maker))
 }
 
 /// Whether a binding gives rights to accounts of the installation and to nobody else.

@@ -62,7 +62,7 @@ pub(super) fn exposed(given: Given<'_>) -> Exposed {
 }
 
 /// Whether a pod is one of MIC or NMI.
-fn of_installation(given: Given<'_>, pod: &EstatePod) -> bool {
+pub(super) fn of_installation(given: Given<'_>, pod: &EstatePod) -> bool {
     given.footprint.components.iter().any(|component| {
         component.part.namespace.as_ref() == Some(&pod.namespace)
             && !component.labels.is_empty()

@@ -20,9 +20,6 @@ use crate::{
     },
 };
 
-/// The lifetime that is asked for: the shortest that Kubernetes gives.
-const SECONDS: u32 = 600;
-
 /// Whether the API server's refusal is about who asks, not about the pod.
 fn about_us(error: &KubeError) -> bool {
     let KubeError::Status { status, message, .. } = error else { return true };
@@ -96,15 +93,16 @@ pub(super) async fn token(
     }
     let namespace = evidence.asked.namespace.clone();
     let account = &resolved.account;
-    let issued = match client.token(&namespace, account, &resolved.audience, SECONDS).await {
-        Ok(issued) => issued,
-        Err(error) => {
-            let failure = error.failure(format!("request a token of {namespace}/{account}"));
-            let hint = "widentity doctor --no-token does without";
-            evidence.token = Observation::Unknown(failure.with_hint(hint));
-            return;
-        }
-    };
+    let issued =
+        match client.token(&namespace, account, &resolved.audience, names::SHORTEST_TOKEN).await {
+            Ok(issued) => issued,
+            Err(error) => {
+                let failure = error.failure(format!("request a token of {namespace}/{account}"));
+                let hint = "widentity doctor --no-token does without";
+                evidence.token = Observation::Unknown(failure.with_hint(hint));
+                return;
+            }
+        };
     let claims = parse::claims(&issued);
     // A token of another cluster is not shown to Entra.
     let record = evidence.cluster.present().and_then(|arm| arm.issuer.as_ref());

@@ -11,6 +11,7 @@ use crate::{
         AccountName, ArmId, ClusterName, FailureKind, Namespace, PrincipalId, RemoteFailure,
         desired::DesiredState,
         footprint::{AzureSide, Footprint},
+        names::SHORTEST_TOKEN,
         snapshot::ObservedAssignment,
     },
     prove::TokenSource,
@@ -18,8 +19,6 @@ use crate::{
 
 /// Lists of role assignments read at once.
 const AT_ONCE: usize = 4;
-/// The shortest life that a token can have.
-const TOKEN_SECONDS: u32 = 600;
 
 /// One cluster with everything that decides.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,11 +46,13 @@ impl Site<'_> {
     }
 }
 
-/// Reads the installation in each cluster of the overview.
+/// Reads the installation in each cluster of the overview, which are all of the file: what those
+/// that are not chosen share with the others stays. The chosen ones are given back.
 pub async fn sites<'a>(
     desired: &DesiredState,
     overview: &'a Overview,
     connected: &Connected,
+    chosen: impl Fn(&ClusterName) -> bool,
 ) -> Vec<Site<'a>> {
     let mut sites = Vec::new();
     for read in &overview.clusters {
@@ -69,6 +70,7 @@ pub async fn sites<'a>(
         sites.push(Site { read, id: cluster.id.clone(), footprint, azure });
     }
     elsewhere(&mut sites);
+    sites.retain(|site| chosen(&site.read.survey.cluster));
     sites
 }
 
@@ -174,7 +176,7 @@ pub async fn confirm(sites: &mut [Site<'_>], desired: &DesiredState, connected: 
                 ));
             };
             let token =
-                TokenSource::token(&client, namespace, account, &cluster.audience, TOKEN_SECONDS)
+                TokenSource::token(&client, namespace, account, &cluster.audience, SHORTEST_TOKEN)
                     .await?;
             Ok(token.iss)
         };

@@ -24,12 +24,10 @@ use crate::{
     },
     model::{
         FailureKind, PrincipalId, Project, RemoteFailure, Token, desired::Probe,
-        snapshot::ObservedCredential,
+        names::SHORTEST_TOKEN, snapshot::ObservedCredential,
     },
 };
 
-/// Long enough for every try of one proof, and no longer: seconds.
-const TOKEN_SECONDS: u32 = 600;
 /// A list that lacks the credential is believed after this many tries: one read may be stale.
 const BELIEVE_AFTER: u32 = 2;
 /// Against a write that Azure has just confirmed it is believed only after this long: ARM
@@ -110,7 +108,7 @@ struct Real<'a, K> {
 impl<K: TokenSource> World for Real<'_, K> {
     async fn token(&self) -> Result<IssuedToken, RemoteFailure> {
         let claim = self.claim;
-        self.source.token(&claim.namespace, &claim.account, &claim.audience, TOKEN_SECONDS).await
+        self.source.token(&claim.namespace, &claim.account, &claim.audience, SHORTEST_TOKEN).await
     }
 
     async fn exchange(&self, assertion: &Token, scope: &str) -> Result<Exchanged, ExchangeError> {
@@ -281,7 +279,8 @@ impl<W: World> Attempt<'_, W> {
         let oid = loop {
             attempts += 1;
             // Entra refuses a token in its last moments; a new one costs little.
-            if attempts > 1 && self.since(began) > Duration::from_secs(u64::from(TOKEN_SECONDS) / 2)
+            if attempts > 1
+                && self.since(began) > Duration::from_secs(u64::from(SHORTEST_TOKEN) / 2)
             {
                 issued = self.issue().await?;
             }

@@ -1,20 +1,17 @@
 //! `migrate uninstall`: show, ask, take the installation of Pod Identity away.
 
-use jiff::SignedDuration;
-
 use super::{
     args::{Format, Select},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate,
     migrate_args::MigrateUninstall,
     prompt::{Answer, ask},
     world::World,
 };
 use crate::{
-    execute::exit::ExitCode,
-    model::{ClusterName, FailureKind, RemoteFailure},
+    execute::exit::{self, ExitCode},
+    model::ClusterName,
     ops::migrate::{
         self as ops, Overview, Request, Shelf, Waived,
         uninstall::{self, AzureWishes, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
@@ -62,8 +59,7 @@ async fn overview(
         desired: &world.desired,
         sandbox: world.is_sandbox(),
         now: context.env.now(),
-        // What soaks is not clean yet, however long it has soaked.
-        soak: SignedDuration::from_hours(24),
+        soak: world.soak,
         waived: Waived { kinds: args.allow_unseen_kinds, ..Waived::default() },
         shelf: &world.shelf,
     };
@@ -200,28 +196,14 @@ fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
         });
     }
     for one in ran.iter().flatten() {
-        found.extend(one.failed.iter().map(|(_, failure)| of_failure(failure)));
+        found.extend(one.failed.iter().map(|(_, failure)| exit::of_failure(failure)));
         found.push(match &one.end {
             End::Complete => continue,
             End::Interrupted => return ExitCode::Interrupted,
             End::HandedOver => ExitCode::Failed,
-            End::Failed(failure) => of_failure(failure),
+            End::Failed(failure) => exit::of_failure(failure),
         });
     }
     let written = ran.iter().flatten().any(|one| one.written > 0);
-    migrate::worst(&found, written)
-}
-
-fn of_failure(failure: &RemoteFailure) -> ExitCode {
-    match failure.kind {
-        FailureKind::Conflict => ExitCode::Stale,
-        FailureKind::Denied | FailureKind::Unauthenticated => ExitCode::Denied,
-        FailureKind::Unreachable
-        | FailureKind::Unavailable
-        | FailureKind::TimedOut
-        | FailureKind::Refused
-        | FailureKind::NotProved
-        | FailureKind::Unmade
-        | FailureKind::NotReached => ExitCode::Failed,
-    }
+    exit::of_obstacles(&found, written)
 }

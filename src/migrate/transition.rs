@@ -17,7 +17,7 @@ use crate::{
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
     plan::{
-        self, Lock, Operation, Plan, Planned, Step, StepId, Value,
+        Lock, Operation, Plan, Planned, Step, StepId, Value,
         step::{Sidecar, TemplateRef},
     },
 };
@@ -212,7 +212,7 @@ fn unmask(
     needs.push(add(address.clone().part(Part::Pods), check, vec![proof], BTreeSet::new()));
     let (mut rolls, mut awaited) = (Vec::new(), false);
     for template in masked {
-        awaited |= plan::waits(template.strategy);
+        awaited |= template.strategy.rolls_by_itself();
         let of = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned();
         let key = format!("{}/{}/{}", template.kind.as_str(), template.namespace, template.name);
         let operation = Operation::RollTemplate {
@@ -224,7 +224,7 @@ fn unmask(
             expiration,
             round: 0,
             force: workload.adopt,
-            wait: plan::waits(template.strategy),
+            wait: template.strategy.rolls_by_itself(),
             expect: (
                 of(&template.labels, names::USE_LABEL),
                 of(&template.annotations, names::CHAIN_ANNOTATION),

@@ -19,7 +19,7 @@ pub use left::asked_for;
 
 use super::Survey;
 use crate::model::{
-    ArmId, FailureKind,
+    ArmId,
     footprint::{AzureSide, Footprint, Owner, Part, PartKind},
     pod_identity::Estate,
     snapshot::ObservedAssignment,
@@ -271,8 +271,7 @@ pub fn decide(given: Given<'_>) -> Uninstall {
 fn incomplete(given: Given<'_>) -> Option<Class> {
     let AzureWishes { roles, node_identities } = given.wishes.azure;
     let unseen = given.azure.unseen.iter().filter(|_| roles || node_identities);
-    let denied = |kind| matches!(kind, FailureKind::Denied | FailureKind::Unauthenticated);
-    unseen.map(|failure| if denied(failure.kind) { Class::Denied } else { Class::Unseen }).min()
+    unseen.map(|failure| if failure.kind.is_denied() { Class::Denied } else { Class::Unseen }).min()
 }
 
 /// Whether NMI goes in these steps.

@@ -54,26 +54,28 @@
 //! - **Proof before pods.** No live pod is pointed at an identity that was not proved for its
 //!   exact subject ([`prove`]).
 //! - **Only patches.** Fields are set by server-side apply as manager `widentity-<project>`;
-//!   identities are patched; a cluster is put back as it was read, plus two settings, with
-//!   `If-Match`.
-//! - **Nothing is deleted** but objects of AAD Pod Identity, by `migrate finish` and `migrate
-//!   uninstall`, by uid, after their own gates; and the pod that `--method job` made. What the file no longer explains is listed as left over.
+//!   identities and scale sets are patched; a cluster is put back as it was read, with nothing
+//!   changed but the features enabled or the entries of the Pod Identity add-on, and `If-Match`.
+//! - **The engine deletes nothing.** What the file no longer explains is listed as left over.
+//!   `migrate finish` and `migrate uninstall` delete what belongs to AAD Pod Identity, by uid and
+//!   after their own gates, and in Azure only what a flag names. A rollback deletes a pod that its
+//!   controller would never replace; `--method job` deletes the pod that it made.
 //! - **Secrets are not shown**: tokens live in [`model::Token`], whose `Debug` is redacted.
 //!
 //! # Files on disk
 //!
-//! `workloads.toml` and its includes are read. `.widentity/` beside it holds the sandbox's world,
-//! and only with `--sandbox`. Plans, journals and reports are written where an option says so.
+//! `workloads.toml` and its includes are read; `init` writes the first one. `.widentity/` beside it
+//! holds the backups of a migration and, with `--sandbox`, the sandbox's world. `migrate render
+//! DIR` changes manifests in DIR. Plans, journals and reports are written where an option says so.
 
 // Data.
 pub mod model;
 
 // Pure.
 pub mod config;
-pub mod plan;
-
 pub mod diagnose;
 pub mod migrate;
+pub mod plan;
 
 // Talking.
 pub mod azure;

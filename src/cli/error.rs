@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    execute::exit::{ExitCode, WRONG_CLUSTER},
-    model::{FailureKind, RemoteFailure},
+    execute::exit::{self, ExitCode},
+    model::RemoteFailure,
     render::{Palette, escape, findings, style::Style},
 };
 
@@ -45,17 +45,7 @@ impl CliError {
 
     /// A failed call.
     pub(super) fn remote(failure: &RemoteFailure) -> Self {
-        let exit = match failure.kind {
-            _ if failure.code.as_deref() == Some(WRONG_CLUSTER) => ExitCode::Refused,
-            FailureKind::Unauthenticated | FailureKind::Denied => ExitCode::Denied,
-            FailureKind::NotProved | FailureKind::Unmade => ExitCode::NotProved,
-            FailureKind::Conflict => ExitCode::Stale,
-            FailureKind::Unreachable
-            | FailureKind::Unavailable
-            | FailureKind::TimedOut
-            | FailureKind::Refused
-            | FailureKind::NotReached => ExitCode::Failed,
-        };
+        let exit = exit::of_failure(failure);
         let mut error = Self::new(exit, format!("cannot {}: {}", failure.tried, failure.message));
         if let Some(details) = findings::failure_details(failure) {
             // Writing to a string cannot fail.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::glob_matches,
-    execute::exit::ExitCode,
+    execute::exit::{self, ExitCode},
     model::ClusterName,
     ops::migrate::{self as ops, Overview, Request, Waived},
     render::migrate as render,
@@ -70,32 +70,7 @@ async fn show(
 
 /// What was not seen decides the exit code; workloads that wait for a decision do not.
 pub(super) fn seen(overview: &Overview) -> ExitCode {
-    use crate::model::FailureKind;
-    let mut failures = overview.unseen().peekable();
-    if failures.peek().is_none() {
-        return ExitCode::Done;
-    }
-    let denied = |kind| matches!(kind, FailureKind::Denied | FailureKind::Unauthenticated);
-    if failures.any(|failure| denied(failure.kind)) { ExitCode::Denied } else { ExitCode::Failed }
-}
-
-/// Something written and not all done is *in part*; nothing written: what stood in the way, worst
-/// first.
-pub(super) fn worst(found: &[ExitCode], written: bool) -> ExitCode {
-    let order = [
-        ExitCode::Interrupted,
-        ExitCode::TimedOut,
-        ExitCode::Refused,
-        ExitCode::Stale,
-        ExitCode::Denied,
-        ExitCode::NotProved,
-        ExitCode::Failed,
-    ];
-    match order.into_iter().find(|exit| found.contains(exit)) {
-        Some(_) if written => ExitCode::Partial,
-        Some(exit) => exit,
-        None => ExitCode::Done,
-    }
+    exit::of_unseen(overview.unseen())
 }
 
 /// The workloads to be migrated need not be in the file, so nothing is chosen from it. Clusters are:

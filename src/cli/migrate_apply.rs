@@ -125,12 +125,13 @@ async fn in_world(
     let after = migrate::everything(context, world, &args.select).await;
     let after = migrate::chosen(&args.select.of, after);
     show(context, &moved, &after);
-    if let Some(failure) = failure {
-        let exit = if written { ExitCode::Partial } else { failure.exit };
-        return Err(failure.with_exit(exit));
+    let mut found: Vec<ExitCode> = moved.iter().map(|(_, _, exit)| *exit).collect();
+    found.extend(failure.iter().map(|failure| failure.exit));
+    match (exit::of_runs(&found, written), failure) {
+        (exit, Some(failure)) => Err(failure.with_exit(exit)),
+        (ExitCode::Done, None) => Ok(left(args, &after, written)),
+        (exit, None) => Ok(exit),
     }
-    let failed = moved.iter().map(|(_, _, exit)| *exit).find(|exit| *exit != ExitCode::Done);
-    Ok(failed.unwrap_or_else(|| left(args, &after, written)))
 }
 
 /// The exit code where nothing failed. What is not ready is the normal state of an estate on its
@@ -150,17 +151,16 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
         let clusters = moved.iter().map(|(one, done, exit)| {
             let report = report_json::report("migrate", &one.planned, &done.report, *exit);
             json!({
-                "report": serde_json::to_value(report).unwrap_or_default(),
+                "report": report,
                 "put_back": done.put_back.iter().map(|(name, how)| {
                     json!({"workload": name, "how": render::put_back(how)})
                 }).collect::<Vec<Value>>(),
             })
         });
-        let status: Value = serde_json::from_str(&render::json(after)).unwrap_or_default();
         output.data(&documents::to_text(&json!({
             "format_version": "1.0",
             "clusters": clusters.collect::<Vec<Value>>(),
-            "status": status,
+            "status": render::document(after),
         })));
         return;
     }

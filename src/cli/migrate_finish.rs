@@ -14,7 +14,10 @@ use super::{
     world::World,
 };
 use crate::{
-    execute::{Event, RunOptions, exit::ExitCode},
+    execute::{
+        Event, RunOptions,
+        exit::{self, ExitCode},
+    },
     ops::migrate::{
         Allowed, Overview, Patience, Removal, Surveyed, Workload,
         ending::{ended, ending},
@@ -117,8 +120,11 @@ async fn in_world(
     let mut here = Vec::new();
     for read in &everything.clusters {
         let names = names(&chosen, read);
-        let proofs =
-            if args.plan { None } else { proved(context, world, read, &names, interrupt).await? };
+        let proofs = if args.plan {
+            None
+        } else {
+            proved(context, args, world, read, &names, interrupt).await?
+        };
         here.push(Here::new(read, names, proofs, args));
         if *interrupt.receiver().borrow() {
             show(context, &everything, &here, &[], ExitCode::Interrupted);
@@ -169,16 +175,18 @@ async fn in_world(
 
 async fn proved(
     context: &Context,
+    args: &MigrateFinish,
     world: &World,
     read: &Surveyed,
     chosen: &BTreeSet<String>,
     interrupt: &Interrupt,
 ) -> Result<Option<Proofs>, CliError> {
-    let options = RunOptions::new(context.env.now(), interrupt.receiver());
+    let request = migrate::request(context, world, &args.select);
+    let options = RunOptions::new(request.now, interrupt.receiver());
     let progress = Progress::new(context.output, context.env.stderr_is_terminal);
     let mut sink = |event: &Event| progress.on_event(event);
-    let (desired, connected) = (&world.desired, &world.connected);
-    let proofs = proofs::prove(desired, read, chosen, connected, options, &mut sink).await;
+    let (config, connected) = (&world.config, &world.connected);
+    let proofs = proofs::prove(request, config, read, chosen, connected, options, &mut sink).await;
     proofs.map_err(|error| {
         CliError::new(ExitCode::Internal, format!("the proofs do not fit together: {error}"))
     })
@@ -217,10 +225,10 @@ fn exit(here: &[Here<'_>], done: &[Finished]) -> ExitCode {
         return ExitCode::Interrupted;
     }
     let failures = done.iter().filter_map(|finished| finished.failure.as_ref());
-    let found = failures.map(|failure| CliError::remote(failure).exit);
+    let found = failures.map(exit::of_failure);
     let found: Vec<ExitCode> = here.iter().map(Here::proved).chain(found).collect();
     let removed = done.iter().any(|finished| !finished.removed.is_empty());
-    migrate::worst(&found, removed)
+    exit::of_obstacles(&found, removed)
 }
 
 fn parts<'a>(here: &'a [Here<'_>], done: &'a [Finished]) -> Vec<Part<'a>> {

@@ -1,22 +1,19 @@
 //! `migrate uninstall`: show, ask, take the installation of Pod Identity away.
 
-use jiff::SignedDuration;
-
 use super::{
     args::{Format, Select},
     error::CliError,
     interrupt::Interrupt,
     main::Context,
-    migrate,
     migrate_args::MigrateUninstall,
     prompt::{Answer, ask},
     world::World,
 };
 use crate::{
-    execute::exit::ExitCode,
-    model::{ClusterName, FailureKind, RemoteFailure},
+    execute::exit::{self, ExitCode},
+    model::ClusterName,
     ops::migrate::{
-        self as ops, Overview, Request, Waived,
+        self as ops, Overview, Request, Shelf, Waived,
         uninstall::{self, AzureWishes, Class, End, Event, Pace, Ran, Site, Uninstall, Wishes},
     },
     render::{
@@ -62,8 +59,7 @@ async fn overview(
         desired: &world.desired,
         sandbox: world.is_sandbox(),
         now: context.env.now(),
-        // What soaks is not clean yet, however long it has soaked.
-        soak: SignedDuration::from_hours(24),
+        soak: world.soak,
         waived: Waived { kinds: args.allow_unseen_kinds, ..Waived::default() },
         shelf: &world.shelf,
     };
@@ -150,7 +146,8 @@ async fn in_world(
             Event::Done(step) => output.note(&render::done(step)),
         };
         let (pace, asked) = (Pace::default(), interrupt.receiver());
-        let one = uninstall::run(site, what, connected, pace, &asked, &mut sink).await;
+        let with = (connected, &world.shelf as &dyn Shelf);
+        let one = uninstall::run(site, what, with, pace, &asked, &mut sink).await;
         ran.push(Some(one));
     }
     let shown = shown(&decided, &ran);
@@ -199,28 +196,14 @@ fn exit(decided: &[(Site<'_>, Uninstall)], ran: &[Option<Ran>]) -> ExitCode {
         });
     }
     for one in ran.iter().flatten() {
-        found.extend(one.failed.iter().map(|(_, failure)| of_failure(failure)));
+        found.extend(one.failed.iter().map(|(_, failure)| exit::of_failure(failure)));
         found.push(match &one.end {
             End::Complete => continue,
             End::Interrupted => return ExitCode::Interrupted,
             End::HandedOver => ExitCode::Failed,
-            End::Failed(failure) => of_failure(failure),
+            End::Failed(failure) => exit::of_failure(failure),
         });
     }
     let written = ran.iter().flatten().any(|one| one.written > 0);
-    migrate::worst(&found, written)
-}
-
-fn of_failure(failure: &RemoteFailure) -> ExitCode {
-    match failure.kind {
-        FailureKind::Conflict => ExitCode::Stale,
-        FailureKind::Denied | FailureKind::Unauthenticated => ExitCode::Denied,
-        FailureKind::Unreachable
-        | FailureKind::Unavailable
-        | FailureKind::TimedOut
-        | FailureKind::Refused
-        | FailureKind::NotProved
-        | FailureKind::Unmade
-        | FailureKind::NotReached => ExitCode::Failed,
-    }
+    exit::of_obstacles(&found, written)
 }

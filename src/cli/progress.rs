@@ -181,7 +181,7 @@ fn ended(outcome: &Outcome) -> String {
         Outcome::Unchanged { .. } => "unchanged".to_owned(),
         Outcome::Skipped { .. } => "skipped".to_owned(),
         Outcome::Cancelled { .. } => "not begun".to_owned(),
-        Outcome::Stale { what } => format!("STALE, {}", escape::terminal(what)),
+        Outcome::Stale { what, .. } => format!("STALE, {}", escape::terminal(what)),
         Outcome::Failed { failure, .. } => {
             format!("FAILED, {}", escape::terminal(&failure.message))
         }

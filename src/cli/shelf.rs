@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{main::Context, sandbox::state_file};
 use crate::{
@@ -53,28 +54,41 @@ impl Folder {
         Self { path, clusters: clusters.map(|c| (c.name.clone(), c.id.clone())).collect() }
     }
 
-    fn write(&self, cluster: &ClusterName, backup: &Backup) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+    /// What was removed, beside the backups: one file an object.
+    fn removed(&self) -> PathBuf {
+        self.path.join("removed")
+    }
+}
+
+/// Writes a whole file or none, which only its owner may read.
+fn write(folder: &Path, name: &str, document: &impl Serialize) -> Result<(), RemoteFailure> {
+    let written = || -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let beside = folder.join(format!(".{name}.tmp"));
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(json::to_text(document).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, folder.join(format!("{name}.json")))
+    };
+    written().map_err(|error| {
+        let tried = format!("write a backup to {}", folder.display());
+        RemoteFailure::new(FailureKind::Refused, tried, error.to_string())
+    })
+}
+
+impl Shelf for Folder {
+    fn put(&self, cluster: &ClusterName, backup: &Backup) -> Result<(), RemoteFailure> {
         let kept = Kept {
             cluster: self.clusters.get(cluster).cloned().unwrap_or_else(|| ArmId::new("")),
             backup: backup.clone(),
         };
         let name = format!("{cluster}_{}_{}", backup.namespace, backup.account);
-        let beside = self.path.join(format!(".{name}.tmp"));
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(json::to_text(&kept).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, self.path.join(format!("{name}.json")))
+        write(&self.path, &name, &kept)
     }
-}
 
-impl Shelf for Folder {
-    fn put(&self, cluster: &ClusterName, backup: &Backup) -> Result<(), RemoteFailure> {
-        self.write(cluster, backup).map_err(|error| {
-            let tried = format!("write a backup to {}", self.path.display());
-            RemoteFailure::new(FailureKind::Refused, tried, error.to_string())
-        })
+    fn keep(&self, cluster: &ClusterName, name: &str, object: &Value) -> Result<(), RemoteFailure> {
+        write(&self.removed(), &format!("{cluster}_{name}"), object)
     }
 
     fn of(&self, cluster: &ClusterName) -> Vec<Backup> {

@@ -8,7 +8,6 @@ use super::{
 use crate::model::{
     AccountName, Audience, ClientId, Issuer, Subject, TenantId,
     desired::PodSelection,
-    names,
     snapshot::{ObservedAccount, ObservedIdentity},
 };
 
@@ -149,11 +148,6 @@ impl<'a> Facts<'a> {
     /// Whether every template of the workload does.
     pub(super) fn all_by_hand(&self) -> bool {
         !self.templates.is_empty() && self.templates.iter().all(|t| self.by_hand(t))
-    }
-
-    /// Whether the template carries the label as the webhook wants it.
-    pub(super) fn labelled(template: &Template) -> bool {
-        template.seen.labels.get(names::USE_LABEL).is_some_and(|value| value == "true")
     }
 
     /// The one value that every template's manifest sets a variable to, where they do.

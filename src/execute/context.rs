@@ -245,7 +245,7 @@ impl<'a> Context<'a> {
         match end {
             Ok(Good::Done { detail, evidence }) => Outcome::Done { detail, evidence },
             Ok(Good::Unchanged { detail }) => Outcome::Unchanged { detail },
-            Err(Halt::Stale(what)) => Outcome::Stale { what },
+            Err(Halt::Stale(what)) => Outcome::Stale { what, written },
             Err(Halt::Failed(failure)) => Outcome::Failed { failure: *failure, written },
             Err(Halt::Cancelled(why)) => Outcome::Cancelled { why, written },
         }

@@ -160,6 +160,9 @@ pub enum Outcome {
     Stale {
         /// What was found instead.
         what: String,
+        /// Whether its write was made, or may have been, before that was found.
+        #[serde(default)]
+        written: bool,
     },
     /// Tried and failed.
     Failed {

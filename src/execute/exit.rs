@@ -51,12 +51,8 @@ impl ExitCode {
 /// The code of evidence that an API server is not the cluster of ARM's record; proofs give it too.
 pub const WRONG_CLUSTER: &str = prove::CONTEXT_MISMATCH;
 
-fn denied(failure: &RemoteFailure) -> bool {
-    matches!(failure.kind, FailureKind::Unauthenticated | FailureKind::Denied)
-}
-
 /// Whether nobody answered: nothing was proved, and nothing was found to be broken.
-fn unanswered(failure: &RemoteFailure) -> bool {
+fn unreachable(failure: &RemoteFailure) -> bool {
     matches!(failure.kind, FailureKind::Unreachable | FailureKind::Unavailable)
 }
 
@@ -76,7 +72,7 @@ struct Found {
 
 impl Found {
     fn of_plan(plan: &PlanReport) -> Self {
-        let unseen_denied = plan.unknown.iter().any(|unseen| denied(&unseen.failure));
+        let unseen_denied = plan.unknown.iter().any(|unseen| unseen.failure.kind.is_denied());
         Self {
             refused: !plan.refused.is_empty(),
             stale: false,
@@ -121,9 +117,9 @@ pub fn of_apply(plan: &PlanReport, run: &ApplyReport) -> ExitCode {
                 let wrong_cluster = failure.code.as_deref() == Some(WRONG_CLUSTER);
                 let proof = matches!(step.info.class, StepClass::Proof | StepClass::Rollout);
                 found.refused |= wrong_cluster;
-                found.denied |= denied(failure);
+                found.denied |= failure.kind.is_denied();
                 // A rollout has written or was looked at; an exchange without an answer has not.
-                let nothing_said = step.info.class == StepClass::Proof && unanswered(failure);
+                let nothing_said = step.info.class == StepClass::Proof && unreachable(failure);
                 let entra = failure.code.as_deref() == Some(prove::ENTRA_UNREACHABLE);
                 found.unseen |= entra;
                 found.not_proved |= proof && !nothing_said;
@@ -163,6 +159,61 @@ pub fn of_plan(plan: &PlanReport, changes: bool, detailed: bool) -> ExitCode {
     let found = Found { not_proved: false, ..Found::of_plan(plan) };
     let code = found.code();
     if code == ExitCode::Done && changes && detailed { ExitCode::Changes } else { code }
+}
+
+/// The exit code of one failed call that a command ends with.
+pub fn of_failure(failure: &RemoteFailure) -> ExitCode {
+    match failure.kind {
+        _ if failure.code.as_deref() == Some(WRONG_CLUSTER) => ExitCode::Refused,
+        FailureKind::Unauthenticated | FailureKind::Denied => ExitCode::Denied,
+        FailureKind::NotProved | FailureKind::Unmade => ExitCode::NotProved,
+        FailureKind::Conflict => ExitCode::Stale,
+        FailureKind::Unreachable
+        | FailureKind::Unavailable
+        | FailureKind::TimedOut
+        | FailureKind::Refused
+        | FailureKind::NotReached => ExitCode::Failed,
+    }
+}
+
+/// The exit code of what could not be seen.
+pub fn of_unseen<'a>(unseen: impl IntoIterator<Item = &'a RemoteFailure>) -> ExitCode {
+    let codes: Vec<ExitCode> = unseen
+        .into_iter()
+        .map(|failure| if failure.kind.is_denied() { ExitCode::Denied } else { ExitCode::Failed })
+        .collect();
+    of_obstacles(&codes, false)
+}
+
+/// The exit code of a command whose parts were left out for these reasons: *in part* where
+/// anything was written, the worst of them where nothing was. An early end comes before both.
+pub fn of_obstacles(found: &[ExitCode], written: bool) -> ExitCode {
+    let order = [
+        ExitCode::Interrupted,
+        ExitCode::TimedOut,
+        ExitCode::Internal,
+        ExitCode::Refused,
+        ExitCode::Stale,
+        ExitCode::Denied,
+        ExitCode::NotProved,
+        // Also what a part was applied without.
+        ExitCode::Partial,
+        ExitCode::Failed,
+    ];
+    match order.into_iter().find(|exit| found.contains(exit)) {
+        Some(early @ (ExitCode::Interrupted | ExitCode::TimedOut)) => early,
+        Some(_) if written => ExitCode::Partial,
+        Some(exit) => exit,
+        None => ExitCode::Done,
+    }
+}
+
+/// The exit code of several runs of [`crate::execute::run`] by theirs. What was applied everywhere
+/// and not proved somewhere is *not proved*: nothing of it was left out.
+pub fn of_runs(found: &[ExitCode], written: bool) -> ExitCode {
+    let whole = |exit: &ExitCode| matches!(exit, ExitCode::Done | ExitCode::NotProved);
+    let exit = of_obstacles(found, written);
+    if exit == ExitCode::Partial && found.iter().all(whole) { ExitCode::NotProved } else { exit }
 }
 
 #[cfg(test)]
@@ -251,7 +302,11 @@ mod tests {
     }
 
     fn stale() -> Outcome {
-        Outcome::Stale { what: "gone".to_owned() }
+        Outcome::Stale { what: "gone".to_owned(), written: false }
+    }
+
+    fn stale_after_its_write() -> Outcome {
+        Outcome::Stale { what: "gone".to_owned(), written: true }
     }
 
     fn cancelled(why: Cancelled) -> Outcome {
@@ -295,6 +350,7 @@ mod tests {
             ),
             ("a doubtful write", &clear, vec![(Write, failed(Unreachable, true))], 3),
             ("stale", &clear, vec![(Write, done()), (Write, stale())], 3),
+            ("stale after its own write", &clear, vec![(Rollout, stale_after_its_write())], 3),
             ("blocked", &blocked, vec![(Write, done())], 3),
             ("not seen", &unreachable, vec![(Write, done())], 3),
             ("refused", &refused, vec![(Write, done())], 3),
@@ -366,6 +422,31 @@ mod tests {
         ];
         for (name, plan, steps, code) in table {
             assert_eq!(of_apply(plan, &run(&steps)).code(), code, "{name}");
+        }
+    }
+
+    #[test]
+    fn precedence_of_several() {
+        use ExitCode::{
+            Denied, Done, Failed, Internal, Interrupted, NotProved, Partial, Refused, Stale,
+            TimedOut,
+        };
+        // The codes, then as obstacles and as runs; first where nothing was written.
+        for (found, unwritten, obstacles, runs) in [
+            (vec![], Done, Done, Done),
+            (vec![Done, Done], Done, Done, Done),
+            (vec![Done, Refused], Refused, Partial, Partial),
+            (vec![Failed, Denied, Stale, Refused], Refused, Partial, Partial),
+            (vec![NotProved, Failed], NotProved, Partial, Partial),
+            (vec![Done, NotProved], NotProved, Partial, NotProved),
+            (vec![Partial, NotProved], NotProved, Partial, Partial),
+            (vec![Internal, Failed], Internal, Partial, Partial),
+            (vec![Refused, TimedOut], TimedOut, TimedOut, TimedOut),
+            (vec![TimedOut, Interrupted], Interrupted, Interrupted, Interrupted),
+        ] {
+            assert_eq!(of_obstacles(&found, false), unwritten, "{found:?}");
+            assert_eq!(of_obstacles(&found, true), obstacles, "{found:?}");
+            assert_eq!(of_runs(&found, true), runs, "{found:?}");
         }
     }
 

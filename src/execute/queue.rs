@@ -182,11 +182,19 @@ impl Queue {
     /// been, or its pods are not as wanted. A call that got no answer before that says nothing
     /// about other rollouts.
     pub(crate) fn opens_breaker(&self, id: StepId, outcome: &Outcome) -> bool {
-        let Outcome::Failed { failure, written } = outcome else { return false };
-        self.specs.get(id.0).is_some_and(|spec| {
-            let unfit = spec.proves_roll && failure.kind == FailureKind::NotProved;
-            spec.roll != Roll::No && *written || unfit
-        })
+        let (written, not_proved) = match outcome {
+            Outcome::Failed { failure, written } => {
+                (*written, failure.kind == FailureKind::NotProved)
+            }
+            Outcome::Stale { written, .. } => (*written, false),
+            Outcome::Done { .. }
+            | Outcome::Unchanged { .. }
+            | Outcome::Skipped { .. }
+            | Outcome::Cancelled { .. } => return false,
+        };
+        self.specs
+            .get(id.0)
+            .is_some_and(|spec| spec.roll != Roll::No && written || spec.proves_roll && not_proved)
     }
 
     /// Ends everything that has not begun.
@@ -303,7 +311,11 @@ mod tests {
     }
 
     fn stale() -> Outcome {
-        Outcome::Stale { what: "gone".to_owned() }
+        Outcome::Stale { what: "gone".to_owned(), written: false }
+    }
+
+    fn stale_after_its_write() -> Outcome {
+        Outcome::Stale { what: "gone".to_owned(), written: true }
     }
 
     fn cancelled() -> Outcome {
@@ -432,7 +444,7 @@ mod tests {
         #[test]
         fn every_step_ends_once_and_none_begins_too_early(
             specs in plans(),
-            ends in prop::collection::vec(0_u8..8, 40),
+            ends in prop::collection::vec(0_u8..9, 40),
             picks in prop::collection::vec(any::<prop::sample::Index>(), 40),
             stop_after in prop::option::of(0_usize..40),
         ) {
@@ -472,12 +484,14 @@ mod tests {
                     1 => stale(),
                     2 => cancelled(),
                     3 => unchanged(),
+                    4 => stale_after_its_write(),
                     _ => done(),
                 };
                 let roll = specs[id].roll;
                 canary |= roll == Roll::Watched && outcome == done();
-                broken |= roll != Roll::No && outcome == failed();
-                prop_assert_eq!(queue.opens_breaker(StepId(id), &outcome), roll != Roll::No && outcome == failed());
+                let breaks = roll != Roll::No && [failed(), stale_after_its_write()].contains(&outcome);
+                broken |= breaks;
+                prop_assert_eq!(queue.opens_breaker(StepId(id), &outcome), breaks);
                 let mut ended = queue.end(StepId(id), &outcome);
                 ended.push((StepId(id), outcome));
                 if stop_after == Some(turn) {

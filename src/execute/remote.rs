@@ -158,8 +158,8 @@ pub struct TemplateFields<'a> {
     pub template_labels: &'a BTreeMap<String, String>,
     /// Annotations of the pod template.
     pub template_annotations: &'a BTreeMap<String, String>,
-    /// Labels that others own and that go with the same write, with the values they have: pods
-    /// are rolled once, not twice.
+    /// Labels that others own and that [`Remote::switch_template`] takes away, with the values they
+    /// have.
     pub remove_labels: &'a BTreeMap<String, String>,
     /// The same of annotations.
     pub remove_annotations: &'a BTreeMap<String, String>,
@@ -277,7 +277,15 @@ pub trait Remote: Send + Sync {
         cluster: &ClusterName,
         target: &TemplateRef,
     ) -> Result<Option<ObservedTemplate>, RemoteFailure>;
-    /// Sets the fields of a pod template.
+    /// Takes labels and annotations of others off a pod template, and sets ours, in one write that
+    /// rolls its pods once. [`Self::apply_template`] then makes us the owner, as later runs expect.
+    async fn switch_template(
+        &self,
+        cluster: &ClusterName,
+        target: &TemplateRef,
+        fields: &TemplateFields<'_>,
+    ) -> Result<(), RemoteFailure>;
+    /// Sets the fields of a pod template; takes nothing away.
     async fn apply_template(
         &self,
         cluster: &ClusterName,

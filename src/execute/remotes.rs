@@ -317,6 +317,25 @@ impl Remote for Remotes {
         template.map_err(|e| e.failure(format!("read {target}")))
     }
 
+    async fn switch_template(
+        &self,
+        cluster: &ClusterName,
+        target: &TemplateRef,
+        fields: &TemplateFields<'_>,
+    ) -> Result<(), RemoteFailure> {
+        let TemplateRef { namespace, kind, api_version, name, uid } = target;
+        let switch = Switch {
+            remove_labels: fields.remove_labels,
+            remove_annotations: fields.remove_annotations,
+            labels: fields.template_labels,
+            annotations: fields.template_annotations,
+        };
+        let at = Place { kind: *kind, api_version, namespace, name, uid };
+        let client = self.client(cluster).await?;
+        let switched = client.switch_template(at, switch, &self.manager()).await;
+        switched.map_err(|e| e.failure(format!("switch {target}")))
+    }
+
     async fn apply_template(
         &self,
         cluster: &ClusterName,
@@ -325,18 +344,6 @@ impl Remote for Remotes {
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
         let client = self.client(cluster).await?;
-        if !fields.remove_labels.is_empty() || !fields.remove_annotations.is_empty() {
-            let switch = Switch {
-                remove_labels: fields.remove_labels,
-                remove_annotations: fields.remove_annotations,
-                labels: fields.template_labels,
-                annotations: fields.template_annotations,
-            };
-            let at = Place { kind: *kind, api_version, namespace, name, uid };
-            let switched = client.switch_template(at, switch, &self.manager()).await;
-            switched.map_err(|e| e.failure(format!("switch {target}")))?;
-        }
-        // After a switch this changes no value: it makes us the owner that later runs expect.
         let applied = client
             .apply_template(
                 *kind,

@@ -143,7 +143,10 @@ impl ApplyReport {
                     self.stopped = Some(*why);
                 }
             }
-            Outcome::Stale { .. } => self.counts.stale += 1,
+            Outcome::Stale { written, .. } => {
+                self.counts.stale += 1;
+                self.written |= written;
+            }
             Outcome::Failed { written, .. } => {
                 self.counts.failed += 1;
                 self.written |= written;
@@ -153,14 +156,14 @@ impl ApplyReport {
     }
 
     /// An object counts once, however many steps carry out its change. A patched template whose
-    /// rollout failed or was given up counts; a write that only may have taken effect does not.
+    /// rollout came to no good end counts; a write that only may have taken effect does not.
     fn count_object(&mut self, info: &StepInfo, outcome: &Outcome) {
         let patched = match outcome {
             Outcome::Done { .. } => true,
-            Outcome::Failed { written, .. } | Outcome::Cancelled { written, .. } => {
-                *written && info.class == StepClass::Rollout
-            }
-            Outcome::Unchanged { .. } | Outcome::Skipped { .. } | Outcome::Stale { .. } => false,
+            Outcome::Failed { written, .. }
+            | Outcome::Cancelled { written, .. }
+            | Outcome::Stale { written, .. } => *written && info.class == StepClass::Rollout,
+            Outcome::Unchanged { .. } | Outcome::Skipped { .. } => false,
         };
         let Some((kind, action)) = info.object.filter(|(kind, _)| patched && kind.counted()) else {
             return;

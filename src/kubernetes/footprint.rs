@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
+    objects::bare,
     pod_identity::{GROUP, install, kept_by, map, named, pod, text},
     versions::collection,
 };
@@ -234,6 +235,11 @@ impl Client {
         };
         let finalizers = object["metadata"]["finalizers"].as_array().into_iter().flatten();
         Ok(finalizers.map(text).collect())
+    }
+
+    /// An object of the installation as it can be made again; none where it is gone.
+    pub async fn whole_part(&self, part: &Part) -> Result<Option<Value>, KubeError> {
+        Ok(self.find(path(part)).await?.map(bare))
     }
 
     /// Deletes an object of the installation, unless it was made again since.

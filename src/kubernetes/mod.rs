@@ -3,7 +3,8 @@
 //!
 //! What is never done here: typed `replace` (it drops unknown fields), writes to `spec.selector`,
 //! deletes (but by uid, of Pod Identity's own objects, of our proof pods and of pods whose roll
-//! failed and is put back), unbounded retries, plain http to anything but loopback. Waiting for rollouts is the executor's business; [`Client::template`] gives it
+//! failed and is put back), unbounded retries, plain http to anything but loopback. Waiting for
+//! rollouts is the executor's business; [`Client::template`] gives it
 //! [`crate::model::snapshot::Progress`].
 
 mod carriers;

@@ -268,8 +268,11 @@ fn at(plural: &str, namespace: &Namespace, name: &str) -> String {
     format!("{path}/{}", segment(name))
 }
 
-/// An object without what the server gave it.
-fn bare(mut object: Value) -> Value {
+/// An object without what the server gave it, its status included.
+pub(super) fn bare(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
     let Some(meta) = object["metadata"].as_object() else { return object };
     let keep = ["name", "namespace", "labels", "annotations"];
     let meta: serde_json::Map<String, Value> = meta

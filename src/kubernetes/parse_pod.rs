@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     Audience,
-    names::{PROXY_CONTAINER, USE_LABEL},
+    names::{PROXY_CONTAINER, asks_for_injection},
     snapshot::{Injected, ObservedPod},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn pod(object: Pod) -> ObservedPod {
     let ready = status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True");
     let controller = metadata.owner_references.into_iter().find(|owner| owner.controller);
     ObservedPod {
-        labelled: metadata.labels.get(USE_LABEL).is_some_and(|value| value == "true"),
+        labelled: asks_for_injection(&metadata.labels),
         name: metadata.name,
         uid: metadata.uid,
         account: account_of(&spec),

@@ -116,7 +116,8 @@ impl Client {
         Ok(found.map(parse_meta::account))
     }
 
-    /// Pod templates of every kind that widentity may write, by namespace, ordered by kind and name. A Rollout with a `workloadRef` is not among them: it lends its
+    /// Pod templates of every kind that widentity may write, by namespace, ordered by kind and name.
+    /// A Rollout with a `workloadRef` is not among them: it lends its
     /// progress to the Deployment, whose template is the one to write.
     pub async fn templates(
         &self,

@@ -74,8 +74,8 @@ pub fn client_id(identity: &PodIdentity) -> Option<ClientId> {
     identity.client_id.trim().parse().ok()
 }
 
-/// Whether an exception lets pods with these labels through to the node's metadata endpoint: one equal label in
-/// its namespace is enough, and values are compared without case.
+/// Whether an exception lets pods with these labels through to the node's metadata endpoint: one
+/// equal label in its namespace is enough, and values are compared without case.
 ///
 /// Source: Azure/aad-pod-identity, `pkg/pod/pod.go`.
 pub fn excepted(estate: &Estate, namespace: &Namespace, labels: &BTreeMap<String, String>) -> bool {

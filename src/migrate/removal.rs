@@ -54,6 +54,14 @@ impl Removal {
         self.bindings.len() + self.identities.len() + self.add_on.len()
     }
 
+    /// The managed identities that anything of this names, which are all that its gates look at.
+    pub fn managed(&self, estate: &Estate) -> BTreeSet<ArmId> {
+        let bound = self.bindings.iter().filter_map(|b| matching::identity_of(estate, b));
+        let entry = |identity: &&PodIdentity| self.add_on.contains(&Entry::of(identity));
+        let kept = estate.identities.iter().filter(entry);
+        bound.chain(&self.identities).chain(kept).filter_map(matching::resource_id).collect()
+    }
+
     /// What of this is in another removal, too: what was confirmed and may still go. Objects are
     /// compared by UID and come as they are now: a DELETE demands what this was decided on. The
     /// second part names what may not go any more.

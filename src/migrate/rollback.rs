@@ -137,9 +137,9 @@ pub fn late(
 ) -> Option<Late> {
     let template =
         templates.iter().find(|template| template.key() == kept.key && template.uid == kept.uid)?;
-    match template.strategy {
-        Strategy::RollingUpdate | Strategy::Recreate | Strategy::Partition(_) => {}
-        Strategy::OnDelete | Strategy::Paused | Strategy::NextRun => return None,
+    let partition = matches!(template.strategy, Strategy::Partition(_));
+    if !template.strategy.rolls_by_itself() && !partition {
+        return None;
     }
     let progress = &template.progress;
     let key = &kept.key;
@@ -166,11 +166,8 @@ pub fn late(
         return Some(Late { what, stuck: stuck.map(|pod| (*pod).clone()) });
     }
     // With a partition some pods may be of another revision, as they were before.
-    let complete = if matches!(template.strategy, Strategy::Partition(_)) {
-        progress.available >= progress.desired
-    } else {
-        progress.complete()
-    };
+    let complete =
+        if partition { progress.available >= progress.desired } else { progress.complete() };
     (!complete).then(|| Late {
         what: format!(
             "{key}: {} of {} pods are back, {} available",

@@ -239,8 +239,8 @@ fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
     groups
 }
 
-/// Whether an account is annotated with an identity that Pod Identity gives: where any of its
-/// templates still carries the old label, with one that these reach.
+/// Whether the account is annotated with the client id of an `AzureIdentity`: of any, or, while a
+/// template of the account still carries the old label, of one that this label reaches.
 fn is_pointed(estate: &Estate, key: Key<'_>) -> bool {
     let Some(client) = account_of(estate, key).and_then(|a| a.client_id.as_deref()) else {
         return false;
@@ -402,8 +402,8 @@ fn judge(
     workload
 }
 
-/// Bindings of an identity that select nothing: where a workload was switched without a backup, by
-/// hand or by another tool, one of them answered for it.
+/// The bindings that name an identity. Where a workload was switched without a backup, by hand or by
+/// another tool, one of them answered for it.
 fn of_identity(estate: &Estate, namespace: &Namespace, id: &ArmId) -> Vec<String> {
     let confined = matching::namespaced(estate);
     let of = |binding: &&Binding| {

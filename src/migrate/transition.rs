@@ -17,7 +17,7 @@ use crate::{
         pod_identity::{BINDING_LABEL, Backup, Estate, EstateTemplate, Field, TemplateBackup},
     },
     plan::{
-        self, Lock, Operation, Plan, Planned, Step, StepId, Value,
+        Lock, Operation, Plan, Planned, Step, StepId, Value,
         step::{Sidecar, TemplateRef},
     },
 };
@@ -212,7 +212,7 @@ fn unmask(
     needs.push(add(address.clone().part(Part::Pods), check, vec![proof], BTreeSet::new()));
     let (mut rolls, mut awaited) = (Vec::new(), false);
     for template in masked {
-        awaited |= plan::waits(template.strategy);
+        awaited |= template.strategy.rolls_by_itself();
         let of = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned();
         let key = format!("{}/{}/{}", template.kind.as_str(), template.namespace, template.name);
         let operation = Operation::RollTemplate {
@@ -224,7 +224,7 @@ fn unmask(
             expiration,
             round: 0,
             force: workload.adopt,
-            wait: plan::waits(template.strategy),
+            wait: template.strategy.rolls_by_itself(),
             expect: (
                 of(&template.labels, names::USE_LABEL),
                 of(&template.annotations, names::CHAIN_ANNOTATION),
@@ -259,7 +259,7 @@ fn unmask(
     add(address.part(Part::Pods), operation, rolls, BTreeSet::new());
 }
 
-/// The reference of a template.
+/// How the plan names this template.
 pub fn target(template: &EstateTemplate) -> TemplateRef {
     TemplateRef {
         namespace: template.namespace.clone(),
@@ -270,9 +270,10 @@ pub fn target(template: &EstateTemplate) -> TemplateRef {
     }
 }
 
-/// What the plan is about to change of one workload, as it is now and as it will be. An earlier
-/// backup knows better what was there first, as far as its values still stand: what has another
-/// value now was changed by somebody since, and goes back to that.
+/// The backup of one workload before this plan: for each field that the plan changes, its value now
+/// and the one it will get; none where nothing changes. Where an earlier run wrote the present value,
+/// the older one is kept; any other present value is somebody's later change, and a rollback returns
+/// to it.
 pub fn backup(
     plan: &Plan,
     project: &Project,

@@ -9,8 +9,8 @@ use super::{AccountName, ClusterName, Namespace};
 /// `<namespace>/<service account>[@<cluster>][:<kind>[:<key>]]`, or a shared object:
 /// `identity/<name>`, `cluster/<name>`.
 ///
-/// A namespace cannot be called `identity` *and* mean a shared object at once: shared objects are
-/// told apart by type, not by their text.
+/// A workload in a namespace called `identity` prints like a shared object: they are told apart by
+/// variant, not by text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Address {

@@ -74,6 +74,11 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Whether somebody must sign in, or be given a right.
+    pub fn is_denied(self) -> bool {
+        matches!(self, Self::Unauthenticated | Self::Denied)
+    }
+
     /// Whether nobody answered in time: the call may be answered when it is made again, and a
     /// write that failed so may have been carried out.
     pub fn is_unanswered(self) -> bool {

@@ -16,9 +16,9 @@ enum Mark {
     Label(&'static str),
     /// An annotation with any value, which names what the object belongs to.
     Annotation(&'static str),
-    /// A label that says it by being there.
+    /// A label that says it, by this value or, without one, by being there.
     LabelIs(&'static str, Option<&'static str>),
-    /// An annotation that says it by being there.
+    /// An annotation that says it, by this value or, without one, by being there.
     AnnotationIs(&'static str, Option<&'static str>),
 }
 

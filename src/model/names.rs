@@ -1,7 +1,7 @@
 //! Deterministic names: what a thing is called follows from what it is, so that no state file is
 //! needed to find it again.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
@@ -28,6 +28,11 @@ pub const SOURCE_TAG: &str = "widentity-source";
 pub const PROTECT_TAG: &str = "widentity-protect";
 /// The pod label that the workload identity webhook selects by; only the value `true` counts.
 pub const USE_LABEL: &str = "azure.workload.identity/use";
+
+/// Whether the webhook mutates a pod with these labels.
+pub fn asks_for_injection(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(USE_LABEL).is_some_and(|value| value == "true")
+}
 /// Service-account annotation: the identity's client id.
 pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
 /// Service-account annotation: the identity's tenant.

@@ -351,7 +351,7 @@ impl EstateTemplate {
 
     /// Whether the workload identity webhook mutates its pods.
     pub fn labelled(&self) -> bool {
-        self.labels.get(super::names::USE_LABEL).is_some_and(|value| value == "true")
+        super::names::asks_for_injection(&self.labels)
     }
 
     /// Whether it asks for the migration sidecar.

@@ -194,8 +194,8 @@ pub fn by_id(id: RoleId) -> Option<&'static BuiltIn> {
 }
 
 /// The built-in role that a name most likely meant: up to three letters wrong, the word `Data` or
-/// `Azure` or `Role` left out or added, or the words written together. Stricter than for keys, since a name that is
-/// near to none is taken as a custom role.
+/// `Azure` or `Role` left out or added, or the words written together. Stricter than for keys, since
+/// a name that is near to none is taken as a custom role.
 pub fn meant_by(name: &str) -> Option<&'static BuiltIn> {
     let plain = |text: &str| {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A bearer token or assertion. Its `Debug` and `Display` show only that it is there.
+/// A bearer token or assertion. Its `Debug` shows only that it is there; it has no `Display`.
 #[derive(Clone)]
 pub struct Token(String);
 

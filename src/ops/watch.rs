@@ -138,7 +138,7 @@ fn of_outcome(outcome: &Outcome) -> Standing {
             };
             of_failure(state, failure)
         }
-        Outcome::Stale { what } => {
+        Outcome::Stale { what, written: _ } => {
             Standing { state: State::NotProved, code: None, why: Some(what.clone()) }
         }
         Outcome::Skipped { .. } | Outcome::Cancelled { .. } => {

@@ -7,7 +7,11 @@
 
 use serde_json::json;
 
-use super::{Change, ObjectKind, Planned, report::Finding};
+use super::{
+    Change, ObjectKind, Planned,
+    report::Finding,
+    roll::{RESTARTS, RESTARTS_AT_ONCE},
+};
 use crate::model::names;
 
 /// The digest of one change; empty for a rollout that only re-triggers stale pods.
@@ -36,7 +40,7 @@ pub(super) fn of_change(change: &Change) -> String {
 
 /// The digest of one risk; empty for restarts, which follow from the pods of the hour.
 pub(super) fn of_risk(risk: &Finding) -> String {
-    if matches!(risk.code.as_str(), "restarts-pods" | "restarts-with-downtime") {
+    if [RESTARTS, RESTARTS_AT_ONCE].contains(&risk.code.as_str()) {
         return String::new();
     }
     let body = json!(["risk", risk.address.to_string(), risk.code]);

@@ -163,7 +163,7 @@ pub(super) fn known(
     }
 }
 
-/// A field whose value Azure invents: `what` of `value`'s source.
+/// A field whose value Azure invents; `formula` says what it is made of.
 pub(super) fn invented<T: ToString>(
     field: impl Into<String>,
     before: Option<&str>,

@@ -30,7 +30,7 @@ pub use cluster::{Shown, shown};
 pub use planner::{PlanOptions, plan};
 pub use report::PlanReport;
 pub use step::{Lock, Operation, Step, StepId, Value};
-pub use template::waits;
+pub use template::ROLLOUT_FAILED;
 
 /// What is to be done, in order.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -9,7 +9,7 @@ use super::{
     planner::{Place, World, take_over},
     sidecar::{self, Wish},
     step::TemplateRef,
-    template::{CHAIN_PATH, LABEL_PATH, Rolling, template_path, waits, wanted},
+    template::{CHAIN_PATH, LABEL_PATH, Rolling, template_path, wanted},
 };
 use crate::model::{
     Address,
@@ -38,8 +38,8 @@ pub(super) fn write(
     let place = rolling.place;
     let workload = place.workload;
     let label = template.labels.get(names::USE_LABEL).map(String::as_str);
-    let labelled = label == Some("true");
     // A rollout that only re-triggers stale pods is no change of the object.
+    let labelled = template.labelled();
     let only_rolls = labelled && !wish.changes();
     let address = if only_rolls {
         place.address.clone().part(Part::Rollout(template.key()))
@@ -92,7 +92,6 @@ pub(super) fn write(
         let of = place.address.clone().part(Part::ServiceAccount);
         reasons.push(Reason::Follows { of });
     }
-    let waits = waits(template.strategy);
     restarts(draft, place, template, &address, own);
     let change = draft.change(NewChange {
         address: address.clone(),
@@ -122,7 +121,7 @@ pub(super) fn write(
             expiration: wanted.expiration,
             round,
             force,
-            wait: waits,
+            wait: template.strategy.rolls_by_itself(),
             expect: (label.map(str::to_owned), chain.map(str::to_owned)),
             remove_labels: BTreeMap::new(),
             sidecar: wish.step(),
@@ -135,6 +134,11 @@ pub(super) fn write(
     }))
 }
 
+/// The code of the risk that pods are restarted one after the other.
+pub(super) const RESTARTS: &str = "restarts-pods";
+/// The code of the risk that pods are restarted all at once.
+pub(super) const RESTARTS_AT_ONCE: &str = "restarts-with-downtime";
+
 /// Says which pods are restarted, and how.
 fn restarts(
     draft: &mut Draft,
@@ -143,13 +147,13 @@ fn restarts(
     address: &Address,
     own: &[&ObservedPod],
 ) {
-    if own.is_empty() || !waits(template.strategy) {
+    if own.is_empty() || !template.strategy.rolls_by_itself() {
         return;
     }
     let (code, how) = if template.strategy == Strategy::Recreate {
-        ("restarts-with-downtime", "all at once (strategy Recreate)")
+        (RESTARTS_AT_ONCE, "all at once (strategy Recreate)")
     } else {
-        ("restarts-pods", "one after the other")
+        (RESTARTS, "one after the other")
     };
     draft.report.risks.push(finding(
         address.clone(),

@@ -225,8 +225,7 @@ pub enum Operation {
         expiration: u32,
         /// Grows when the same chain must roll again.
         round: u32,
-        /// Whether the `widentity.dev/project` annotation of another manager may be forced along
-        /// with the label and chain value.
+        /// Whether fields of managers that may be taken over are forced.
         force: bool,
         /// Whether the rollout is waited for.
         wait: bool,

@@ -27,6 +27,9 @@ pub(super) const LABEL_PATH: &str =
     "spec.template.metadata.labels[\"azure.workload.identity/use\"]";
 pub(super) const CHAIN_PATH: &str = "spec.template.metadata.annotations[\"widentity.dev/chain\"]";
 
+/// The code of a finding that an earlier rollout failed, and that rolling again would fail again.
+pub const ROLLOUT_FAILED: &str = "rollout-failed";
+
 /// What rolling the templates of one place needs.
 pub(super) struct Rolling<'a, 'p> {
     pub(super) place: &'p Place<'a>,
@@ -103,7 +106,7 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
                 let writing = Writing { round, stale, wish };
                 if let Some(step) = roll::write(world, draft, rolling, template, writing, &own) {
                     rolled.push(step);
-                    awaited |= waits(template.strategy);
+                    awaited |= template.strategy.rolls_by_itself();
                 }
             }
             Some(Verdict::Await) => {
@@ -121,14 +124,6 @@ pub(super) fn plan(world: &World<'_>, draft: &mut Draft, rolling: &Rolling<'_, '
         roll::prove_pods(world, draft, rolling, rolled);
     }
     Some(())
-}
-
-/// Whether the rollout of a template of this strategy can be waited for.
-pub fn waits(strategy: Strategy) -> bool {
-    match strategy {
-        Strategy::RollingUpdate | Strategy::Recreate => true,
-        Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => false,
-    }
 }
 
 /// Today's values for the pods of a template. An annotation on the template beats the account's.
@@ -168,14 +163,14 @@ fn one(
     let place = rolling.place;
     let workload = place.workload;
     let object = place.object(template.kind.as_str(), &template.name);
-    let labelled = template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true");
+    let labelled = template.labelled();
     let wanted = wanted(world, rolling, Some(template));
     let wish = wish(world, rolling, template);
     let stale: Vec<String> = own.iter().filter_map(|pod| pods::stale(pod, &wanted)).collect();
     let written = labelled && !wish.changes();
     if written && stale.is_empty() && template.progress.failed.is_none() {
         // Also where no pod is left: one that is scaled to nothing is complete.
-        let unfinished = !template.progress.complete() && waits(template.strategy);
+        let unfinished = !template.progress.complete() && template.strategy.rolls_by_itself();
         let held = rolling.hindrance.is_some();
         return Some(if unfinished && !held { Verdict::Await } else { Verdict::Fine });
     }
@@ -290,7 +285,7 @@ fn judge_stale(
         // Our trigger is on it already, or nothing asks for it: rolling again would fail again.
         draft.report.not_proved.push(finding(
             rolling.place.address.clone().part(Part::Rollout(template.key())),
-            "rollout-failed",
+            ROLLOUT_FAILED,
             format!("the rollout of {} has failed: {reason}", template.key()),
             roll::target(rolling.place, template)
                 .undo(&rolling.place.cluster.cluster.access.kubectl()),

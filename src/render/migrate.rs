@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{
     Palette, escape,
@@ -246,7 +245,7 @@ pub fn put_back(how: &PutBack) -> String {
     }
 }
 
-/// The same for a pull request or an issue.
+/// The overview for a pull request or an issue.
 pub fn markdown(overview: &Overview) -> String {
     let mut out = String::new();
     let project = escape::markdown(overview.project.as_str());
@@ -295,29 +294,34 @@ pub fn markdown(overview: &Overview) -> String {
     out
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// The overview for programs, as a document.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
     format_version: &'static str,
     project: &'a str,
     sandbox: bool,
     found: bool,
     phases: std::collections::BTreeMap<&'static str, usize>,
-    clusters: Vec<Value>,
+    clusters: Vec<&'a Survey>,
     summary: String,
 }
 
-/// The same for programs.
-pub fn json(overview: &Overview) -> String {
-    let clusters = overview.clusters.iter().map(|c| serde_json::to_value(&c.survey));
-    super::json::to_text(&Document {
+/// The overview for programs, as a document.
+pub fn document(overview: &Overview) -> Document<'_> {
+    Document {
         format_version: "1.0",
         project: overview.project.as_str(),
         sandbox: overview.sandbox,
         found: !overview.is_free(),
         phases: burn_down(overview).into_iter().map(|(p, n)| (p.as_str(), n)).collect(),
-        clusters: clusters.filter_map(Result::ok).collect(),
+        clusters: overview.clusters.iter().map(|cluster| &cluster.survey).collect(),
         summary: last_line(overview),
-    })
+    }
+}
+
+/// The overview for programs, as text.
+pub fn json(overview: &Overview) -> String {
+    super::json::to_text(&document(overview))
 }
 
 /// The `[[workloads]]` that the file lacks.

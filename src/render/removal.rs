@@ -130,8 +130,7 @@ pub fn json(parts: &[Part<'_>], sandbox: bool, exit: ExitCode) -> String {
             "cluster": part.cluster,
             "proofs": part.proofs.map(|proofs| {
                 let Proofs { planned, report, .. } = proofs;
-                let document = report_json::report("migrate", planned, report, proofs.exit());
-                report_json::ReportDocument { sandbox, ..document }
+                report_json::report("migrate", planned, report, proofs.exit())
             }),
             "remove": objects(part.what),
             "removed": part.done.map(|done| done.removed.clone()).unwrap_or_default(),

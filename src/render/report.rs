@@ -143,12 +143,13 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
                 let begun = if *written { " (begun; may have been written)" } else { "" };
                 cancelled.push(format!("  - {name}: {}{begun}", cancelled_words(*why)));
             }
-            Some(Outcome::Stale { what }) => {
+            Some(Outcome::Stale { what, written }) => {
                 stale.push(format!(
                     "  ! {name}: {} ({})",
                     escape::terminal(what),
                     at(planned, step)
                 ));
+                stale.extend(written.then(|| MAYBE_WRITTEN.to_owned()));
                 stale.push("      next: widentity plan".to_owned());
             }
             Some(Outcome::Failed { failure, written }) => {
@@ -167,7 +168,7 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     add(title_withheld, false, cut(withheld));
     add(title("Not begun", cancelled.len()), true, cancelled);
     add(title("Skipped", skipped.len()), true, skipped);
-    add(title("Stale", stale.len() / 2), true, stale);
+    add(title("Stale", report.counts.stale), true, stale);
     let lines = alike(&failures).iter().flat_map(|alike| failed_lines(planned, alike)).collect();
     add(title("Failed", failures.len()), true, lines);
     sections

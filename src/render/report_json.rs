@@ -108,7 +108,7 @@ pub struct StepDocument {
     /// For a failed step: what was tried and what came back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureDocument>,
-    /// For a failed or cancelled step: whether it may have been written all the same.
+    /// For a failed, stale or cancelled step: whether it may have been written all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written: Option<bool>,
     /// For a proof: what was seen.
@@ -239,8 +239,9 @@ fn step(planned: &Planned, report: &ApplyReport, done: &StepReport) -> StepDocum
             document.written = Some(*written);
             "cancelled"
         }
-        Some(Outcome::Stale { what }) => {
+        Some(Outcome::Stale { what, written }) => {
             document.detail = Some(what.clone());
+            document.written = Some(*written);
             "stale"
         }
         Some(Outcome::Failed { failure, written }) => {

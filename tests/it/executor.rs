@@ -231,7 +231,9 @@ async fn an_identity_that_appeared_meanwhile_is_never_put() {
     let Ran { report, .. } = run(&plan, &fake).await;
     assert!(!fake.writes().iter().any(|w| w.starts_with("create_identity")));
     let made = find(&plan, |o| matches!(o, Operation::CreateIdentity { .. }));
-    let Outcome::Stale { what } = outcome(&report, made) else { panic!("{report:#?}") };
+    let Outcome::Stale { what, written: false } = outcome(&report, made) else {
+        panic!("{report:#?}")
+    };
     assert!(what.contains("project theirs"), "{what}");
     // The bare account does not need the identity; all else does.
     assert!(report.with(|o| *o == Outcome::Skipped { because: made }).count() >= 4);
@@ -378,11 +380,63 @@ async fn a_template_that_was_recreated_or_changed_is_stale() {
         }
         let Ran { report, .. } = run(&plan, &fake).await;
         let roll = find(&plan, Operation::rolls);
-        assert!(matches!(outcome(&report, roll), Outcome::Stale { .. }));
+        assert!(matches!(outcome(&report, roll), Outcome::Stale { written: false, .. }));
         assert!(!fake.writes().iter().any(|w| w.starts_with("apply_template")));
         assert_eq!(report.breaker, None, "a stale rollout says nothing about the others");
         assert_eq!(code(&seen, &report), 3);
     }
+}
+
+/// Somebody takes the label away while the pods roll: the template was written all the same.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_goes_stale_after_its_write_has_written() {
+    let desired = two();
+    let mut fake = Fake::new(bare_world(&desired));
+    fake.rollouts = Rollouts::Never;
+    let (plan, seen) = planned(&desired, &fake);
+    let taken = async {
+        let patched = || fake.writes().iter().find(|w| w.starts_with("apply_template")).cloned();
+        let write = loop {
+            match patched() {
+                Some(write) => break write,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut parts = write.split_once(' ').unwrap().1.split('/');
+        let (cluster, namespace) = (parts.next().unwrap().into(), parts.next().unwrap().into());
+        for template in templates(&mut fake.world(), &cluster, &namespace) {
+            template.labels.remove(names::USE_LABEL);
+            template.progress.generation += 1;
+            template.progress.observed_generation += 1;
+        }
+    };
+    let (Ran { report, .. }, ()) = tokio::join!(run(&plan, &fake), taken);
+    let stale = report.with(|o| matches!(o, Outcome::Stale { written: true, .. })).next().unwrap();
+    assert_eq!((report.counts.stale, report.breaker), (1, Some(stale.info.id)));
+    assert!(report.objects.changed >= 1, "its template was patched");
+    assert_eq!(code(&seen, &report), 3);
+}
+
+/// The old label goes with a write of its own, after which the template may have changed hands.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_between_the_two_writes_of_a_switch_has_written() {
+    let desired = one();
+    let fake = Fake::new(bare_world(&desired)).with_faults(|_, call| {
+        let second = call.starts_with("apply_template");
+        second.then_some(Fault::Before(FailureKind::Conflict))
+    });
+    let old = ("aadpodidbinding".to_owned(), "cart".to_owned());
+    templates(&mut fake.world(), &"east".into(), &"shop".into())[0].labels.extend([old.clone()]);
+    let (mut plan, _) = planned(&desired, &fake);
+    let roll = find(&plan, Operation::rolls);
+    let Operation::RollTemplate { remove_labels, .. } = &mut plan.steps[roll.0].operation else {
+        panic!()
+    };
+    remove_labels.extend([old]);
+    let Ran { report, .. } = run(&plan, &fake).await;
+    assert!(matches!(outcome(&report, roll), Outcome::Stale { written: true, .. }), "{report:#?}");
+    assert_eq!(report.objects.changed, 1, "the template was patched");
 }
 
 #[tokio::test(start_paused = true)]

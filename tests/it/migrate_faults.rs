@@ -84,10 +84,11 @@ async fn run(world: &World, stage: Stage, account: &str) {
         Stage::Finish => {
             let read = world.overview_after(SignedDuration::ZERO).await;
             let chosen = BTreeSet::from([name]);
-            let (desired, connected) = (&world.desired, &world.connected);
+            let (request, connected, config) = (world.request(), &world.connected, "w.toml");
             let cluster = &read.clusters[0];
+            let (options, quiet) = (options(), &mut quiet);
             let proofs =
-                proofs::prove(desired, cluster, &chosen, connected, options(), &mut quiet).await;
+                proofs::prove(request, config, cluster, &chosen, connected, options, quiet).await;
             let proved = proofs.unwrap().map(|proofs| proofs.passed).unwrap_or_default();
             let what = finish::decide(cluster, allowed(&proved));
             drop(finish::finish(cluster, &what, &world.finishing(&proved)).await);

@@ -272,6 +272,10 @@ impl Shelf for Memory {
         let here = all.iter().filter(|(name, _)| name.starts_with(cluster.as_str()));
         here.map(|(_, backup)| backup.clone()).collect()
     }
+
+    fn keep(&self, _: &ClusterName, name: &str, _: &Value) -> Result<(), RemoteFailure> {
+        panic!("{name} is removed by nobody here")
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -190,7 +190,7 @@ fn every_way_in_which_git_may_hold_it_is_named() {
     let patch =
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: api}\nspec:\n  replicas: 3\n";
     let unlabelled = DEPLOYMENT.replace("        aadpodidbinding: api\n", "");
-    let common = "kind: Kustomization\ncommonLabels: {aadpodidbinding: api}\n";
+    let common = "resources: [a.yaml]\ncommonLabels: {aadpodidbinding: api}\n";
     let none: &[(&str, &str)] = &[];
     let cases = [
         ("nothing", none, Outcome::Cannot, "Argo CD keeps it, and its manifest is not under"),
@@ -201,7 +201,7 @@ fn every_way_in_which_git_may_hold_it_is_named() {
             "a kustomization",
             &[("a.yaml", &unlabelled), ("kustomization.yaml", common)],
             Outcome::Cannot,
-            "kustomization.yaml puts aadpodidbinding on everything",
+            "kustomization.yaml:2 (labels of a kustomization) decides about aadpodidbinding",
         ),
         ("base and patch", &[("a.yaml", DEPLOYMENT), ("p.yaml", patch)], Outcome::Rendered, ""),
     ];
@@ -214,6 +214,269 @@ fn every_way_in_which_git_may_hold_it_is_named() {
         // Nobody keeps the account: what is not in Git `apply` writes.
         assert_eq!(one.objects[0].outcome, Outcome::NotHere, "{what}");
     }
+}
+
+/// The Deployment as a base has it, with the label or without.
+fn base(labelled: bool) -> String {
+    let text = DEPLOYMENT.replace("  namespace: shop\n", "");
+    if labelled { text } else { text.replace("        aadpodidbinding: api\n", "") }
+}
+
+/// A strategic merge patch of the pod template's labels.
+fn patch(label: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: api # ours\nspec:\n  template:\n    \
+         metadata:\n      labels:\n        {label}\n"
+    )
+}
+
+/// The text as a block inside a kustomization.
+fn indented(text: &str, by: usize) -> String {
+    let indent = " ".repeat(by);
+    text.split_inclusive('\n').flat_map(|line| [indent.as_str(), line]).collect()
+}
+
+fn why(rendered: &Rendered, object: &str) -> String {
+    let piece = rendered.objects.iter().find(|piece| piece.object == object).unwrap();
+    piece.why.clone().unwrap_or_default()
+}
+
+/// What a change of a base would do to another environment is not this workload's to decide.
+#[test]
+fn a_base_of_several_overlays_is_not_written() {
+    let manifests = format!("{ACCOUNT}---\n{}", base(true));
+    let files = [
+        ("k/base/a.yaml", manifests.as_str()),
+        ("k/base/kustomization.yaml", "resources: [a.yaml]\n"),
+        ("k/overlays/dev/kustomization.yaml", "namespace: shop-dev\nresources: [../../base]\n"),
+        ("k/overlays/prod/kustomization.yaml", "namespace: shop\nresources:\n- ../../base\n"),
+    ];
+    let rendering = rendered(&estate(true), &files);
+    let one = only(&rendering);
+    assert_eq!(one.outcome, Outcome::Cannot);
+    assert!(rendering.files.is_empty());
+    for object in ["serviceaccount/api", "deployment/api"] {
+        let why = why(one, object);
+        let both = "k/overlays/dev/kustomization.yaml and k/overlays/prod/kustomization.yaml";
+        assert!(why.contains(both) && why.contains("write a patch"), "{why}");
+    }
+    // With one overlay the base is its own.
+    let rendering = rendered(&estate(true), &[files[0], files[1], files[3]]);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+    assert_eq!(rendering.files[0].path, "k/base/a.yaml");
+    // And one for another namespace is another workload's.
+    let rendering = rendered(&estate(true), &files[..3]);
+    assert!(why(only(&rendering), "deployment/api").contains("is not under the directory"));
+    // What was asked for: a patch by hand where this cluster is built.
+    let by_hand = format!(
+        "{}        azure.workload.identity/use: \"true\"\n---\n{ACCOUNT}  annotations:\n    \
+         azure.workload.identity/client-id: {CLIENT}\n    \
+         azure.workload.identity/tenant-id: {TENANT}\n",
+        patch("aadpodidbinding: null"),
+    );
+    let prod = "namespace: shop\nresources: [../../base]\npatches: [{path: p.yaml}]\n";
+    let files = [
+        files[0],
+        files[1],
+        files[2],
+        ("k/overlays/prod/kustomization.yaml", prod),
+        ("k/overlays/prod/p.yaml", by_hand.as_str()),
+    ];
+    let rendering = rendered(&estate(true), &files);
+    assert_eq!(only(&rendering).outcome, Outcome::AsWanted, "{rendering:#?}");
+}
+
+#[test]
+fn the_value_of_the_label_tells_whose_patch_it_is() {
+    let (base, prod, dev) =
+        (base(false), patch("aadpodidbinding: api"), patch("aadpodidbinding: api-dev"));
+    let overlay = "namespace: shop\nresources: [../../base]\npatches:\n- path: p.yaml\n";
+    let files = [
+        ("k/base/a.yaml", base.as_str()),
+        ("k/base/kustomization.yaml", "resources: [a.yaml]\n"),
+        ("k/overlays/dev/kustomization.yaml", overlay),
+        ("k/overlays/dev/p.yaml", dev.as_str()),
+        ("k/overlays/prod/kustomization.yaml", overlay),
+        ("k/overlays/prod/p.yaml", prod.as_str()),
+    ];
+    let rendering = rendered(&estate(true), &files);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+    let [file] = rendering.files.as_slice() else { panic!("{rendering:#?}") };
+    assert_eq!(file.path, "k/overlays/prod/p.yaml");
+    assert_eq!(file.after, patch("azure.workload.identity/use: \"true\""));
+    // An account in the base is of both, so nothing is written.
+    let with_account = format!("{ACCOUNT}---\n{base}");
+    let mut all = files;
+    all[0].1 = &with_account;
+    let rendering = rendered(&estate(true), &all);
+    assert_eq!(only(&rendering).outcome, Outcome::Cannot);
+    assert!(rendering.files.is_empty());
+    assert!(why(only(&rendering), "serviceaccount/api").contains("write a patch"));
+
+    let other = DEPLOYMENT.replace("aadpodidbinding: api", "aadpodidbinding: other");
+    let rendering = rendered(&estate(true), &[("a.yaml", &other)]);
+    assert_eq!(only(&rendering).outcome, Outcome::Cannot);
+    let why = why(only(&rendering), "deployment/api");
+    assert!(why.starts_with("a.yaml:14 says aadpodidbinding: other, and in the cluster it is api"));
+    assert!(rendering.files.is_empty());
+    // A patch that nobody is seen to build with, of another value, is another's as well.
+    let rendering = rendered(&estate(true), &[("a.yaml", DEPLOYMENT), ("p.yaml", &dev)]);
+    let [file] = rendering.files.as_slice() else { panic!("{rendering:#?}") };
+    assert_eq!(file.path, "a.yaml");
+}
+
+/// Whatever in a kustomization puts the old label back, or takes the new one away, is named with
+/// its line.
+#[test]
+fn what_undoes_the_change_on_the_way_is_named() {
+    let at = "/spec/template/metadata/labels";
+    let target = "target: {kind: Deployment, name: api}";
+    let op = format!("- op: add\n  path: {at}/aadpodidbinding\n  value: api\n");
+    let replaced =
+        format!("- op: add\n  path: {at}/azure.workload.identity~1use\n  value: \"false\"\n");
+    let inline = |text: &str| format!("- {target}\n  patch: |-\n{}", indented(text, 4));
+    let old = patch("aadpodidbinding: api");
+    let drops = patch("azure.workload.identity/use: null");
+    let label = "aadpodidbinding";
+    let new = "azure.workload.identity/use";
+    let cases = [
+        (format!("patches:\n{}", inline(&old)), "k/kustomization.yaml:13", label),
+        (format!("patches:\n- patch: |\n{}", indented(&old, 4)), "k/kustomization.yaml:12", label),
+        (format!("patchesStrategicMerge:\n- |-\n{}", indented(&old, 4)), "zation.yaml:12", label),
+        (format!("patches:\n{}", inline(&op)), "k/kustomization.yaml:5", label),
+        (format!("patchesJson6902:\n{}", inline(&op)), "k/kustomization.yaml:5", label),
+        (format!("patches:\n- path: j.yaml\n  {target}\n"), "k/j.yaml:1", label),
+        (format!("patchesJson6902:\n- path: j.yaml\n  {target}\n"), "k/j.yaml:1", label),
+        (format!("commonLabels:\n  {label}: api\n"), "k/kustomization.yaml:3", label),
+        (
+            format!("labels:\n- includeTemplates: true\n  pairs:\n    {label}: api\n"),
+            "k/kustomization.yaml:5",
+            label,
+        ),
+        (format!("transformers:\n- |-\n  labels: {{{label}: api}}\n"), "zation.yaml:2", label),
+        (format!("patches:\n{}", inline(&replaced)), "k/kustomization.yaml:5", new),
+        (format!("patches:\n{}", inline(&drops)), "k/kustomization.yaml:13", new),
+    ];
+    for (rest, place, key) in cases {
+        for labelled in [true, false] {
+            if !labelled && key == new {
+                continue;
+            }
+            let kustomization = format!("resources: [a.yaml]\n{rest}");
+            let manifest = base(labelled);
+            let files = [
+                ("k/a.yaml", manifest.as_str()),
+                ("k/j.yaml", op.as_str()),
+                ("k/kustomization.yaml", kustomization.as_str()),
+            ];
+            let rendering = rendered(&estate(true), &files);
+            let one = only(&rendering);
+            assert_eq!(one.outcome, Outcome::Cannot, "{kustomization}{one:#?}");
+            assert!(rendering.files.is_empty());
+            let why = why(one, "deployment/api");
+            assert!(why.contains(&format!("{place} (")), "{kustomization}{why}");
+            assert!(why.contains(&format!("about {key}: change it by hand")), "{why}");
+            assert!(one.objects[1].at[0].contains(place), "{one:#?}");
+        }
+    }
+}
+
+/// What Flux and Argo CD are told to patch, and what cannot be read.
+#[test]
+fn patches_outside_of_kustomizations_count_too() {
+    let old = patch("aadpodidbinding: api");
+    let flux = format!(
+        "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {{name: x}}\nspec:\n  \
+         path: ./k\n  patches:\n  - patch: |\n{}",
+        indented(&old, 6)
+    );
+    let argo = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: x}\nspec:\n  \
+                source:\n    kustomize:\n      commonLabels:\n        aadpodidbinding: api\n";
+    let builtin = "apiVersion: builtin\nkind: LabelTransformer\nmetadata: {name: x}\nlabels:\n  \
+                   aadpodidbinding: api\n";
+    let broken = "aadpodidbinding: [\n";
+    let cases = [
+        ("flux.yaml", flux.as_str(), "flux.yaml:16 (an inline patch) decides"),
+        ("argo.yaml", argo, "argo.yaml:8 (labels of a kustomization) decides"),
+        ("labels.yaml", builtin, "labels.yaml:1 (not understood) may decide"),
+        ("x/kustomization.yaml", broken, "x/kustomization.yaml:1 (not understood) may decide"),
+    ];
+    for (path, text, found) in cases {
+        let rendering = rendered(&estate(true), &[("a.yaml", DEPLOYMENT), (path, text)]);
+        assert_eq!(only(&rendering).outcome, Outcome::Cannot, "{path}");
+        let why = why(only(&rendering), "deployment/api");
+        assert!(why.contains(found), "{why}");
+        assert!(rendering.files.is_empty());
+    }
+    // Of another value, it is another cluster's.
+    let other = flux.replace("aadpodidbinding: api", "aadpodidbinding: other");
+    let rendering = rendered(&estate(true), &[("a.yaml", DEPLOYMENT), ("flux.yaml", &other)]);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+}
+
+#[test]
+fn what_a_kustomization_does_to_others_is_no_obstacle() {
+    let manifest = base(true);
+    for rest in [
+        "patches:\n- target: {kind: Deployment, name: web}\n  patch: |-\n    - op: add\n      \
+         path: /spec/template/metadata/labels/aadpodidbinding\n      value: web\n",
+        "patches:\n- target: {kind: Deployment}\n  patch: |-\n    - op: replace\n      \
+         path: /spec/replicas\n      value: 3\n",
+        "labels:\n- pairs: {aadpodidbinding: api}\n",
+        "commonLabels: {team: x}\n",
+    ] {
+        let kustomization = format!("resources: [a.yaml]\n{rest}");
+        let files = [("a.yaml", manifest.as_str()), ("kustomization.yaml", &kustomization)];
+        let rendering = rendered(&estate(true), &files);
+        assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rest}{rendering:#?}");
+        assert_eq!(rendering.files.len(), 1);
+    }
+}
+
+/// A manifest is told by what becomes of it, a patch by what it is applied to.
+#[test]
+fn names_and_namespaces_are_those_of_the_build() {
+    let manifest = base(true).replace("  name: api\n", "  name: pi\n");
+    let kustomization = "resources: [base]\nnamespace: shop\nnamePrefix: a\ncomponents: [c]\n";
+    let component = "kind: Component\npatches: [{path: p.yaml}]\n";
+    let drops =
+        patch("azure.workload.identity/use: null # not yet").replace("name: api", "name: pi");
+    let files = [
+        ("./base/a.yaml", manifest.as_str()),
+        ("./base/kustomization.yml", "resources:\n- a.yaml\n"),
+        ("./c/kustomization.yaml", component),
+        ("./c/p.yaml", drops.as_str()),
+        ("./Kustomization", kustomization),
+    ];
+    let rendering = rendered(&estate(true), &files);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
+    let changed: Vec<&str> = rendering.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(changed, ["./base/a.yaml", "./c/p.yaml"]);
+    // The patch took the new label away: it gives it now, and its comment stays.
+    let kept = "azure.workload.identity/use: \"true\" # not yet";
+    assert!(rendering.files[1].after.contains(kept), "{rendering:#?}");
+    // A name that the build changes is another object's.
+    let other = kustomization.replace("namePrefix: a", "namePrefix: b");
+    let mut files = files;
+    files[4].1 = &other;
+    let rendering = rendered(&estate(true), &files);
+    assert!(why(only(&rendering), "deployment/api").contains("is not under the directory"));
+}
+
+/// The cluster has the label and no manifest gives it: it would come back with the next sync.
+#[test]
+fn a_label_that_comes_from_somewhere_else_is_refused() {
+    let rendering = rendered(&estate(true), &[("a.yaml", &base(false)), ("sa.yaml", ACCOUNT)]);
+    assert_eq!(only(&rendering).outcome, Outcome::Cannot);
+    assert!(why(only(&rendering), "deployment/api").contains("comes from somewhere else"));
+    assert!(rendering.files.is_empty());
+    // In the cluster it is gone: what Git lacks is the new one.
+    let mut switched = estate(true);
+    switched.templates[0].labels =
+        BTreeMap::from([("azure.workload.identity/use".to_owned(), "true".to_owned())]);
+    switched.accounts[0].client_id = Some(CLIENT.to_owned());
+    let rendering = rendered(&switched, &[("a.yaml", &base(false))]);
+    assert_eq!(only(&rendering).outcome, Outcome::Rendered, "{rendering:#?}");
 }
 
 #[test]

@@ -450,9 +450,14 @@ async fn what_has_soaked_is_removed_and_can_be_made_again() {
         let options = RunOptions::new(Timestamp::now(), interrupt.clone());
         let read = &overview.clusters[0];
         let mut quiet = |_: &_| {};
-        let (desired, connected) = (&world.desired, &world.connected);
-        let proofs = proofs::prove(desired, read, &all, connected, options, &mut quiet).await;
-        proofs.unwrap().map(|proofs| proofs.passed)
+        let (request, connected) = (world.request(), &world.connected);
+        let proofs =
+            proofs::prove(request, "w.toml", read, &all, connected, options, &mut quiet).await;
+        proofs.unwrap().map(|proofs| {
+            let scope = proofs.planned.scope;
+            assert_eq!((scope.config.as_str(), scope.sandbox), ("w.toml", true));
+            proofs.passed
+        })
     };
     // Nothing goes before the soak is over.
     let early = world.overview().await;

@@ -75,7 +75,7 @@ fn run() -> ApplyReport {
         Outcome::Unchanged { detail: None },
         Outcome::Failed { failure, written: true },
         Outcome::Skipped { because: StepId(2) },
-        Outcome::Stale { what: "its client id is another one by now".to_owned() },
+        Outcome::Stale { what: "its client id is another one by now".to_owned(), written: false },
         Outcome::Cancelled { why: Cancelled::Breaker, written: false },
         Outcome::Done { detail: None, evidence: Some(evidence) },
     ];

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use widentity::{
     migrate::uninstall::{Class, Step, Wishes},
-    ops::migrate::uninstall::{self, End, Event, Pace},
+    ops::migrate::{
+        Shelf,
+        uninstall::{self, End, Event, Pace},
+    },
 };
 
 use crate::support::{
@@ -42,6 +45,12 @@ async fn an_installation_goes_and_a_second_run_finds_nothing() {
     assert_eq!(what.steps.len(), objects.len() + 1);
     assert!(done[1].contains("Deployment default/mic"), "{done:#?}");
     assert_eq!(left(&world.admin, &objects).await, Vec::<String>::new());
+    // All of it but the definitions can be made again.
+    let kept = std::mem::take(&mut *world.backups.1.lock().unwrap());
+    assert_eq!(kept.len(), objects.len() - 4, "{:?}", kept.keys());
+    let nmi = &kept["DaemonSet_default_nmi"];
+    assert!(nmi["spec"].is_object() && nmi["status"].is_null(), "{nmi}");
+    assert!(nmi["metadata"]["uid"].is_null() && nmi["metadata"]["labels"].is_object(), "{nmi}");
     // With a definition its endpoint goes, too.
     assert!(!world.admin.exists(&format!("/apis/{GROUP}/v1/azureidentities")).await);
     assert!(!world.admin.exists(&format!("/apis/{GROUP}/v1")).await);
@@ -114,7 +123,8 @@ async fn a_pod_that_comes_with_the_label_stops_it_before_mic_goes() {
     let (_never, interrupt) = watch::channel(false);
     let mut quiet = |_: Event<'_>| {};
     let (pace, connected) = (Pace::default(), &world.connected);
-    let ran = uninstall::run(&sites[0], &what, connected, pace, &interrupt, &mut quiet).await;
+    let with = (connected, &() as &dyn Shelf);
+    let ran = uninstall::run(&sites[0], &what, with, pace, &interrupt, &mut quiet).await;
     let End::Failed(failure) = &ran.end else { panic!("{ran:#?}") };
     assert!(failure.message.contains("pod shop/late has come"), "{failure}");
     assert_eq!(ran.written, 0);

@@ -8,7 +8,6 @@ use crate::{
     diagnose::{
         command::{CLIENT_ID, Line},
         evidence::Template,
-        facts::Facts,
         keys,
         links::{template::POD_IDENTITY_LABEL, webhook::ADD_ON},
     },
@@ -145,7 +144,7 @@ fn account(
     }
     let templates = kubernetes.templates.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut users = templates.iter().filter(|template| template.seen.account == *name).peekable();
-    if users.peek().is_some() && !users.any(Facts::labelled) {
+    if users.peek().is_some() && !users.any(|template| template.seen.labelled()) {
         audit.add(
             Severity::Medium,
             "annotated-without-label",
@@ -168,7 +167,7 @@ fn template(
         kubernetes.accounts.get(namespace).and_then(|all| all.get(&template.seen.account));
     let annotated = account
         .is_some_and(|account| account.meta.annotations.contains_key(names::CLIENT_ID_ANNOTATION));
-    if Facts::labelled(template) && !annotated {
+    if template.seen.labelled() && !annotated {
         audit.add(
             Severity::Medium,
             "label-without-annotation",

@@ -37,6 +37,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("secret-provider-class", "a SecretProviderClass uses Pod Identity", "Its volume gets its tokens through NMI.", "usePodIdentity: \"false\" and clientID in it", Some(Link::Pods)),
     own("keda-trigger", "KEDA uses Pod Identity", "A TriggerAuthentication names the provider azure, which KEDA dropped in 2.15.", "provider: azure-workload, and a federated credential for KEDA's own account", Some(Link::Pods)),
     own("binding-unused", "a binding selects nothing", "No template and no live pod carries its selector.", "widentity migrate uninstall takes it away with the rest", None),
+    own("label-elsewhere", "a custom resource carries the label of a binding", "What an operator makes of it will be pods that ask Pod Identity for tokens, also where there are none now.", "change the label in the custom resource; its binding stays until then", None),
+    own("not-looked", "some kinds were not looked through", "Bindings that select nothing may serve objects of kinds that could not be listed.", "grant the list of these kinds, or --allow-unseen-kinds", None),
     own("same-name", "one name in several namespaces", "MIC confuses AzureIdentity objects of one name.", "move one workload after the other and look at its tokens", None),
     own("node-identity", "pods may live on the node's identity", "Host network, an exception, or a plain request to 169.254.169.254 reach the identities of the node.", "give them workload identity, or name the identity they use", None),
     own("no-template", "a workload without pod template", "It was moved and its controller is gone.", "take it out of the file", None),

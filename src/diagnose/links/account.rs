@@ -93,7 +93,7 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
         let all = evidence.templates.present().map_or(&[][..], Vec::as_slice);
         let mut stray = all.iter().filter(|template| {
             let user = accounts.get(&template.seen.account);
-            Facts::labelled(template) && !user.is_some_and(names_identity)
+            template.seen.labelled() && !user.is_some_and(names_identity)
         });
         if let (Some(template), None) = (stray.next(), stray.next()) {
             let words = template::words(facts, template);

@@ -99,7 +99,7 @@ pub(super) fn unread(facts: &Facts<'_>) -> Option<State> {
 
 /// Variables and paths that the manifest writes out and the webhook leaves alone.
 fn overrides(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
-    if facts.by_hand(template) && !Facts::labelled(template) {
+    if facts.by_hand(template) && !template.seen.labelled() {
         return None;
     }
     let object = words(facts, template);

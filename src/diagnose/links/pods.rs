@@ -39,7 +39,7 @@ pub(in crate::diagnose) fn pods(facts: &mut Facts<'_>) -> State {
             } else {
                 facts.templates.iter().any(|template| {
                     pod.is_made_by(&template.seen)
-                        && (Facts::labelled(template) || facts.by_hand(template) || pod.labelled)
+                        && (template.seen.labelled() || facts.by_hand(template) || pod.labelled)
                 })
             }
     };

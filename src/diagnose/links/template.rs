@@ -42,13 +42,13 @@ pub(in crate::diagnose) fn template(facts: &mut Facts<'_>) -> State {
         };
     }
     let templates = facts.templates.clone();
-    let any = templates.iter().any(|template| Facts::labelled(template));
+    let any = templates.iter().any(|template| template.seen.labelled());
     let named = asked.object.is_some() || evidence.wanted.pods.is_some();
     for template in &templates {
         if let Some(found) = unfit(facts, template) {
             return found;
         }
-        if Facts::labelled(template) || facts.by_hand(template) {
+        if template.seen.labelled() || facts.by_hand(template) {
             continue;
         }
         let object = words(facts, template);
@@ -241,7 +241,7 @@ fn unfit(facts: &mut Facts<'_>, template: &Template) -> Option<State> {
     let windows = template.os.as_deref() == Some("windows");
     let on_windows =
         template.node_selector.get("kubernetes.io/os").map(String::as_str) == Some("windows");
-    if on_windows && !windows && Facts::labelled(template) {
+    if on_windows && !windows && template.seen.labelled() {
         return Some(State::broken(
             "windows-without-os",
             format!(

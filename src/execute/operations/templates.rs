@@ -14,7 +14,7 @@ use crate::{
     model::{
         AccountName, Audience, ClientId, ClusterName, FailureKind, Namespace, RemoteFailure,
         TenantId, names,
-        snapshot::{ObservedPod, ObservedTemplate, Strategy, TemplateKind},
+        snapshot::{ObservedPod, ObservedTemplate, TemplateKind},
     },
     plan::{
         Value, pods,
@@ -84,7 +84,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
         }
         (Sidecar::Dropped { .. }, None) | (Sidecar::Set | Sidecar::NotOurs, _) => BTreeMap::new(),
     };
-    let as_wanted = label.as_deref() == Some("true")
+    let as_wanted = seen.labelled()
         && before.as_deref() == Some(chain.as_str())
         && remove_labels.is_empty()
         && remove_annotations.is_empty()
@@ -92,7 +92,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
     // Pods that were there before say nothing about this roll.
     let before_it = if roll.wait { pods_now(context, cluster, target, &seen).await? } else { None };
     if !as_wanted {
-        if label.as_deref() != Some("true") && label != expect.0 {
+        if !seen.labelled() && label != expect.0 {
             let label = label.as_deref().unwrap_or("not set");
             return Err(Halt::Stale(format!("label {} of {target} is {label}", names::USE_LABEL)));
         }
@@ -118,13 +118,16 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             remove_annotations: &remove_annotations,
             force: roll.force,
         };
+        if !remove_labels.is_empty() || !remove_annotations.is_empty() {
+            context.write(remote.switch_template(cluster, target, &fields)).await?;
+        }
         let patched = context.write(remote.apply_template(cluster, target, &fields)).await?;
         generation = patched.progress.generation;
     }
     let mut detail = None;
     if roll.wait {
         let doubt = async |seen: &ObservedTemplate| {
-            if seen.labels.get(names::USE_LABEL).map(String::as_str) != Some("true") {
+            if !seen.labelled() {
                 let what = format!("somebody took label {} from {target}", names::USE_LABEL);
                 return Err(Halt::Stale(what));
             }
@@ -245,12 +248,9 @@ fn judge(
     wanted: &pods::Wanted,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    let labelled = |template: &ObservedTemplate| {
-        template.labels.get(names::USE_LABEL).map(String::as_str) == Some("true")
-    };
     let counted = templates.iter().filter(|template| {
         template.account == *account
-            && labelled(template)
+            && template.labelled()
             && template.kind.writable()
             && template.kind != TemplateKind::CronJob
     });
@@ -266,12 +266,7 @@ fn judge(
             .collect();
         let newest = own.iter().max_by_key(|pod| (pod.created, &pod.name));
         let Some(revision) = newest.map(|pod| &pod.revision) else { continue };
-        let replaced = match template.strategy {
-            Strategy::RollingUpdate | Strategy::Recreate => true,
-            Strategy::OnDelete | Strategy::Partition(_) | Strategy::Paused | Strategy::NextRun => {
-                false
-            }
-        };
+        let replaced = template.strategy.rolls_by_itself();
         for pod in own.iter().filter(|pod| pod.revision == *revision) {
             match pods::stale(pod, &wanted) {
                 None => verdict.proved += 1,
@@ -292,7 +287,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::model::snapshot::{Injected, ObjectMeta, Progress};
+    use crate::model::snapshot::{Injected, ObjectMeta, Progress, Strategy};
 
     const CLIENT: &str = "11111111-1111-1111-1111-111111111111";
     const TENANT: &str = "22222222-2222-2222-2222-222222222222";

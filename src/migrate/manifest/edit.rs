@@ -116,7 +116,7 @@ fn expect(object: &mut Data, path: &[&str], fields: &Fields) -> Result<(), Strin
 
 /// Whether a plain scalar of this text is a string for every reader: a GUID with its hyphens is,
 /// `true` and `1e3` are not.
-fn stays_text(text: &str) -> bool {
+pub(super) fn stays_text(text: &str) -> bool {
     text.contains('-') && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() == 36
 }
 
@@ -131,7 +131,7 @@ fn patches(
         let Value::Map { flow, entries } = &at.value else {
             return Err(unfit(at, &path[..depth]));
         };
-        if *flow || at.anchored {
+        if *flow || at.anchor.is_some() {
             return Err(unfit(at, &path[..depth]));
         }
         let Some((name, value)) = entries.iter().find(|(have, _)| have.text() == Some(*key)) else {
@@ -150,7 +150,7 @@ fn patches(
         at = value;
     }
     let Value::Map { flow: false, entries } = &at.value else { return Err(unfit(at, path)) };
-    if at.anchored || entries.iter().any(|(key, _)| key.text() == Some("<<")) {
+    if at.anchor.is_some() || entries.iter().any(|(key, _)| key.text() == Some("<<")) {
         return Err(unfit(at, path));
     }
     within(text, entries, path, fields)
@@ -158,7 +158,7 @@ fn patches(
 
 /// Nothing at all, or `{}`.
 fn is_empty(node: &Node) -> bool {
-    !node.anchored
+    node.anchor.is_none()
         && match &node.value {
             Value::Scalar { text, tag, .. } => text.is_empty() && tag.is_none(),
             Value::Map { flow, entries } => *flow && entries.is_empty(),
@@ -170,7 +170,7 @@ fn is_empty(node: &Node) -> bool {
 fn unfit(node: &Node, path: &[&str]) -> String {
     let path = if path.is_empty() { "the object".to_owned() } else { path.join(".") };
     let why = match &node.value {
-        _ if node.anchored => "has an anchor: a change would show elsewhere, too",
+        _ if node.anchor.is_some() => "has an anchor: a change would show elsewhere, too",
         Value::Map { flow: true, .. } => "is in flow style, `{...}`",
         Value::Map { .. } => "takes entries from elsewhere (`<<`)",
         Value::Alias(_) => "is an alias: what it repeats stands elsewhere",
@@ -309,7 +309,7 @@ fn within(
         let Some(found) = entries.iter().find(|(have, _)| have.text() == Some(key)) else {
             continue;
         };
-        if !on_one_line(text, found) || found.0.anchored || found.1.anchored {
+        if !on_one_line(text, found) || found.0.anchor.is_some() || found.1.anchor.is_some() {
             return Err(format!("line {}: {key} is not on a line of its own", found.0.line));
         }
         gone = Some(found);
@@ -327,7 +327,7 @@ fn within(
         if have.text() == Some(value) && !tagged && (!plain || stays_text(value)) {
             continue;
         }
-        if !on_one_line(text, found) || have.anchored || tagged {
+        if !on_one_line(text, found) || have.anchor.is_some() || tagged {
             return Err(format!("line {}: {key} is not on a line of its own", name.line));
         }
         if is_empty(have) {

@@ -5,24 +5,30 @@
 //! being annotated would start pods that cannot sign in. What cannot be changed without touching
 //! anything else is refused, with the lines to write by hand.
 
+mod build;
+mod change;
 mod edit;
 mod find;
+mod kustomize;
+mod layer;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use build::Builds;
+use change::Edits;
 pub use edit::Fields;
 use edit::Spot;
-use find::{Found, Object, Wanted};
+use find::{View, Wanted};
 
-use super::{Survey, Workload, phase};
+use super::{Survey, Workload, matching, phase, survey::Acts};
 use crate::model::{
     Audience, Subject,
     desired::DesiredWorkload,
     names,
-    pod_identity::{AzureIdentityState, BINDING_LABEL, Estate, EstateTemplate},
+    pod_identity::{AzureIdentityState, BINDING_LABEL, Binding, Estate, EstateTemplate},
 };
 
 /// A file under the directory.
@@ -136,20 +142,20 @@ impl Rendering {
 /// Changes the manifests of every workload that may move. `have` is what the file decides in.
 pub fn render(clusters: &[Cluster<'_>], have: &[DesiredWorkload], files: &[File]) -> Rendering {
     let mut rendering = Rendering::default();
-    let found = Found::read(files, &mut rendering.unread);
-    let mut texts: BTreeMap<usize, String> = BTreeMap::new();
+    let builds = build::read(files, &mut rendering.unread);
+    let mut edits = Edits::new();
     for cluster in clusters {
         for workload in &cluster.survey.workloads {
-            let done = one(*cluster, clusters, workload, have, &found, files, &mut texts);
+            let done = one(*cluster, clusters, workload, have, &builds, files, &mut edits);
             rendering.workloads.push(done);
         }
     }
-    rendering.files = texts
+    rendering.files = edits
         .into_iter()
-        .map(|(n, after)| Changed {
+        .map(|(n, edited)| Changed {
             path: files[n].path.clone(),
             before: files[n].text.clone(),
-            after,
+            after: edited.text.clone(),
         })
         .filter(|changed| changed.before != changed.after)
         .collect();
@@ -161,9 +167,9 @@ fn one(
     clusters: &[Cluster<'_>],
     workload: &Workload,
     have: &[DesiredWorkload],
-    found: &Found,
+    builds: &Builds,
     files: &[File],
-    texts: &mut BTreeMap<usize, String>,
+    edits: &mut Edits,
 ) -> Rendered {
     let mut rendered = Rendered {
         cluster: cluster.survey.cluster.to_string(),
@@ -185,7 +191,7 @@ fn one(
         })
         .flat_map(|(other, w)| wanted(other, w, have))
         .collect();
-    let mut tried = texts.clone();
+    let mut tried = edits.clone();
     for want in wanted(cluster, workload, have) {
         let conflict = others.iter().any(|other| {
             other.kind == want.kind
@@ -196,7 +202,7 @@ fn one(
             let why = "another cluster wants other values of it: choose one with --cluster";
             refused(&want, why.to_owned(), Vec::new())
         } else {
-            piece(&want, clusters, found, files, &mut tried)
+            piece(&want, clusters, builds, files, &mut tried)
         };
         rendered.objects.push(piece);
     }
@@ -216,7 +222,7 @@ fn one(
     } else {
         Outcome::NotHere
     };
-    *texts = tried;
+    *edits = tried;
     rendered
 }
 
@@ -266,15 +272,27 @@ fn wanted(cluster: Cluster<'_>, workload: &Workload, have: &[DesiredWorkload]) -
         path: &["metadata", "annotations"],
         fields: Fields { set, remove: Vec::new() },
         kept_by: account.and_then(|account| account.kept_by.clone()),
+        labelled: false,
+        values: None,
     }];
     let templates = cluster.estate.templates.iter().filter(|template| {
         template.namespace == workload.namespace && workload.templates.contains(&template.key())
     });
-    all.extend(templates.map(template));
+    all.extend(templates.map(|one| template(one, cluster.estate, acts)));
     all
 }
 
-fn template(template: &EstateTemplate) -> Wanted {
+fn template(template: &EstateTemplate, estate: &Estate, acts: &Acts) -> Wanted {
+    let live = template.labels.get(BINDING_LABEL);
+    // Of a template that was switched already the bindings of its identity tell.
+    let bound = || {
+        let own = |binding: &&Binding| {
+            let identity = matching::identity_of(estate, binding);
+            identity.and_then(matching::resource_id).is_some_and(|id| id == acts.id)
+        };
+        estate.bindings.iter().filter(own).map(|binding| binding.selector.clone()).collect()
+    };
+    let values: BTreeSet<String> = live.map_or_else(bound, |value| BTreeSet::from([value.clone()]));
     Wanted {
         kind: template.kind.as_str(),
         namespace: template.namespace.clone(),
@@ -285,6 +303,8 @@ fn template(template: &EstateTemplate) -> Wanted {
             remove: vec![BINDING_LABEL.to_owned()],
         },
         kept_by: template.kept_by.clone(),
+        labelled: live.is_some(),
+        values: Some(values).filter(|values| !values.is_empty()),
     }
 }
 
@@ -302,37 +322,34 @@ fn refused(want: &Wanted, why: String, at: Vec<String>) -> Piece {
 fn piece(
     want: &Wanted,
     clusters: &[Cluster<'_>],
-    found: &Found,
+    builds: &Builds,
     files: &[File],
-    texts: &mut BTreeMap<usize, String>,
+    edits: &mut Edits,
 ) -> Piece {
-    let objects = match found.of(want, &namespaces(want, clusters)) {
-        Ok(objects) => objects,
+    let view = View { builds, files, edits };
+    let chosen = match view.choose(want, &namespaces(want, clusters)) {
+        Ok(chosen) => chosen,
         Err(refusal) => return refused(want, refusal.why, refusal.at),
     };
-    let at: Vec<String> = objects.iter().map(|object| object.at(files)).collect();
-    if objects.is_empty() {
+    let Some(chosen) = chosen else {
         if let Some(by) = &want.kept_by {
             let why = format!("{by} keeps it, and its manifest is not under the directory");
-            return refused(want, why, at);
+            return refused(want, why, Vec::new());
         }
         let object = want.object();
+        let at = Vec::new();
         return Piece { object, outcome: Outcome::NotHere, at, why: None, write: Vec::new() };
-    }
-    let mut outcome = Outcome::AsWanted;
-    for object in objects {
-        let Object { file, spot, .. } = object;
-        let before = texts.get(file).unwrap_or(&files[*file].text);
-        match edit::apply(before, *spot, want.path, &want.fields) {
-            Ok(None) => {}
-            Ok(Some(after)) => {
-                texts.insert(*file, after);
-                outcome = Outcome::Rendered;
-            }
-            Err(why) => return refused(want, format!("{}: {why}", files[*file].path), at),
+    };
+    match change::change(want, &chosen, builds, files, edits) {
+        Ok(changed) => {
+            let view = View { builds, files, edits };
+            let outcome = if changed.is_empty() { Outcome::AsWanted } else { Outcome::Rendered };
+            let shown = if changed.is_empty() { vec![chosen.says[0].layer] } else { changed };
+            let at = shown.into_iter().map(|layer| view.start(layer)).collect();
+            Piece { object: want.object(), outcome, at, why: None, write: Vec::new() }
         }
+        Err(refusal) => refused(want, refusal.why, refusal.at),
     }
-    Piece { object: want.object(), outcome, at, why: None, write: Vec::new() }
 }
 
 /// The namespaces in which an object of this kind and name is: a manifest without a namespace can

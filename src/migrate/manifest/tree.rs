@@ -22,8 +22,8 @@ pub(super) struct Node {
     pub(super) span: Range<usize>,
     /// The line, from 1.
     pub(super) line: usize,
-    /// Whether it has an anchor, so that other places may repeat it.
-    pub(super) anchored: bool,
+    /// Its anchor, by which other places may repeat it.
+    pub(super) anchor: Option<usize>,
     pub(super) value: Value,
 }
 
@@ -76,6 +76,20 @@ impl Node {
         }
     }
 
+    /// Whether it says nothing at all, or `null`.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, style: ScalarStyle::Plain, tag: None }
+            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// The items of a sequence; none of anything else.
+    pub(super) fn items(&self) -> &[Self] {
+        match &self.value {
+            Value::List(items) => items,
+            Value::Scalar { .. } | Value::Map { .. } | Value::Alias(_) => &[],
+        }
+    }
+
     /// The text of a scalar.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
@@ -98,6 +112,42 @@ impl Node {
     /// The text at the end of a path.
     pub(super) fn text_at(&self, path: &[&str]) -> Option<&str> {
         self.at(path)?.text()
+    }
+}
+
+/// A document as its readers take it: aliases are followed and `<<` is merged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a>(pub(super) &'a Node);
+
+impl<'a> Reader<'a> {
+    /// The node that an alias repeats.
+    fn resolved(self, node: &'a Node) -> &'a Node {
+        let Value::Alias(id) = node.value else { return node };
+        anchored(self.0, id).unwrap_or(node)
+    }
+
+    /// The value of a key of a mapping.
+    pub(super) fn get(self, node: &'a Node, key: &str) -> Option<&'a Node> {
+        let node = self.resolved(node);
+        let merged = || {
+            let from = self.resolved(node.get("<<")?);
+            let listed = from.items().iter().find_map(|one| self.resolved(one).get(key));
+            from.get(key).or(listed)
+        };
+        node.get(key).or_else(merged).map(|value| self.resolved(value))
+    }
+}
+
+fn anchored(node: &Node, id: usize) -> Option<&Node> {
+    if node.anchor == Some(id) {
+        return Some(node);
+    }
+    match &node.value {
+        Value::Map { entries, .. } => entries
+            .iter()
+            .find_map(|(key, value)| anchored(key, id).or_else(|| anchored(value, id))),
+        Value::List(items) => items.iter().find_map(|item| anchored(item, id)),
+        Value::Scalar { .. } | Value::Alias(_) => None,
     }
 }
 
@@ -141,7 +191,7 @@ fn node(events: &mut Events<'_>, event: &Event<'_>, span: Span) -> Result<Node, 
     let line = span.start.line().max(1);
     let broken = |message: &str| NotYaml { line, message: message.to_owned() };
     let range = span.byte_range().ok_or_else(|| broken("it has no place in the file"))?;
-    let anchored = event.anchor_id().is_some_and(|id| id > 0);
+    let anchor = event.anchor_id().filter(|id| *id > 0);
     let tag = event.tag().map(ToString::to_string);
     let value = match event {
         Event::Scalar(text, style, ..) => {
@@ -179,7 +229,7 @@ fn node(events: &mut Events<'_>, event: &Event<'_>, span: Span) -> Result<Node, 
         }
         _ => return Err(broken("it is not a node")),
     };
-    Ok(Node { span: range, line, anchored, value })
+    Ok(Node { span: range, line, anchor, value })
 }
 
 #[cfg(test)]
@@ -195,7 +245,7 @@ mod tests {
         assert_eq!((&text[value.span.clone()], value.line), ("\"x y\"", 3));
         let Value::List(items) = &found[1].value else { panic!("{:?}", found[1]) };
         assert_eq!(&text[items[0].get("k").unwrap().span.clone()], "v");
-        assert!(items[1].anchored && matches!(items[2].value, Value::Alias(_)));
+        assert!(items[1].anchor.is_some() && matches!(items[2].value, Value::Alias(_)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{Class, Exposed, Given, Obstacle, Step};
 use crate::{
     migrate::{Phase, Workload},
     model::{
-        AccountName, FailureKind, Issuer, Namespace, SameCluster,
+        AccountName, Issuer, Namespace, SameCluster,
         footprint::{AzureSide, Footprint, PartKind},
         pod_identity::{Carrier, Estate, EstatePod, EstateTemplate},
         same_cluster,
@@ -70,8 +70,7 @@ fn unseen(given: Given<'_>, found: &mut Vec<Obstacle>) {
     let seen = estate.unseen.iter().chain(&given.footprint.unseen).cloned();
     for failure in seen.chain(unlooked) {
         let hint = failure.hint.as_deref().unwrap_or("nothing is removed while this is not seen");
-        let denied = matches!(failure.kind, FailureKind::Denied | FailureKind::Unauthenticated);
-        let class = if denied { Class::Denied } else { Class::Unseen };
+        let class = if failure.kind.is_denied() { Class::Denied } else { Class::Unseen };
         found.push(obstacle(class, "not-seen", failure.to_string(), hint));
     }
 }
@@ -233,7 +232,8 @@ fn others(estate: &Estate, found: &mut Vec<Obstacle>) {
     }
 }
 
-/// What was assigned and is nobody's to take back: the definition could never go.
+/// `AzureAssignedIdentity` objects without MIC: nobody removes their finalizers, so that their
+/// definition could never be deleted.
 fn assigned(given: Given<'_>, found: &mut Vec<Obstacle>) {
     let mut components = given.footprint.components.iter();
     if components.any(|component| component.part.kind == PartKind::Mic) {

@@ -4,8 +4,8 @@
 //! The order is that of the project's own documentation: pods off, bindings and identities,
 //! MIC's assignments, MIC, NMI, exceptions, what surrounds them, and the definitions. What Azure
 //! holds goes last and only on request: MIC takes identities from the nodes by the very roles that
-//! go there, and a broken entry of the AKS add-on blocks every update of the cluster. Nodes are
-//! never touched.
+//! go there, and a broken entry of the AKS add-on blocks every update of the cluster.
+//! Instances of the scale sets are never touched.
 
 mod gates;
 mod installation;
@@ -19,7 +19,7 @@ pub use left::asked_for;
 
 use super::Survey;
 use crate::model::{
-    ArmId, FailureKind,
+    ArmId,
     footprint::{AzureSide, Footprint, Owner, Part, PartKind},
     pod_identity::Estate,
     snapshot::ObservedAssignment,
@@ -271,8 +271,7 @@ pub fn decide(given: Given<'_>) -> Uninstall {
 fn incomplete(given: Given<'_>) -> Option<Class> {
     let AzureWishes { roles, node_identities } = given.wishes.azure;
     let unseen = given.azure.unseen.iter().filter(|_| roles || node_identities);
-    let denied = |kind| matches!(kind, FailureKind::Denied | FailureKind::Unauthenticated);
-    unseen.map(|failure| if denied(failure.kind) { Class::Denied } else { Class::Unseen }).min()
+    unseen.map(|failure| if failure.kind.is_denied() { Class::Denied } else { Class::Unseen }).min()
 }
 
 /// Whether NMI goes in these steps.

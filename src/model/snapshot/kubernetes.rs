@@ -239,7 +239,7 @@ impl ObservedTemplate {
 
     /// Whether the workload identity webhook mutates its pods.
     pub fn labelled(&self) -> bool {
-        self.labels.get(names::USE_LABEL).is_some_and(|value| value == "true")
+        names::asks_for_injection(&self.labels)
     }
 }
 
@@ -259,6 +259,16 @@ pub enum Strategy {
     Paused,
     /// New pods at its next run (CronJob), or never (Job, pod).
     NextRun,
+}
+
+impl Strategy {
+    /// Whether its controller replaces all pods by itself once the template has changed.
+    pub fn rolls_by_itself(self) -> bool {
+        match self {
+            Self::RollingUpdate | Self::Recreate => true,
+            Self::OnDelete | Self::Partition(_) | Self::Paused | Self::NextRun => false,
+        }
+    }
 }
 
 /// How far a controller has come with its present template.

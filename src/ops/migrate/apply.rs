@@ -32,7 +32,7 @@ use crate::{
     },
     observe::observe,
     ops::{Connected, Planned, Scope},
-    plan::{self, Operation, PlanOptions, StepId},
+    plan::{self, Operation, PlanOptions, Step, StepId},
 };
 
 /// What is going to be done in one cluster.
@@ -186,8 +186,8 @@ fn arrived<'a>(
 ) -> Vec<&'a Backup> {
     let by_itself = |key: &&TemplateBackup, of: &Backup| {
         let mut templates = read.estate.templates.iter().filter(|t| t.namespace == of.namespace);
-        let strategies = [Strategy::RollingUpdate, Strategy::Recreate, Strategy::NextRun];
-        templates.any(|t| t.key() == key.key && strategies.contains(&t.strategy))
+        let rolls = |s: Strategy| s.rolls_by_itself() || s == Strategy::NextRun;
+        templates.any(|t| t.key() == key.key && rolls(t.strategy))
     };
     let proved = report.with(Outcome::satisfies).filter(|step| {
         let operation = planned.plan.steps.get(step.info.id.0).map(|step| &step.operation);
@@ -198,7 +198,8 @@ fn arrived<'a>(
     of.filter(|b| !b.rolled_back && b.templates.iter().all(|t| by_itself(&t, b))).collect()
 }
 
-/// The same over connections that are there.
+/// [`apply`] over clients that are already connected: writes the backups, runs the plan, puts back
+/// what failed.
 pub async fn carry_out(
     planned: &Planned,
     backups: &[Backup],
@@ -239,9 +240,10 @@ pub async fn carry_out(
     let sink = Mutex::new(sink);
     let back = back.map(async |(name, failed, backup)| {
         let notes = |what: &str| {
+            let Some(id) = failed.step else { return };
             // A poisoned lock means that another sink panicked; this one is as good as before.
             let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            sink(&Event::StepWaiting { id: failed.step, what: what.to_owned() });
+            sink(&Event::StepWaiting { id, what: what.to_owned() });
         };
         let patience = patience.clone();
         let blameless = failed.blameless;
@@ -259,11 +261,12 @@ pub async fn carry_out(
 /// A workload that must be put back.
 #[derive(Debug)]
 struct Failed {
-    /// The step that failed.
-    step: StepId,
+    /// The step that failed; of a rollout that was found failed, one of the same workload.
+    step: Option<StepId>,
     /// The templates that go back, `kind/name`; none: all of them.
     rolled: BTreeSet<String>,
-    /// Whether its pods could not be made, or not as they should be, and nothing else failed.
+    /// Whether its pods could not be made, or not as they should be, or somebody else wrote its
+    /// templates, and nothing else failed.
     blameless: bool,
 }
 
@@ -279,7 +282,12 @@ fn failed(
         |step: &StepReport| planned.plan.steps.get(step.info.id.0).map(|s| &s.operation);
     let mut rolled: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for step in report.with(|outcome| {
-        matches!(outcome, Outcome::Done { .. } | Outcome::Failed { written: true, .. })
+        matches!(
+            outcome,
+            Outcome::Done { .. }
+                | Outcome::Failed { written: true, .. }
+                | Outcome::Stale { written: true, .. }
+        )
     }) {
         if let Some(Operation::RollTemplate { target, .. }) = operation(step)
             && let Some(name) = step.info.address.workload_name()
@@ -305,7 +313,9 @@ fn failed(
         (any, if backup.is_some_and(stays) { own } else { BTreeSet::new() })
     };
     let mut found = BTreeMap::new();
-    for step in report.with(|outcome| matches!(outcome, Outcome::Failed { .. })) {
+    for step in report.with(|outcome| {
+        matches!(outcome, Outcome::Failed { .. } | Outcome::Stale { written: true, .. })
+    }) {
         let pods = matches!(
             operation(step),
             Some(
@@ -317,9 +327,10 @@ fn failed(
         let Some(name) = step.info.address.workload_name().filter(|_| pods) else { continue };
         let (any, rolled) = rolled(&name);
         if any || under_way(&name, false) {
-            let blameless = matches!(&step.outcome,
-                Some(Outcome::Failed { failure, .. }) if failure.kind == FailureKind::Unmade);
-            let failed = Failed { step: step.info.id, rolled, blameless };
+            // That somebody else wrote says nothing of the application either.
+            let blameless = !matches!(&step.outcome,
+                Some(Outcome::Failed { failure, .. }) if failure.kind != FailureKind::Unmade);
+            let failed = Failed { step: Some(step.info.id), rolled, blameless };
             found
                 .entry(name)
                 .and_modify(|earlier: &mut Failed| earlier.blameless &= blameless)
@@ -327,11 +338,13 @@ fn failed(
         }
     }
     for finding in &planned.report.not_proved {
-        if finding.code == "rollout-failed"
+        if finding.code == plan::ROLLOUT_FAILED
             && let Some(name) = finding.address.workload_name().filter(|name| under_way(name, true))
         {
             let (_, rolled) = rolled(&name);
-            found.entry(name).or_insert(Failed { step: StepId(0), rolled, blameless: false });
+            let of = |step: &&Step| step.address.workload_name().as_deref() == Some(&*name);
+            let step = planned.plan.steps.iter().find(of).map(|step| step.id);
+            found.entry(name).or_insert(Failed { step, rolled, blameless: false });
         }
     }
     found

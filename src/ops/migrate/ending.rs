@@ -1,5 +1,5 @@
-//! Pods that are ending when `finish` begins: they go by themselves, and what they use would stay
-//! behind for the sake of a moment.
+//! Pods that are ending when `finish` begins are waited for: otherwise their bindings would be kept
+//! for pods that are gone a moment later.
 
 use super::{Overview, Patience};
 use crate::{

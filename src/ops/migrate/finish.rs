@@ -87,7 +87,8 @@ async fn attempt(
             done.interrupted = true;
             return Ok(());
         }
-        let now = surveyed(*request, cluster, connected).await;
+        let these = batch.managed(&read.estate);
+        let now = surveyed(*request, cluster, connected, &read.estate, these).await;
         if let Some(unseen) = now.survey.unseen.first() {
             return Err(unseen.clone());
         }

@@ -12,9 +12,9 @@ use crate::model::{FailureKind, RemoteFailure};
 /// How long others may take to do their part.
 #[derive(Debug, Clone)]
 pub struct Patience {
-    /// At most; MIC takes a minute a scale set.
+    /// How long to wait in all; MIC needs about a minute for each scale set.
     pub at_most: Duration,
-    /// Between two looks.
+    /// How long to wait between two looks.
     pub look: Duration,
     /// Becomes true when somebody wants an end: then nothing new is begun.
     pub interrupt: watch::Receiver<bool>,

@@ -1,9 +1,9 @@
-//! The proofs of `migrate finish`: the engine's own, of the workloads that have soaked, made again
-//! in the run that removes what answered them before.
+//! The proofs of `migrate finish`: before anything is removed, every workload that has soaked is
+//! proved again by the engine's own steps.
 
 use std::collections::BTreeSet;
 
-use super::Surveyed;
+use super::{Request, Surveyed};
 use crate::{
     execute::{
         self, ApplyReport, BrokenPlan, Event, Outcome, RunOptions,
@@ -37,17 +37,19 @@ impl Proofs {
 
 /// Proves the chosen workloads that have soaked again; none where there are none.
 pub async fn prove(
-    base: &DesiredState,
+    request: Request<'_>,
+    config: &str,
     read: &Surveyed,
     chosen: &BTreeSet<String>,
     connected: &Connected,
     options: RunOptions,
     sink: &mut (dyn FnMut(&Event) + Send),
 ) -> Result<Option<Proofs>, BrokenPlan> {
-    let Some(desired) = due(base, read, chosen) else { return Ok(None) };
+    let Some(desired) = due(request.desired, read, chosen) else { return Ok(None) };
     let now = options.started_at;
+    let scope = Scope::of(&desired, config, request.sandbox, now);
     let seen = observe(&desired, &connected.arm, &connected.clusters, now).await;
-    let proofs = run(&desired, &seen, &connected.remotes(&desired), options, sink).await?;
+    let proofs = run(&desired, &seen, &connected.remotes(&desired), scope, options, sink).await?;
     Ok(Some(proofs))
 }
 
@@ -68,11 +70,11 @@ pub async fn run(
     desired: &DesiredState,
     seen: &Snapshot,
     remotes: &dyn Remote,
+    scope: Scope,
     options: RunOptions,
     sink: &mut (dyn FnMut(&Event) + Send),
 ) -> Result<Proofs, BrokenPlan> {
     let (plan, report) = plan::plan(desired, seen, PlanOptions::default());
-    let scope = Scope::of(desired, "", false, options.started_at);
     let planned = proofs_only(Planned { scope, plan, report });
     let report = execute::run(&planned.plan, remotes, options, sink).await?;
     let passed = passed(&planned, &report);

@@ -127,18 +127,33 @@ pub async fn overview(request: Request<'_>, connected: &Connected) -> Overview {
     Overview { project: desired.project.clone(), sandbox: request.sandbox, clusters }
 }
 
-/// Reads and judges one cluster.
+/// Reads and judges one cluster anew, of its managed identities only `these`: the others are as they
+/// were `before`. One that appeared since was not seen, and its workload stays as it is.
 pub(super) async fn surveyed(
     request: Request<'_>,
     cluster: &DesiredCluster,
     connected: &Connected,
+    before: &Estate,
+    these: BTreeSet<ArmId>,
 ) -> Surveyed {
-    let estate = estate(request, cluster, connected).await;
+    let mut estate = here(request, cluster, connected).await;
+    estate.azure.clone_from(&before.azure);
+    estate.azure.extend(identities(&connected.arm, these).await);
     judge(request, cluster, estate, &Places::new())
 }
 
 /// Reads one cluster, its backups and its managed identities.
 async fn estate(request: Request<'_>, cluster: &DesiredCluster, connected: &Connected) -> Estate {
+    let mut estate = here(request, cluster, connected).await;
+    let named = estate.identities.iter().filter_map(matching::resource_id);
+    let backed = estate.backups.iter().map(|backup| ArmId::new(backup.identity.clone()));
+    let all = named.chain(backed).collect();
+    estate.azure = identities(&connected.arm, all).await;
+    estate
+}
+
+/// Reads one cluster and its backups.
+async fn here(request: Request<'_>, cluster: &DesiredCluster, connected: &Connected) -> Estate {
     let mut estate = read(cluster, connected).await;
     for backup in request.shelf.of(&cluster.name) {
         let same = |b: &Backup| (&b.namespace, &b.account) == (&backup.namespace, &backup.account);
@@ -146,7 +161,6 @@ async fn estate(request: Request<'_>, cluster: &DesiredCluster, connected: &Conn
             estate.backups.push(backup);
         }
     }
-    estate.azure = identities(&connected.arm, &estate).await;
     estate
 }
 
@@ -217,10 +231,7 @@ fn under_way(state: String) -> Option<String> {
     (!azure::is_terminal(&state)).then_some(state)
 }
 
-async fn identities(arm: &Arm, estate: &Estate) -> BTreeMap<ArmId, AzureIdentityState> {
-    let named = estate.identities.iter().filter_map(matching::resource_id);
-    let backed = estate.backups.iter().map(|backup| ArmId::new(backup.identity.clone()));
-    let ids: BTreeSet<ArmId> = named.chain(backed).collect();
+async fn identities(arm: &Arm, ids: BTreeSet<ArmId>) -> BTreeMap<ArmId, AzureIdentityState> {
     let each = ids.into_iter().map(|id| async move {
         let state = identity(arm, &id).await;
         (id, state)

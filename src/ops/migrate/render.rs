@@ -29,7 +29,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// Too much.
-    #[error("{} holds more than {MOST} YAML files", path.display())]
+    #[error("{} holds more than {MOST} manifests", path.display())]
     TooMany {
         /// The directory.
         path: PathBuf,
@@ -53,7 +53,8 @@ pub fn render(
     for path in paths {
         let shown = path.display().to_string();
         match text(&path) {
-            Ok(text) => files.push(File { path: shown, text }),
+            Ok(text) if is_manifest(&path, &text) => files.push(File { path: shown, text }),
+            Ok(_) => {}
             Err(why) => unread.push((shown, why)),
         }
     }
@@ -81,7 +82,8 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) -> Result<(), ReadError> 
         if entry.file_name().to_string_lossy().starts_with('.') || found.len() > MOST {
             continue;
         }
-        let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+            || entry.file_name() == "Kustomization";
         if kind.is_dir() {
             collect(&path, found)?;
         } else if kind.is_file() && yaml {
@@ -89,6 +91,13 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) -> Result<(), ReadError> 
         }
     }
     Ok(())
+}
+
+/// Whether a file is to be looked into: JSON serves for much else, and a patch of kustomize is but
+/// a list of operations.
+fn is_manifest(path: &Path, text: &str) -> bool {
+    path.extension().is_none_or(|e| e != "json")
+        || ["\"apiVersion\"", "\"op\""].iter().any(|key| text.contains(key))
 }
 
 fn text(path: &Path) -> Result<String, String> {

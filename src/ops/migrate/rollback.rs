@@ -266,8 +266,7 @@ async fn other_spec(client: &dyn Objects, object: &Value) -> Result<Option<Strin
     Ok((!same).then(|| format!("{kind} {namespace}/{name} was made again with another spec")))
 }
 
-/// The same for one workload that somebody named. Nothing is written before the API server is shown
-/// to be the cluster.
+/// Puts back one workload that somebody named, after the API server is shown to be its cluster.
 pub async fn undo(
     read: &Surveyed,
     backup: &Backup,

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use super::site::{Site, confirm, sites};
-use super::{super::Connected, Patience};
+use super::{super::Connected, Patience, Shelf};
 pub use crate::migrate::uninstall::{AzureWishes, Class, Uninstall, Wishes};
 use crate::{
     azure::Arm,
     kubernetes::{Client, Objects as _},
     migrate::uninstall::Step,
     model::{
-        ArmId, FailureKind, RemoteFailure,
+        ArmId, ClusterName, FailureKind, RemoteFailure,
         footprint::{Part, PartKind},
         snapshot::ObservedAssignment,
     },
@@ -90,7 +90,7 @@ pub enum End {
 pub async fn run(
     site: &Site<'_>,
     what: &Uninstall,
-    connected: &Connected,
+    (connected, shelf): (&Connected, &dyn Shelf),
     pace: Pace,
     interrupt: &watch::Receiver<bool>,
     sink: &mut (dyn FnMut(Event<'_>) + Send),
@@ -101,7 +101,9 @@ pub async fn run(
         Err(failure) => return Ran { end: End::Failed(failure), ..ran },
     };
     let arm = &connected.arm;
-    let mut doing = Doing { client: &client, arm, id: &site.id, pace, interrupt, written: 0 };
+    let cluster = &site.read.survey.cluster;
+    let id = &site.id;
+    let mut doing = Doing { client: &client, arm, shelf, cluster, id, pace, interrupt, written: 0 };
     for (at, step) in what.steps.iter().enumerate() {
         if *interrupt.borrow() {
             return Ran { end: End::Interrupted, ..ran };
@@ -151,6 +153,9 @@ fn may_take(step: &Step) -> bool {
 struct Doing<'a> {
     client: &'a Client,
     arm: &'a Arm,
+    /// Where what is removed is kept.
+    shelf: &'a dyn Shelf,
+    cluster: &'a ClusterName,
     id: &'a ArmId,
     pace: Pace,
     interrupt: &'a watch::Receiver<bool>,
@@ -250,6 +255,12 @@ impl Doing<'_> {
         if part.kind.component().is_some() {
             self.nobody_came().await?;
         }
+        let object = self.client.whole_part(part).await.map_err(|error| error.failure(tried()))?;
+        if let Some(object) = object {
+            // A cluster role's name may hold a colon.
+            let name = format!("{}_{}", part.kind.as_str(), part.at()).replace(['/', ':'], "_");
+            self.shelf.keep(self.cluster, &name, &object)?;
+        }
         self.client.remove_part(part).await.map_err(|error| error.failure(tried()))?;
         self.written += 1;
         if part.kind.component().is_some() { self.ended(part).await } else { Ok(true) }
@@ -286,7 +297,7 @@ impl Doing<'_> {
         }
     }
 
-    /// Looks until `done`, the deadline or an interruption.
+    /// Looks until nothing is `left`, within `limit`; `false` after an interruption.
     async fn until(
         &self,
         limit: Duration,

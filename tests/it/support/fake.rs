@@ -77,7 +77,7 @@ pub(crate) struct Fake {
     proved: Mutex<BTreeSet<(ClusterName, Namespace, AccountName, ClientId)>>,
 }
 
-const WRITES: [&str; 8] = [
+const WRITES: [&str; 9] = [
     "enable_features",
     "create_identity",
     "set_identity_tags",
@@ -85,6 +85,7 @@ const WRITES: [&str; 8] = [
     "put_assignment",
     "create_account",
     "apply_account",
+    "switch_template",
     "apply_template",
 ];
 
@@ -621,6 +622,37 @@ impl Remote for Fake {
         .await
     }
 
+    async fn switch_template(
+        &self,
+        cluster: &ClusterName,
+        target: &TemplateRef,
+        fields: &TemplateFields<'_>,
+    ) -> Result<(), RemoteFailure> {
+        self.call("switch_template", &key(cluster, target), |world| {
+            let switched = self.patch(world, cluster, target, |template| {
+                for (have, removed) in [
+                    (&mut template.labels, fields.remove_labels),
+                    (&mut template.annotations, fields.remove_annotations),
+                ] {
+                    if removed.iter().any(|(key, value)| have.get(key).is_some_and(|v| v != value))
+                    {
+                        return Err(conflict("it has another value"));
+                    }
+                    have.retain(|key, _| !removed.contains_key(key));
+                }
+                template.labels.extend(fields.template_labels.clone());
+                template.annotations.extend(fields.template_annotations.clone());
+                if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
+                    let dropped = Sidecar::Dropped { value: value.clone() };
+                    worlds::sidecar(template, &dropped, &self.project);
+                }
+                Ok(())
+            });
+            switched.map(drop)
+        })
+        .await
+    }
+
     async fn apply_template(
         &self,
         cluster: &ClusterName,
@@ -628,55 +660,15 @@ impl Remote for Fake {
         fields: &TemplateFields<'_>,
     ) -> Result<ObservedTemplate, RemoteFailure> {
         self.call("apply_template", &key(cluster, target), |world| {
-            let all = templates(world, cluster, &target.namespace);
-            let Some(template) = all.iter_mut().find(|t| t.uid == target.uid) else {
-                return Err(conflict("it was recreated"));
-            };
-            own_annotations(&mut template.meta, &self.project, fields.annotations);
-            let rolls = fields
-                .template_labels
-                .iter()
-                .any(|(k, v)| template.labels.get(k) != Some(v))
-                || fields
-                    .template_annotations
-                    .iter()
-                    .any(|(k, v)| template.annotations.get(k) != Some(v))
-                || fields.remove_annotations.keys().any(|k| template.annotations.contains_key(k))
-                || fields.remove_labels.keys().any(|k| template.labels.contains_key(k));
-            template.labels.extend(fields.template_labels.clone());
-            template.labels.retain(|key, _| !fields.remove_labels.contains_key(key));
-            template.annotations.extend(fields.template_annotations.clone());
-            if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
-                worlds::sidecar(template, &Sidecar::Set, &self.project);
-            }
-            if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
-                let dropped = Sidecar::Dropped { value: value.clone() };
-                worlds::sidecar(template, &dropped, &self.project);
-            }
-            if !rolls {
-                return Ok(template.clone());
-            }
-            let fails = locked(&self.failing).contains(&template.name);
-            let rollouts = if fails { Rollouts::Fail } else { self.rollouts };
-            let progress = &mut template.progress;
-            progress.generation += 1;
-            progress.observed_generation = progress.generation;
-            match rollouts {
-                Rollouts::Instant => {}
-                Rollouts::Never => {
-                    progress.updated = 1;
-                    progress.available = 1;
+            self.patch(world, cluster, target, |template| {
+                own_annotations(&mut template.meta, &self.project, fields.annotations);
+                template.labels.extend(fields.template_labels.clone());
+                template.annotations.extend(fields.template_annotations.clone());
+                if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
+                    worlds::sidecar(template, &Sidecar::Set, &self.project);
                 }
-                Rollouts::Fail => {
-                    progress.updated = 1;
-                    progress.failed = Some("ProgressDeadlineExceeded".to_owned());
-                }
-            }
-            let template = template.clone();
-            if rollouts == Rollouts::Instant {
-                replace_pods(world, cluster, &target.namespace, &template);
-            }
-            Ok(template)
+                Ok(())
+            })
         })
         .await
     }
@@ -707,6 +699,49 @@ impl Remote for Fake {
 }
 
 impl Fake {
+    /// One write of a pod template, and what its controller does about it.
+    fn patch(
+        &self,
+        world: &mut Snapshot,
+        cluster: &ClusterName,
+        target: &TemplateRef,
+        write: impl FnOnce(&mut ObservedTemplate) -> Result<(), RemoteFailure>,
+    ) -> Result<ObservedTemplate, RemoteFailure> {
+        let all = templates(world, cluster, &target.namespace);
+        let Some(template) = all.iter_mut().find(|t| t.uid == target.uid) else {
+            return Err(conflict("it was recreated"));
+        };
+        let mut written = template.clone();
+        write(&mut written)?;
+        let same =
+            (&written.labels, &written.annotations) == (&template.labels, &template.annotations);
+        *template = written;
+        if same {
+            return Ok(template.clone());
+        }
+        let fails = locked(&self.failing).contains(&template.name);
+        let rollouts = if fails { Rollouts::Fail } else { self.rollouts };
+        let progress = &mut template.progress;
+        progress.generation += 1;
+        progress.observed_generation = progress.generation;
+        match rollouts {
+            Rollouts::Instant => {}
+            Rollouts::Never => {
+                progress.updated = 1;
+                progress.available = 1;
+            }
+            Rollouts::Fail => {
+                progress.updated = 1;
+                progress.failed = Some("ProgressDeadlineExceeded".to_owned());
+            }
+        }
+        let template = template.clone();
+        if rollouts == Rollouts::Instant {
+            replace_pods(world, cluster, &target.namespace, &template);
+        }
+        Ok(template)
+    }
+
     fn issuer(&self, cluster: &ClusterName) -> Issuer {
         let other = self.other_issuers.get(cluster).cloned();
         other.unwrap_or_else(|| worlds::issuer(cluster.as_str()))

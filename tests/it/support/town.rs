@@ -404,7 +404,9 @@ impl Town {
             if let Some(desired) = proofs::due(&self.base, &read, &all) {
                 let seen = self.fake.world().clone();
                 let mut sink = |_: &_| {};
-                let proofs = proofs::run(&desired, &seen, &self.fake, options(), &mut sink).await;
+                let scope = Scope::of(&desired, "workloads.toml", true, Timestamp::UNIX_EPOCH);
+                let run = proofs::run(&desired, &seen, &self.fake, scope, options(), &mut sink);
+                let proofs = run.await;
                 proved = proofs.unwrap().passed;
             }
             let allowed = Allowed { chosen: &all, proved: &proved, unassign: false };

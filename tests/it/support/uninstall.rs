@@ -1,6 +1,10 @@
 //! A cluster with AAD Pod Identity in the sandbox, to be uninstalled over HTTPS.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -57,7 +61,7 @@ pub(crate) struct World {
 
 /// A shelf in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Backups(pub(crate) Vec<Backup>);
+pub(crate) struct Backups(pub(crate) Vec<Backup>, pub(crate) Mutex<BTreeMap<String, Value>>);
 
 impl Shelf for Backups {
     fn put(&self, _: &ClusterName, _: &Backup) -> Result<(), RemoteFailure> {
@@ -66,6 +70,11 @@ impl Shelf for Backups {
 
     fn of(&self, _: &ClusterName) -> Vec<Backup> {
         self.0.clone()
+    }
+
+    fn keep(&self, _: &ClusterName, name: &str, object: &Value) -> Result<(), RemoteFailure> {
+        self.1.lock().unwrap().insert(name.to_owned(), object.clone());
+        Ok(())
     }
 }
 
@@ -172,7 +181,8 @@ impl World {
             gone: Duration::from_mins(2),
         };
         let (_never, interrupt) = watch::channel(false);
-        uninstall::run(site, what, &self.connected, pace, &interrupt, sink).await
+        let with = (&self.connected, &self.backups as &dyn Shelf);
+        uninstall::run(site, what, with, pace, &interrupt, sink).await
     }
 
     pub(crate) async fn fault(&self, rule: Value) {

@@ -225,14 +225,15 @@ impl Client {
         let mut live: Vec<EstatePod> = Vec::new();
         let mut on_nodes = false;
         for (mut pod, bare, on_node) in unseen.all(pods) {
-            on_nodes |= on_node && !pod.gone;
+            on_nodes |= on_node && !pod.gone && pod.ready;
             templates.extend(bare.filter(|_| !pod.gone));
             claim(&steerings, &mut pod);
             live.push(pod);
         }
         let mut installs: Vec<Install> = installs.into_iter().flatten().collect();
         for nmi in installs.iter_mut().filter(|install| install.component == "nmi") {
-            // Where nothing runs on any node, it has nothing to run on either.
+            // Where nothing is ready on any node, in a cluster that has just started for one, its
+            // own pods are no sign.
             nmi.stuck &= on_nodes;
         }
         let bindings = bindings.unwrap_or_default();

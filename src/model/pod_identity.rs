@@ -435,8 +435,8 @@ pub struct Install {
     pub uid: String,
     /// Whether Helm made it.
     pub helm: bool,
-    /// Whether it does nothing: NMI has no ready pod although pods run on nodes, or MIC is scaled to
-    /// zero.
+    /// Whether it does nothing: NMI has no ready pod although other pods are ready on nodes, or MIC
+    /// is scaled to zero.
     pub stuck: bool,
     /// Whether it runs in managed mode, in which nobody assigns identities to nodes.
     pub managed: bool,

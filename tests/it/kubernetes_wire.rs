@@ -364,3 +364,29 @@ async fn the_estate_sees_pods_of_such_a_rollout_as_the_deployments() {
     let estate = client(&server.await).await.estate().await;
     assert_eq!(estate.pods[0].controller.as_deref(), Some("replicaset/canary-two-7d"));
 }
+
+/// An NMI without a ready pod answers nobody, unless nothing is ready anywhere yet.
+#[tokio::test]
+async fn nmi_is_stuck_where_others_are_ready_on_nodes_and_it_is_not() {
+    let stuck = async |ready: i64, node: Value, others: &'static str| {
+        let nmi = json!({"metadata": {"name": "nmi", "namespace": "default"},
+            "spec": {"template": {"spec": {"containers": []}}},
+            "status": {"desiredNumberScheduled": 3, "numberReady": ready}});
+        let pod = json!({"metadata": {"name": "web-1", "namespace": "n"},
+            "spec": {"nodeName": node, "containers": []},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": others}]}});
+        let server = Server::routed(move |seen| {
+            let items = match seen.target.split('?').next()? {
+                "/apis/apps/v1/daemonsets" => json!([nmi]),
+                "/api/v1/pods" => json!([pod]),
+                _ => return argo(seen),
+            };
+            Some(reply(200, &json!({"items": items})))
+        });
+        client(&server.await).await.estate().await.installs[0].stuck
+    };
+    assert!(stuck(0, json!("node-1"), "True").await);
+    assert!(!stuck(1, json!("node-1"), "True").await);
+    assert!(!stuck(0, json!("node-1"), "False").await);
+    assert!(!stuck(0, Value::Null, "True").await);
+}

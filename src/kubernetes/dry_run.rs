@@ -10,7 +10,7 @@ use super::{
     Client, KubeError,
     client::{Ask, Repeat},
     parse_pod,
-    versions::{collection, kind_name, plural, template_at},
+    versions::{collection, kind_name, plural},
     wire::Pod,
     write::strict,
 };
@@ -122,7 +122,7 @@ fn small() -> Value {
 
 /// A pod as the controller would make it from its template, once the template has the label.
 fn pod_of(kind: TemplateKind, version: &str, controller: &Value, proxy: bool) -> Value {
-    let template = controller.pointer(template_at(kind)).unwrap_or(&Value::Null);
+    let template = controller.pointer(&kind.template_pointer()).unwrap_or(&Value::Null);
     let own = &controller["metadata"];
     let mut metadata = json!({
         "generateName": "widentity-check-",

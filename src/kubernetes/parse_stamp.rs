@@ -8,7 +8,6 @@ use super::{
     parse_pod::SKIP_ANNOTATION,
     parse_template::{Steering, account_of, literal_env, owned_by, progress, strategy},
     pod_identity::{kept_by, map, named, text},
-    versions::template_at,
     wire::{Controller, PodSpec},
 };
 use crate::model::{
@@ -95,7 +94,7 @@ pub(super) fn template(
     if stamped || refers || (kind == TemplateKind::Pod && owner.is_some()) {
         return None;
     }
-    let template = object.pointer(template_at(kind)).unwrap_or(&Value::Null);
+    let template = object.pointer(&kind.template_pointer()).unwrap_or(&Value::Null);
     let pod = &template["spec"];
     let containers = || pod["containers"].as_array().into_iter().flatten();
     let volumes = pod["volumes"].as_array().into_iter().flatten();

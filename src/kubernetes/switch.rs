@@ -12,7 +12,7 @@ use tokio::time;
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    versions::{collection, plural, template_at},
+    versions::{collection, plural},
     write::strict,
 };
 use crate::model::{Namespace, pod_identity::Field, snapshot::TemplateKind};
@@ -69,7 +69,7 @@ impl Place<'_> {
 
     /// The pod template's metadata, as a JSON pointer.
     pub(super) fn template(&self) -> String {
-        format!("{}/metadata", template_at(self.kind))
+        format!("{}/metadata", self.kind.template_pointer())
     }
 }
 

@@ -133,21 +133,6 @@ impl Versions {
     }
 }
 
-/// Where the pod template stands in an object of a kind, as a JSON pointer. A pod is its own.
-pub(super) fn template_at(kind: TemplateKind) -> &'static str {
-    match kind {
-        TemplateKind::CronJob => "/spec/jobTemplate/spec/template",
-        TemplateKind::Pod => "",
-        TemplateKind::Deployment
-        | TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::Rollout
-        | TemplateKind::ReplicaSet
-        | TemplateKind::ReplicationController
-        | TemplateKind::Job => "/spec/template",
-    }
-}
-
 /// The plural of a kind, as it stands in paths.
 pub(super) fn plural(kind: TemplateKind) -> &'static str {
     match kind {

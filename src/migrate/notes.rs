@@ -84,7 +84,8 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
         let pods = estate.pods.iter().filter(|p| !p.gone);
         let pods = pods.filter_map(|p| Some((&p.namespace, p.selector()?)));
         let used = templates.chain(pods).any(|(n, s)| matching::selects(estate, binding, n, s));
-        for carrier in matching::carriers(estate, binding) {
+        let carriers: Vec<_> = matching::carriers(estate, binding).collect();
+        for carrier in &carriers {
             note(
                 "label-elsewhere",
                 format!(
@@ -95,7 +96,7 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
                 ),
             );
         }
-        let used = used || matching::carriers(estate, binding).next().is_some();
+        let used = used || !carriers.is_empty();
         let known = workloads.iter().any(|workload| workload.bindings.contains(&at))
             || estate.backups.iter().any(|b| b.bindings.contains(&at));
         if estate.is_seen() && !used && !known {

@@ -149,9 +149,8 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
         return at(Phase::RolledBack);
     }
     // It was switched, and somebody wrote a template over it that knows neither path.
-    let bare = |t: &&EstateTemplate| !t.labelled() && t.selector().is_none();
     let went = facts.backup.is_some_and(|backup| !backup.rolled_back && backup.switched());
-    if went && templates.iter().any(bare) {
+    if went && templates.iter().any(|t| t.is_bare()) {
         return at(Phase::Broken);
     }
     if count == 0 {

@@ -73,22 +73,8 @@ impl Removal {
             let why = known.map_or("it changed since it was confirmed", |(_, why)| why.as_str());
             changed.push((object, why.to_owned()));
         };
-        left.bindings.retain_mut(|b| {
-            let still = now.bindings.iter().find(|other| other.uid == b.uid);
-            match still {
-                Some(now) => b.clone_from(now),
-                None => why(binding_name(b)),
-            }
-            still.is_some()
-        });
-        left.identities.retain_mut(|i| {
-            let still = now.identities.iter().find(|other| other.uid == i.uid);
-            match still {
-                Some(now) => i.clone_from(now),
-                None => why(identity_name(i)),
-            }
-            still.is_some()
-        });
+        renew(&mut left.bindings, &now.bindings, |b| &b.uid, |b| why(binding_name(b)));
+        renew(&mut left.identities, &now.identities, |i| &i.uid, |i| why(identity_name(i)));
         left.add_on.retain(|entry| {
             let still = now.add_on.contains(entry);
             if !still {
@@ -98,6 +84,18 @@ impl Removal {
         });
         (left, changed)
     }
+}
+
+/// Keeps what is still among the objects of `now`, as it is there, and tells what is not.
+fn renew<T: Clone>(left: &mut Vec<T>, now: &[T], uid: fn(&T) -> &str, mut gone: impl FnMut(&T)) {
+    left.retain_mut(|one| {
+        let still = now.iter().find(|other| uid(other) == uid(one));
+        match still {
+            Some(now) => one.clone_from(now),
+            None => gone(one),
+        }
+        still.is_some()
+    });
 }
 
 /// `binding namespace/name`.

@@ -357,7 +357,7 @@ fn judge(
     if matches!(workload.phase, Phase::HalfDone | Phase::Broken) {
         let client = workload.identity.as_ref().map(|acts| acts.client.to_string());
         let points = |have: &str| client.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(have));
-        let bare = templates.iter().any(|t| !t.labelled() && t.selector().is_none());
+        let bare = templates.iter().any(|t| t.is_bare());
         let lacks = [
             (federated, "no federated credential of its identity trusts its account"),
             (annotated.is_some_and(points), "its account does not name its client id"),

@@ -354,6 +354,11 @@ impl EstateTemplate {
         super::names::asks_for_injection(&self.labels)
     }
 
+    /// Whether nothing answers its pods: it carries neither label.
+    pub fn is_bare(&self) -> bool {
+        !self.labelled() && self.selector().is_none()
+    }
+
     /// Whether it asks for the migration sidecar.
     pub fn proxied(&self) -> bool {
         self.annotations.contains_key(super::names::PROXY_ANNOTATION)

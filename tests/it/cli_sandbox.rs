@@ -192,18 +192,24 @@ fn ctrl_c_finishes_what_was_begun_reports_and_the_next_run_ends_it() {
     assert_eq!(verdict(&desk.run("--sandbox plan").exits(0)), NO_CHANGES);
 }
 
-#[test]
-fn ctrl_c_is_heard_while_signing_in() {
-    let desk = Desk::new();
-    // An authority that takes the connection and never answers.
+/// An authority that takes the connection and never answers, and the command in the world of
+/// `real.toml`, which is its.
+fn silent(desk: &Desk, line: &str) -> (TcpListener, Command) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let here = format!("http://{}", silent.local_addr().unwrap());
     let cloud =
         format!("[azure]\ncloud = {{ resource_manager = \"{here}\", authority = \"{here}\" }}");
-    desk.write("workloads.toml", NO_GRANTS.replace("[azure]", &cloud));
-    let mut command = desk.command("plan");
+    desk.write("real.toml", NO_GRANTS.replace("[azure]", &cloud));
+    let mut command = desk.command(&format!("-c real.toml {line}"));
     command.env("AZURE_CLIENT_ID", "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451");
     command.env("AZURE_CLIENT_SECRET", "s");
+    (silent, command)
+}
+
+#[test]
+fn ctrl_c_is_heard_while_signing_in() {
+    let desk = Desk::new();
+    let (silent, mut command) = silent(&desk, "plan");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let (_held, _) = silent.accept().unwrap();
     signal(&child, "TERM");
@@ -217,15 +223,8 @@ fn ctrl_c_is_heard_while_signing_in() {
 #[test]
 fn a_time_out_is_heard_while_signing_in_and_while_reading() {
     let desk = Desk::new();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let here = format!("http://{}", silent.local_addr().unwrap());
-    let cloud =
-        format!("[azure]\ncloud = {{ resource_manager = \"{here}\", authority = \"{here}\" }}");
-    desk.write("real.toml", NO_GRANTS.replace("[azure]", &cloud));
     desk.write("workloads.toml", NO_GRANTS);
-    let mut command = desk.command("-c real.toml apply --yes --timeout 1s");
-    command.env("AZURE_CLIENT_ID", "5d1f0c2e-7a44-4c1b-9e37-2f8a6b90c451");
-    command.env("AZURE_CLIENT_SECRET", "s");
+    let (_silent, mut command) = silent(&desk, "apply --yes --timeout 1s");
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(9), "{told}");

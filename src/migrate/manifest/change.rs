@@ -78,7 +78,7 @@ pub(super) fn change(
             why: format!("{}: {why}", files[file].path),
             at: vec![start.clone()],
         };
-        match edit::apply(before, spot, want.path, &want.fields) {
+        match edit::apply(before, spot, &want.path, &want.fields) {
             Ok(Some(after)) => {
                 let documents = tree::documents(&after).map_err(|e| failed(e.to_string()))?;
                 edits.insert(file, Rc::new(Edited { text: after, documents }));
@@ -96,7 +96,7 @@ fn wrong<'a>(
     want: &'a Wanted,
     chosen: &Chosen,
 ) -> Option<(&'a str, Option<(usize, Said)>)> {
-    let decides = |key: &str| view.decides(&chosen.says, want.path, key);
+    let decides = |key: &str| view.decides(&chosen.says, &want.path, key);
     let stays = want.fields.remove.iter().find_map(|key| {
         let decided = decides(key).filter(|(_, said)| said.what != What::Drops)?;
         Some((key.as_str(), Some(decided)))
@@ -113,7 +113,7 @@ fn wrong<'a>(
 /// Whether what is built has a label that is to go.
 fn is_labelled(view: View<'_>, want: &Wanted, chosen: &Chosen) -> bool {
     want.fields.remove.iter().any(|key| {
-        let decided = view.decides(&chosen.says, want.path, key);
+        let decided = view.decides(&chosen.says, &want.path, key);
         decided.is_some_and(|(_, said)| said.what != What::Drops)
     })
 }

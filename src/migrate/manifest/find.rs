@@ -21,7 +21,7 @@ pub(super) struct Wanted {
     pub(super) namespace: Namespace,
     pub(super) name: String,
     /// The map that changes.
-    pub(super) path: &'static [&'static str],
+    pub(super) path: Vec<&'static str>,
     pub(super) fields: Fields,
     /// The tool that keeps the live object.
     pub(super) kept_by: Option<String>,
@@ -51,18 +51,8 @@ pub(super) struct Refusal {
 }
 
 /// Where the labels of the pod template stand.
-pub(super) fn labels(kind: TemplateKind) -> &'static [&'static str] {
-    match kind {
-        TemplateKind::CronJob => &["spec", "jobTemplate", "spec", "template", "metadata", "labels"],
-        TemplateKind::Pod => &["metadata", "labels"],
-        TemplateKind::Deployment
-        | TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::Rollout
-        | TemplateKind::ReplicaSet
-        | TemplateKind::ReplicationController
-        | TemplateKind::Job => &["spec", "template", "metadata", "labels"],
-    }
+pub(super) fn labels(kind: TemplateKind) -> Vec<&'static str> {
+    [kind.template_path(), &["metadata", "labels"]].concat()
 }
 
 /// The kinds that change, with the API group of each.
@@ -165,7 +155,7 @@ impl<'a> View<'a> {
         let (mut own, mut anothers) = (Vec::new(), Vec::new());
         for n in here {
             let chosen = with_loose(n);
-            match self.decides(&chosen.says, want.path, BINDING_LABEL) {
+            match self.decides(&chosen.says, &want.path, BINDING_LABEL) {
                 Some((layer, said)) if want.is_anothers(&said.what) => anothers.push((layer, said)),
                 _ => own.push(chosen),
             }
@@ -222,7 +212,7 @@ impl<'a> View<'a> {
             let perhaps = applies == Applies::Perhaps;
             let one = Use { layer: unit.layer, perhaps };
             let anothers = || {
-                let said = self.decides(&[one], want.path, BINDING_LABEL);
+                let said = self.decides(&[one], &want.path, BINDING_LABEL);
                 said.is_some_and(|(_, said)| want.is_anothers(&said.what))
             };
             (applies != Applies::No && !anothers()).then_some(one)

@@ -269,7 +269,7 @@ fn wanted(cluster: Cluster<'_>, workload: &Workload, have: &[DesiredWorkload]) -
         kind: "serviceaccount",
         namespace: workload.namespace.clone(),
         name: workload.account.to_string(),
-        path: &["metadata", "annotations"],
+        path: vec!["metadata", "annotations"],
         fields: Fields { set, remove: Vec::new() },
         kept_by: account.and_then(|account| account.kept_by.clone()),
         labelled: false,

@@ -163,6 +163,26 @@ impl TemplateKind {
         }
     }
 
+    /// Where the pod template stands in an object of this kind. A pod is its own.
+    pub fn template_path(self) -> &'static [&'static str] {
+        match self {
+            Self::CronJob => &["spec", "jobTemplate", "spec", "template"],
+            Self::Pod => &[],
+            Self::Deployment
+            | Self::StatefulSet
+            | Self::DaemonSet
+            | Self::Rollout
+            | Self::ReplicaSet
+            | Self::ReplicationController
+            | Self::Job => &["spec", "template"],
+        }
+    }
+
+    /// [`Self::template_path`] as a JSON pointer.
+    pub fn template_pointer(self) -> String {
+        [&[""], self.template_path()].concat().join("/")
+    }
+
     /// Whether widentity may write its template. The others must be recreated by their owner.
     pub fn writable(self) -> bool {
         match self {

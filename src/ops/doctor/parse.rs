@@ -116,17 +116,7 @@ pub(in crate::ops) fn provider_class(object: &Value) -> Option<(String, Provider
 
 /// The pod template of a controller, or a pod itself.
 fn pod_part(kind: TemplateKind, object: &Value) -> &Value {
-    match kind {
-        TemplateKind::Pod => object,
-        TemplateKind::CronJob => &object["spec"]["jobTemplate"]["spec"]["template"],
-        TemplateKind::Deployment
-        | TemplateKind::StatefulSet
-        | TemplateKind::DaemonSet
-        | TemplateKind::Rollout
-        | TemplateKind::ReplicaSet
-        | TemplateKind::ReplicationController
-        | TemplateKind::Job => &object["spec"]["template"],
-    }
+    kind.template_path().iter().fold(object, |part, key| &part[*key])
 }
 
 /// What only diagnosis looks at in a controller.

@@ -117,7 +117,7 @@ pub fn planned(
     // Only what is due was asked for: what else bears our marks is no leftover.
     report.left_over.clear();
     // By hand it would be half of what a rollback gives back.
-    for finding in report.not_proved.iter_mut().filter(|f| f.code == "rollout-failed") {
+    for finding in report.not_proved.iter_mut().filter(|f| f.code == plan::ROLLOUT_FAILED) {
         let name = finding.address.workload_name();
         finding.hint = name.map(|name| format!("widentity migrate rollback {name}"));
     }

@@ -9,7 +9,7 @@ use crate::{
         removal::{self, Allowed, BATCH, Removal, binding_name, identity_name},
     },
     model::{
-        FailureKind, RemoteFailure, names,
+        RemoteFailure, names,
         pod_identity::{Assigned, Backup, Binding, PodIdentity},
     },
     ops::Connected,
@@ -76,11 +76,7 @@ async fn attempt(
     let Finishing { request, connected, allowed, patience } = with;
     let name = &read.survey.cluster;
     let client = connected.client(name).await?;
-    let cluster = request.desired.clusters.get(name);
-    let cluster = cluster.ok_or_else(|| {
-        let tried = format!("connect to cluster {name}");
-        RemoteFailure::new(FailureKind::NotReached, tried, "the file does not name it")
-    })?;
+    let cluster = request.cluster(name)?;
     let manager = names::field_manager(&request.desired.project);
     for batch in batches(what) {
         if patience.ends() {

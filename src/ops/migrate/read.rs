@@ -14,7 +14,7 @@ use crate::{
         survey::{Given, Places},
     },
     model::{
-        ArmId, FailureKind, Project, RemoteFailure,
+        ArmId, ClusterName, FailureKind, Project, RemoteFailure,
         desired::{Access, DesiredCluster, DesiredState, Feature},
         pod_identity::{AzureIdentityState, Backup, Estate},
     },
@@ -38,6 +38,16 @@ pub struct Request<'a> {
     pub waived: Waived,
     /// Backups beside those in the clusters.
     pub shelf: &'a dyn Shelf,
+}
+
+impl<'a> Request<'a> {
+    /// A cluster of the file.
+    pub(super) fn cluster(&self, name: &ClusterName) -> Result<&'a DesiredCluster, RemoteFailure> {
+        self.desired.clusters.get(name).ok_or_else(|| {
+            let tried = format!("connect to cluster {name}");
+            RemoteFailure::new(FailureKind::NotReached, tried, "the file does not name it")
+        })
+    }
 }
 
 /// One cluster, read and judged.

@@ -293,8 +293,7 @@ pub(super) async fn confirmed(
     let not_reached = |message: &str| {
         RemoteFailure::new(FailureKind::NotReached, format!("connect to cluster {name}"), message)
     };
-    let cluster = request.desired.clusters.get(name);
-    let cluster = cluster.ok_or_else(|| not_reached("the file does not name it"))?;
+    let cluster = request.cluster(name)?;
     let client = connected.client(name).await?;
     let remotes = connected.remotes(request.desired);
     let arm = remotes.cluster(&cluster.id).await?;

@@ -149,7 +149,8 @@ pub struct AccountFields<'a> {
     pub force: bool,
 }
 
-/// The template fields of one server-side apply: the complete set this manager owns.
+/// The fields of a controller and its pod template that one write sets, the complete set this
+/// manager owns, and takes away.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateFields<'a> {
     /// Annotations of the controller itself.
@@ -158,8 +159,7 @@ pub struct TemplateFields<'a> {
     pub template_labels: &'a BTreeMap<String, String>,
     /// Annotations of the pod template.
     pub template_annotations: &'a BTreeMap<String, String>,
-    /// Labels that others own and that [`Remote::switch_template`] takes away, with the values they
-    /// have.
+    /// Labels of the pod template that go, whoever owns them, with the values they have.
     pub remove_labels: &'a BTreeMap<String, String>,
     /// The same of annotations.
     pub remove_annotations: &'a BTreeMap<String, String>,
@@ -277,15 +277,8 @@ pub trait Remote: Send + Sync {
         cluster: &ClusterName,
         target: &TemplateRef,
     ) -> Result<Option<ObservedTemplate>, RemoteFailure>;
-    /// Takes labels and annotations of others off a pod template, and sets ours, in one write that
-    /// rolls its pods once. [`Self::apply_template`] then makes us the owner, as later runs expect.
-    async fn switch_template(
-        &self,
-        cluster: &ClusterName,
-        target: &TemplateRef,
-        fields: &TemplateFields<'_>,
-    ) -> Result<(), RemoteFailure>;
-    /// Sets the fields of a pod template; takes nothing away.
+    /// Sets and takes away fields of a controller and its pod template, in one write that rolls its
+    /// pods once.
     async fn apply_template(
         &self,
         cluster: &ClusterName,

@@ -12,7 +12,7 @@ use super::remote::{
 };
 use crate::{
     azure::{Arm, ArmError, NewAssignment, PutAssignment},
-    kubernetes::{Client, Connection, Place, Switch, Within},
+    kubernetes::{Client, Connection, Place, TemplateChange, Within},
     model::{
         AccountName, ArmId, Audience, ClusterName, FailureKind, Issuer, Namespace, PrincipalId,
         Project, RemoteFailure,
@@ -317,25 +317,6 @@ impl Remote for Remotes {
         template.map_err(|e| e.failure(format!("read {target}")))
     }
 
-    async fn switch_template(
-        &self,
-        cluster: &ClusterName,
-        target: &TemplateRef,
-        fields: &TemplateFields<'_>,
-    ) -> Result<(), RemoteFailure> {
-        let TemplateRef { namespace, kind, api_version, name, uid } = target;
-        let switch = Switch {
-            remove_labels: fields.remove_labels,
-            remove_annotations: fields.remove_annotations,
-            labels: fields.template_labels,
-            annotations: fields.template_annotations,
-        };
-        let at = Place { kind: *kind, api_version, namespace, name, uid };
-        let client = self.client(cluster).await?;
-        let switched = client.switch_template(at, switch, &self.manager()).await;
-        switched.map_err(|e| e.failure(format!("switch {target}")))
-    }
-
     async fn apply_template(
         &self,
         cluster: &ClusterName,
@@ -343,21 +324,16 @@ impl Remote for Remotes {
         fields: &TemplateFields<'_>,
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
+        let change = TemplateChange {
+            own: fields.annotations,
+            labels: fields.template_labels,
+            annotations: fields.template_annotations,
+            remove_labels: fields.remove_labels,
+            remove_annotations: fields.remove_annotations,
+        };
+        let at = Place { kind: *kind, api_version, namespace, name, uid };
         let client = self.client(cluster).await?;
-        let applied = client
-            .apply_template(
-                *kind,
-                api_version,
-                namespace,
-                name,
-                Some(uid),
-                fields.annotations,
-                fields.template_labels,
-                fields.template_annotations,
-                &self.manager(),
-                fields.force,
-            )
-            .await;
+        let applied = client.apply_template(at, change, &self.manager(), fields.force).await;
         applied.map_err(|e| e.failure(format!("patch {target}")))
     }
 

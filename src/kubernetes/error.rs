@@ -182,6 +182,14 @@ impl KubeError {
             || self.status() == Some(422) && immutable()
     }
 
+    /// Whether the only owner that a server-side apply met is `manager` itself, by what it wrote with
+    /// a JSON patch: the server keeps the two operations of a manager apart.
+    pub(super) fn is_with_itself(&self, manager: &str) -> bool {
+        let itself = format!("conflict with \"{manager}\"");
+        let own = |cause: &Cause| cause.message.starts_with(&itself);
+        self.status() == Some(409) && !self.causes().is_empty() && self.causes().iter().all(own)
+    }
+
     /// Whether a JSON patch did not apply, because a test in it failed or a member was missing: the
     /// object was written since it was read. The server answers 422 and does not say why.
     pub fn is_overtaken(&self) -> bool {

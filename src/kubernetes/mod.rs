@@ -36,5 +36,5 @@ pub use error::{Cause, KubeError};
 pub use footprint::DefinitionNow;
 pub use objects::Objects;
 pub use proof_pod::{Ended, ProofPod};
-pub use switch::{Place, Switch};
+pub use switch::{Place, TemplateChange};
 pub use token::IssuedToken;

@@ -134,7 +134,7 @@ impl Objects for Client {
             }
             Ok(patch)
         };
-        Ok(self.revise(&at.path(), manager, decide).await?.unwrap_or_default())
+        Ok(self.revise(&at.path(), manager, decide).await?.refused())
     }
 
     async fn restore_account(
@@ -160,7 +160,7 @@ impl Objects for Client {
             }
             Ok(patch)
         };
-        Ok(self.revise(&path, manager, decide).await?.unwrap_or_default())
+        Ok(self.revise(&path, manager, decide).await?.refused())
     }
 
     async fn make_again(&self, object: &Value, manager: &str) -> Result<bool, KubeError> {

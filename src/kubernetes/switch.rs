@@ -1,7 +1,8 @@
-//! Writes of pod templates beside those of [`super::write`]: fields that others own go or come back
-//! by JSON patch with tests on what was seen, in one request and so in one roll.
+//! Writes of pod templates, each in one request and so in one roll: by server-side apply, or by
+//! JSON patch with tests on what was seen where fields that others own go or come back.
 //!
-//! Source: Kubernetes documentation, "Update API Objects in Place Using kubectl patch".
+//! Source: Kubernetes documentation, "Server-Side Apply" and "Update API Objects in Place Using
+//! kubectl patch".
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,10 +13,16 @@ use tokio::time;
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    versions::{collection, plural},
-    write::strict,
+    parse_template::{self, Parsed},
+    versions::{collection, kind_name, plural},
+    wire::Controller,
+    write::{metadata, same, strict},
 };
-use crate::model::{Namespace, pod_identity::Field, snapshot::TemplateKind};
+use crate::model::{
+    Namespace, names,
+    pod_identity::Field,
+    snapshot::{ObservedTemplate, TemplateKind},
+};
 
 /// A controller that is written.
 #[derive(Debug, Clone, Copy)]
@@ -32,17 +39,19 @@ pub struct Place<'a> {
     pub uid: &'a str,
 }
 
-/// What changes on a pod template at once.
+/// What changes on a controller and its pod template at once.
 #[derive(Debug, Clone, Copy)]
-pub struct Switch<'a> {
-    /// Labels that go, with the values they must have.
-    pub remove_labels: &'a BTreeMap<String, String>,
-    /// Annotations that go, with the values they must have.
-    pub remove_annotations: &'a BTreeMap<String, String>,
-    /// Labels that are set.
+pub struct TemplateChange<'a> {
+    /// Annotations of the controller that are set.
+    pub own: &'a BTreeMap<String, String>,
+    /// Labels of the template that are set.
     pub labels: &'a BTreeMap<String, String>,
-    /// Annotations that are set.
+    /// Annotations of the template that are set.
     pub annotations: &'a BTreeMap<String, String>,
+    /// Labels of the template that go, with the values they must have.
+    pub remove_labels: &'a BTreeMap<String, String>,
+    /// Annotations of the template that go, with the values they must have.
+    pub remove_annotations: &'a BTreeMap<String, String>,
 }
 
 /// How often an object is read and decided about anew where others write it meanwhile.
@@ -128,29 +137,47 @@ pub(super) fn before(fields: &BTreeMap<String, Field>) -> BTreeMap<String, Optio
 /// What a reading leads to: the operations to send, or why nothing is sent.
 pub(super) type Decided = Result<Vec<Value>, Vec<String>>;
 
+/// What came of a revision.
+pub(super) enum Revised {
+    /// There is no such object.
+    Gone,
+    /// Nothing was sent, for these reasons.
+    Refused(Vec<String>),
+    /// The object as it is now.
+    Done(Value),
+}
+
+impl Revised {
+    /// Why nothing was sent; nothing stands in the way of an object that is gone.
+    pub(super) fn refused(self) -> Vec<String> {
+        if let Self::Refused(found) = self { found } else { Vec::new() }
+    }
+}
+
 impl Client {
     /// Reads an object, decides by it and sends the patch, in which tests make sure that it is
     /// still what was read. Where somebody wrote in between, and controllers write the status of
-    /// what they roll all the time, it is read and decided anew. The answer says why nothing was
-    /// sent; none where there is no such object.
+    /// what they roll all the time, it is read and decided anew.
     pub(super) async fn revise(
         &self,
         path: &str,
         manager: &str,
         decide: impl Fn(&Value) -> Decided,
-    ) -> Result<Option<Vec<String>>, KubeError> {
+    ) -> Result<Revised, KubeError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let Some(object) = self.find::<Value>(path.to_owned()).await? else { return Ok(None) };
+            let Some(object) = self.find::<Value>(path.to_owned()).await? else {
+                return Ok(Revised::Gone);
+            };
             let patch = match decide(&object) {
-                Ok(patch) if patch.is_empty() => return Ok(Some(Vec::new())),
+                Ok(patch) if patch.is_empty() => return Ok(Revised::Done(object)),
                 Ok(patch) => patch,
-                Err(found) => return Ok(Some(found)),
+                Err(found) => return Ok(Revised::Refused(found)),
             };
             match self.json_patch(path.to_owned(), &object, patch, manager).await {
-                Ok(()) => return Ok(Some(Vec::new())),
-                Err(error) if error.is_not_found() => return Ok(None),
+                Ok(written) => return Ok(Revised::Done(written)),
+                Err(error) if error.is_not_found() => return Ok(Revised::Gone),
                 Err(error) if error.is_overtaken() && tries < TRIES => {
                     time::sleep(APART * tries).await;
                 }
@@ -168,7 +195,7 @@ impl Client {
         object: &Value,
         mut patch: Vec<Value>,
         manager: &str,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Value, KubeError> {
         let mut tests = Vec::new();
         for (path, key) in
             [("/metadata/uid", "uid"), ("/metadata/resourceVersion", "resourceVersion")]
@@ -179,61 +206,127 @@ impl Client {
             }
         }
         tests.append(&mut patch);
-        let _written: Value = self
-            .ask(&Ask {
-                method: Method::PATCH,
-                path,
-                query: strict(manager),
-                body: Some(("application/json-patch+json", Value::Array(tests))),
-                repeat: Repeat::Unsafe,
-            })
-            .await?;
-        Ok(())
+        self.ask(&Ask {
+            method: Method::PATCH,
+            path,
+            query: strict(manager),
+            body: Some(("application/json-patch+json", Value::Array(tests))),
+            repeat: Repeat::Unsafe,
+        })
+        .await
     }
 
-    /// Sets and takes away fields of one pod template in one write, so that its pods are rolled
-    /// once. Fails with a conflict where the controller was made again, or a label or annotation
-    /// that is to go has another value by now.
-    pub async fn switch_template(
+    /// Changes a controller and its pod template in one write, so that its pods are rolled once and
+    /// nothing overtakes its controller: a second write of a Deployment makes the status that begins
+    /// the roll a conflict, and without it Kubernetes never says that the roll does not progress.
+    ///
+    /// Where nothing goes this is a server-side apply, and what is set is everything that `manager`
+    /// is to own there. Else it is a JSON patch, which takes away also what others own. Fails with a
+    /// conflict where the controller was made again, or what is to go has another value by now.
+    pub async fn apply_template(
         &self,
         at: Place<'_>,
-        switch: Switch<'_>,
+        change: TemplateChange<'_>,
         manager: &str,
-    ) -> Result<(), KubeError> {
-        let path = at.path();
-        let decide = |object: &Value| {
-            let meta = object.pointer(&at.template()).cloned().unwrap_or_default();
-            let mut found = Vec::new();
-            if object["metadata"]["uid"] != at.uid {
-                found.push("it was made again".to_owned());
-            }
-            let mut patch = Vec::new();
-            for (what, set, remove) in [
-                ("label", switch.labels, switch.remove_labels),
-                ("annotation", switch.annotations, switch.remove_annotations),
-            ] {
-                let have = &meta[format!("{what}s")];
-                let mut wanted: BTreeMap<String, Option<String>> =
-                    set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
-                for (key, value) in remove {
-                    match have[key].as_str() {
-                        Some(other) if other != value => {
-                            found.push(format!("{what} {key} is {other}"));
-                        }
-                        Some(_) => drop(wanted.insert(key.clone(), None)),
-                        None => {}
-                    }
-                }
-                changes(&format!("{}/{what}s", at.template()), have, &wanted, &mut patch);
-            }
-            if found.is_empty() { Ok(patch) } else { Err(found) }
+        force: bool,
+    ) -> Result<ObservedTemplate, KubeError> {
+        let object = format!("{} {}/{}", at.kind.as_str(), at.namespace, at.name);
+        if !at.kind.writable() {
+            let message = format!("{object} is not a kind whose template may be written");
+            return Err(KubeError::Body { message });
+        }
+        let goes = !change.remove_labels.is_empty() || !change.remove_annotations.is_empty();
+        let written: Controller = if goes {
+            let written = self.switch(at, change, manager).await?;
+            serde_json::from_value(written)
+                .map_err(|error| KubeError::Body { message: error.to_string() })?
+        } else {
+            self.apply(at.path(), applied(at, change), manager, force).await?
         };
-        match self.revise(&path, manager, decide).await? {
-            None => Err(changed(&path, "it does not exist any more")),
-            Some(found) if found.is_empty() => Ok(()),
-            Some(found) => Err(changed(&path, &found.join(", "))),
+        same(&object, Some(at.uid), &written.metadata)?;
+        match parse_template::controller(at.kind, at.api_version, written) {
+            Parsed::Template(template) => Ok(*template),
+            Parsed::Steers(_) => {
+                let message = format!("the template of {object} stands in a Deployment");
+                Err(KubeError::Body { message })
+            }
         }
     }
+
+    async fn switch(
+        &self,
+        at: Place<'_>,
+        change: TemplateChange<'_>,
+        manager: &str,
+    ) -> Result<Value, KubeError> {
+        let path = at.path();
+        match self.revise(&path, manager, |object| switched(at, change, object)).await? {
+            Revised::Gone => Err(changed(&path, "it does not exist any more")),
+            Revised::Refused(found) => Err(changed(&path, &found.join(", "))),
+            Revised::Done(object) => Ok(object),
+        }
+    }
+}
+
+/// The body of a server-side apply.
+fn applied(at: Place<'_>, change: TemplateChange<'_>) -> Value {
+    let mut own = serde_json::Map::new();
+    if !change.labels.is_empty() {
+        own.insert("labels".to_owned(), json!(change.labels));
+    }
+    if !change.annotations.is_empty() {
+        own.insert("annotations".to_owned(), json!(change.annotations));
+    }
+    let mut body = json!({
+        "apiVersion": at.api_version,
+        "kind": kind_name(at.kind),
+        "metadata": metadata(at.namespace, at.name, Some(at.uid), change.own),
+    });
+    if !own.is_empty() {
+        let template = json!({"template": {"metadata": own}});
+        body["spec"] = if at.kind == TemplateKind::CronJob {
+            json!({"jobTemplate": {"spec": template}})
+        } else {
+            template
+        };
+    }
+    body
+}
+
+/// The operations that bring a controller as it was read to where it is to be.
+fn switched(at: Place<'_>, change: TemplateChange<'_>, object: &Value) -> Decided {
+    let meta = object.pointer(&at.template()).cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    if object["metadata"]["uid"] != at.uid {
+        found.push("it was made again".to_owned());
+    }
+    let have = &object["metadata"]["annotations"];
+    let other = have[names::PROJECT_ANNOTATION].as_str();
+    let other = other
+        .filter(|other| change.own.get(names::PROJECT_ANNOTATION).is_some_and(|own| own != other));
+    found.extend(other.map(|other| format!("it belongs to project {other}")));
+    let mut patch = Vec::new();
+    changes("/metadata/annotations", have, &all_set(change.own), &mut patch);
+    for (what, set, remove) in [
+        ("label", change.labels, change.remove_labels),
+        ("annotation", change.annotations, change.remove_annotations),
+    ] {
+        let have = &meta[format!("{what}s")];
+        let mut wanted = all_set(set);
+        for (key, value) in remove {
+            match have[key].as_str() {
+                Some(other) if other != value => found.push(format!("{what} {key} is {other}")),
+                Some(_) => drop(wanted.insert(key.clone(), None)),
+                None => {}
+            }
+        }
+        changes(&format!("{}/{what}s", at.template()), have, &wanted, &mut patch);
+    }
+    if found.is_empty() { Ok(patch) } else { Err(found) }
+}
+
+fn all_set(set: &BTreeMap<String, String>) -> BTreeMap<String, Option<String>> {
+    set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
 }
 
 #[cfg(test)]

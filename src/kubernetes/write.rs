@@ -1,5 +1,5 @@
-//! Writing: a bare account by POST, its fields and those of templates by server-side apply of a
-//! complete set of fields, never replaced.
+//! Writing: a bare account by POST, its fields by server-side apply of a complete set of fields,
+//! never replaced.
 //!
 //! Source: Kubernetes documentation, "Server-Side Apply".
 
@@ -7,31 +7,16 @@ use std::collections::BTreeMap;
 
 use hyper::Method;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
     parse_meta,
-    parse_template::{self, Parsed},
-    versions::{collection, kind_name, plural},
-    wire::{Bare, Controller, Meta},
+    versions::collection,
+    wire::{Bare, Meta},
 };
-use crate::model::{
-    AccountName, Namespace,
-    snapshot::{ObservedAccount, ObservedTemplate, TemplateKind},
-};
-
-/// What a patch by server-side apply is about.
-struct Patch<'a> {
-    version: &'a str,
-    kind: TemplateKind,
-    namespace: &'a Namespace,
-    name: &'a str,
-    uid: Option<&'a str>,
-    manager: &'a str,
-    force: bool,
-}
+use crate::model::{AccountName, Namespace, snapshot::ObservedAccount};
 
 impl Client {
     /// Makes a bare service account. One that exists is an error
@@ -85,73 +70,8 @@ impl Client {
         Ok(parse_meta::account(written))
     }
 
-    /// Sets annotations of a controller and labels and annotations of its pod template by
-    /// server-side apply. The three maps are everything that `manager` is to own there. Where the
-    /// template's part changes its pods are rolled.
-    #[expect(clippy::too_many_arguments, reason = "one request; the caller has these as they are")]
-    pub async fn apply_template(
-        &self,
-        kind: TemplateKind,
-        api_version: &str,
-        namespace: &Namespace,
-        name: &str,
-        uid: Option<&str>,
-        annotations: &BTreeMap<String, String>,
-        template_labels: &BTreeMap<String, String>,
-        template_annotations: &BTreeMap<String, String>,
-        manager: &str,
-        force: bool,
-    ) -> Result<ObservedTemplate, KubeError> {
-        let to = Patch { version: api_version, kind, namespace, name, uid, manager, force };
-        self.patch_template(to, annotations, template_labels, template_annotations).await
-    }
-
-    async fn patch_template(
-        &self,
-        to: Patch<'_>,
-        annotations: &BTreeMap<String, String>,
-        template_labels: &BTreeMap<String, String>,
-        template_annotations: &BTreeMap<String, String>,
-    ) -> Result<ObservedTemplate, KubeError> {
-        let Patch { version, kind, namespace, name, uid, manager, force } = to;
-        let object = format!("{} {namespace}/{name}", kind.as_str());
-        if !kind.writable() {
-            let message = format!("{object} is not a kind whose template may be written");
-            return Err(KubeError::Body { message });
-        }
-        let mut own = Map::new();
-        if !template_labels.is_empty() {
-            own.insert("labels".to_owned(), json!(template_labels));
-        }
-        if !template_annotations.is_empty() {
-            own.insert("annotations".to_owned(), json!(template_annotations));
-        }
-        let mut body = json!({
-            "apiVersion": version,
-            "kind": kind_name(kind),
-            "metadata": metadata(namespace, name, uid, annotations),
-        });
-        if !own.is_empty() {
-            let template = json!({"template": {"metadata": own}});
-            body["spec"] = if kind == TemplateKind::CronJob {
-                json!({"jobTemplate": {"spec": template}})
-            } else {
-                template
-            };
-        }
-        let path = collection(version, Some(namespace.as_str()), plural(kind));
-        let path = format!("{path}/{}", segment(name));
-        let written: Controller = self.apply(path, body, manager, force).await?;
-        same(&object, uid, &written.metadata)?;
-        match parse_template::controller(kind, version, written) {
-            Parsed::Template(template) => Ok(*template),
-            Parsed::Steers(_) => {
-                let message = format!("the template of {object} stands in a Deployment");
-                Err(KubeError::Body { message })
-            }
-        }
-    }
-
+    /// Server-side apply. What the same manager wrote by JSON patch ([`Self::switch_template`]) is
+    /// its own and is taken over.
     pub(super) async fn apply<T: DeserializeOwned>(
         &self,
         path: String,
@@ -159,17 +79,22 @@ impl Client {
         manager: &str,
         force: bool,
     ) -> Result<T, KubeError> {
-        let mut query = strict(manager);
-        query.push(("force", force.to_string()));
-        self.ask(&Ask {
-            method: Method::PATCH,
-            path,
-            query,
-            // JSON is YAML; servers before 1.34 know no other type for it.
-            body: Some(("application/apply-patch+yaml", body)),
-            repeat: Repeat::Safe,
-        })
-        .await
+        let ask = |force: bool| {
+            let mut query = strict(manager);
+            query.push(("force", force.to_string()));
+            Ask {
+                method: Method::PATCH,
+                path: path.clone(),
+                query,
+                // JSON is YAML; servers before 1.34 know no other type for it.
+                body: Some(("application/apply-patch+yaml", body.clone())),
+                repeat: Repeat::Safe,
+            }
+        };
+        match self.ask(&ask(force)).await {
+            Err(error) if !force && error.is_with_itself(manager) => self.ask(&ask(true)).await,
+            answer => answer,
+        }
     }
 }
 
@@ -179,7 +104,7 @@ pub(super) fn strict(manager: &str) -> Vec<(&'static str, String)> {
     vec![("fieldManager", manager.to_owned()), ("fieldValidation", "Strict".to_owned())]
 }
 
-fn metadata(
+pub(super) fn metadata(
     namespace: &Namespace,
     name: &str,
     uid: Option<&str>,
@@ -196,7 +121,7 @@ fn metadata(
 }
 
 /// The server compares the uid in the body; a server that did not would have written elsewhere.
-fn same(object: &str, expected: Option<&str>, found: &Meta) -> Result<(), KubeError> {
+pub(super) fn same(object: &str, expected: Option<&str>, found: &Meta) -> Result<(), KubeError> {
     match expected {
         Some(expected) if expected != found.uid => Err(KubeError::Recreated {
             object: object.to_owned(),

@@ -418,27 +418,6 @@ async fn a_rollout_that_goes_stale_after_its_write_has_written() {
     assert_eq!(code(&seen, &report), 3);
 }
 
-/// The old label goes with a write of its own, after which the template may have changed hands.
-#[tokio::test(start_paused = true)]
-async fn a_conflict_between_the_two_writes_of_a_switch_has_written() {
-    let desired = one();
-    let fake = Fake::new(bare_world(&desired)).with_faults(|_, call| {
-        let second = call.starts_with("apply_template");
-        second.then_some(Fault::Before(FailureKind::Conflict))
-    });
-    let old = ("aadpodidbinding".to_owned(), "cart".to_owned());
-    templates(&mut fake.world(), &"east".into(), &"shop".into())[0].labels.extend([old.clone()]);
-    let (mut plan, _) = planned(&desired, &fake);
-    let roll = find(&plan, Operation::rolls);
-    let Operation::RollTemplate { remove_labels, .. } = &mut plan.steps[roll.0].operation else {
-        panic!()
-    };
-    remove_labels.extend([old]);
-    let Ran { report, .. } = run(&plan, &fake).await;
-    assert!(matches!(outcome(&report, roll), Outcome::Stale { written: true, .. }), "{report:#?}");
-    assert_eq!(report.objects.changed, 1, "the template was patched");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_failed_rollout_stops_the_others_and_says_how_to_take_it_back() {
     let desired = two();

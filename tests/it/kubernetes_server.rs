@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time;
 use widentity::{
-    kubernetes::{Client, Connect, KubeError, Within},
+    kubernetes::{self, Client, Connect, KubeError, TemplateChange, Within},
     model::{
         AccountName, Audience, FailureKind, Issuer, Namespace, Subject,
         names::{
@@ -233,21 +233,18 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
         assert!(!template.labels.contains_key(USE_LABEL));
         let (label, chain) = (map(&[(USE_LABEL, "true")]), map(&[(CHAIN_ANNOTATION, "x")]));
         let own = map(&[(PROJECT_ANNOTATION, "p")]);
-        let written = client
-            .apply_template(
-                template.kind,
-                &template.api_version,
-                namespace,
-                &template.name,
-                Some(&template.uid),
-                &own,
-                &label,
-                &chain,
-                MANAGER,
-                false,
-            )
-            .await
-            .unwrap();
+        let none = BTreeMap::new();
+        let change = TemplateChange {
+            own: &own,
+            labels: &label,
+            annotations: &chain,
+            remove_labels: &none,
+            remove_annotations: &none,
+        };
+        let (kind, api_version) = (template.kind, template.api_version.as_str());
+        let (name, uid) = (template.name.as_str(), template.uid.as_str());
+        let at = kubernetes::Place { kind, api_version, namespace, name, uid };
+        let written = client.apply_template(at, change, MANAGER, false).await.unwrap();
         assert_eq!(written.labels[USE_LABEL], "true", "{}", template.key());
         assert_eq!(written.annotations[CHAIN_ANNOTATION], "x");
         assert_eq!(written.meta.annotations[PROJECT_ANNOTATION], "p");
@@ -265,6 +262,21 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
             .unwrap();
         assert_eq!(reread.annotations, written.annotations);
         assert_eq!(reread.account, template.account);
+        // What goes, goes in one write with what is set, whoever owns it; what it wrote is ours.
+        let after = map(&[(CHAIN_ANNOTATION, "y")]);
+        let switch =
+            TemplateChange { remove_labels: &label, labels: &none, annotations: &after, ..change };
+        let switched = client.apply_template(at, switch, MANAGER, false).await.unwrap();
+        let (label, chain) =
+            (switched.labels.get(USE_LABEL), &switched.annotations[CHAIN_ANNOTATION]);
+        assert_eq!((label, chain.as_str()), (None, "y"), "{}", template.key());
+        let steps = switched.progress.generation - written.progress.generation;
+        assert!(steps <= 1, "one write, so one roll");
+        let again = client.apply_template(at, change, MANAGER, false).await.unwrap();
+        assert_eq!(again.annotations[CHAIN_ANNOTATION], "x", "{}", template.key());
+        let foreign = TemplateChange { own: &map(&[(PROJECT_ANNOTATION, "q")]), ..switch };
+        let refused = client.apply_template(at, foreign, MANAGER, false).await.unwrap_err();
+        assert!(refused.to_string().contains("it belongs to project p"), "{refused}");
     }
 }
 
@@ -284,12 +296,16 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready(world: Worl
     assert_eq!(before.len(), 2);
     let chain = map(&[(CHAIN_ANNOTATION, "x")]);
     let none = BTreeMap::new();
-    let written = client
-        .apply_template(
-            kind, "apps/v1", namespace, "web", None, &none, &none, &chain, MANAGER, false,
-        )
-        .await
-        .unwrap();
+    let change = TemplateChange {
+        own: &none,
+        labels: &none,
+        annotations: &chain,
+        remove_labels: &none,
+        remove_annotations: &none,
+    };
+    let uid = read().await.uid;
+    let at = kubernetes::Place { kind, api_version: "apps/v1", namespace, name: "web", uid: &uid };
+    let written = client.apply_template(at, change, MANAGER, false).await.unwrap();
     assert!(!written.progress.complete(), "the controller cannot have seen it yet");
     time::timeout(Duration::from_mins(1), finish()).await.unwrap();
     let revisions = async || {

@@ -583,22 +583,3 @@ fn a_lost_path_is_noticed() {
     let pod = |what: &String| what.contains("has no path");
     assert_eq!(wrong.iter().filter(|what| pod(what)).count(), 2, "{wrong:#?}");
 }
-
-/// The switch was made and the next write met a conflict: its pods are rolling, and go back.
-#[test]
-fn a_switch_that_goes_stale_halfway_goes_back() {
-    runtime().block_on(async {
-        let case = of_one(2, 1, true);
-        let town = build(&case);
-        drop(town.apply(OldLabel::Drop).await);
-        let second = |call: &String| call.starts_with("apply_template");
-        let at = town.fake.calls().iter().position(second).unwrap();
-        let town = build(&case);
-        let before = town.labels();
-        town.meet(at, Fault::Before(FailureKind::Conflict));
-        let Ran::Ended(Some(moved)) = town.apply(OldLabel::Drop).await else { panic!() };
-        assert_eq!((moved.report.counts.stale, moved.report.written), (1, true));
-        assert!(matches!(moved.put_back[..], [(_, PutBack::Done)]), "{:?}", moved.put_back);
-        assert_eq!(town.labels(), before);
-    });
-}

@@ -239,9 +239,16 @@ async fn an_estate_leaves_pod_identity_on_a_real_api_server() {
     assert_eq!(left(&scene.admin, &installation).await, Vec::<String>::new());
     // The workloads that are left are in the file, and nothing is to be done for them.
     let moved: Vec<&str> = toml.split("\n\n").filter(|w| !gone(w)).collect();
+    let decided_first = decisions.clone();
     scene.decide(&(decisions + "\n" + &moved.join("\n\n")));
     scene.run("plan --detailed-exitcode").exits(0).shows("No changes.");
     scene.run("migrate").exits(0).shows("Phases: 6 cleaned");
+    // What the switch wrote is ours: it changes like what `apply` wrote.
+    let web = "service_account = \"web\"";
+    let longer = moved.join("\n\n").replace(web, &format!("{web}\ntoken_expiration = 7200"));
+    scene.decide(&(decided_first + "\n" + &longer));
+    scene.run("apply --yes").exits(0).shows("Apply complete!");
+    scene.run("plan --detailed-exitcode").exits(0).shows("No changes.");
 }
 
 /// Whether a table is that of a workload which this test has deleted.

@@ -118,9 +118,6 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             remove_annotations: &remove_annotations,
             force: roll.force,
         };
-        if !remove_labels.is_empty() || !remove_annotations.is_empty() {
-            context.write(remote.switch_template(cluster, target, &fields)).await?;
-        }
         let patched = context.write(remote.apply_template(cluster, target, &fields)).await?;
         generation = patched.progress.generation;
     }

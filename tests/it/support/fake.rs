@@ -77,7 +77,7 @@ pub(crate) struct Fake {
     proved: Mutex<BTreeSet<(ClusterName, Namespace, AccountName, ClientId)>>,
 }
 
-const WRITES: [&str; 9] = [
+const WRITES: [&str; 8] = [
     "enable_features",
     "create_identity",
     "set_identity_tags",
@@ -85,7 +85,6 @@ const WRITES: [&str; 9] = [
     "put_assignment",
     "create_account",
     "apply_account",
-    "switch_template",
     "apply_template",
 ];
 
@@ -622,14 +621,14 @@ impl Remote for Fake {
         .await
     }
 
-    async fn switch_template(
+    async fn apply_template(
         &self,
         cluster: &ClusterName,
         target: &TemplateRef,
         fields: &TemplateFields<'_>,
-    ) -> Result<(), RemoteFailure> {
-        self.call("switch_template", &key(cluster, target), |world| {
-            let switched = self.patch(world, cluster, target, |template| {
+    ) -> Result<ObservedTemplate, RemoteFailure> {
+        self.call("apply_template", &key(cluster, target), |world| {
+            self.patch(world, cluster, target, |template| {
                 for (have, removed) in [
                     (&mut template.labels, fields.remove_labels),
                     (&mut template.annotations, fields.remove_annotations),
@@ -640,30 +639,13 @@ impl Remote for Fake {
                     }
                     have.retain(|key, _| !removed.contains_key(key));
                 }
+                own_annotations(&mut template.meta, &self.project, fields.annotations);
                 template.labels.extend(fields.template_labels.clone());
                 template.annotations.extend(fields.template_annotations.clone());
                 if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
                     let dropped = Sidecar::Dropped { value: value.clone() };
                     worlds::sidecar(template, &dropped, &self.project);
                 }
-                Ok(())
-            });
-            switched.map(drop)
-        })
-        .await
-    }
-
-    async fn apply_template(
-        &self,
-        cluster: &ClusterName,
-        target: &TemplateRef,
-        fields: &TemplateFields<'_>,
-    ) -> Result<ObservedTemplate, RemoteFailure> {
-        self.call("apply_template", &key(cluster, target), |world| {
-            self.patch(world, cluster, target, |template| {
-                own_annotations(&mut template.meta, &self.project, fields.annotations);
-                template.labels.extend(fields.template_labels.clone());
-                template.annotations.extend(fields.template_annotations.clone());
                 if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
                     worlds::sidecar(template, &Sidecar::Set, &self.project);
                 }

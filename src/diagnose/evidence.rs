@@ -2,7 +2,7 @@
 //! only `doctor` looks at. Plain data; whatever was not looked at is [`Observation::Unknown`] of
 //! kind [`FailureKind::NotReached`], which is how a link tells "left out" from "refused".
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,12 @@ pub fn not_asked<T>() -> Observation<T> {
     Observation::Unknown(RemoteFailure::new(FailureKind::NotReached, "look", "it was not asked"))
 }
 
-/// Everything about one workload in one cluster.
+fn not_asked_of_any<T>() -> Arc<Observation<T>> {
+    Arc::new(not_asked())
+}
+
+/// Everything about one workload in one cluster. What other workloads are judged by too, a
+/// namespace or a tenant, is shared with them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// When it was read.
@@ -58,14 +63,14 @@ pub struct Evidence {
     #[serde(default = "not_asked")]
     pub namespace: Observation<NamespaceFacts>,
     /// The service accounts of the namespace.
-    #[serde(default = "not_asked")]
-    pub accounts: Observation<BTreeMap<AccountName, ObservedAccount>>,
+    #[serde(default = "not_asked_of_any")]
+    pub accounts: Arc<Observation<BTreeMap<AccountName, ObservedAccount>>>,
     /// The pod templates of the namespace.
-    #[serde(default = "not_asked")]
-    pub templates: Observation<Vec<Template>>,
+    #[serde(default = "not_asked_of_any")]
+    pub templates: Arc<Observation<Vec<Template>>>,
     /// The live pods of the namespace.
-    #[serde(default = "not_asked")]
-    pub pods: Observation<Vec<ObservedPod>>,
+    #[serde(default = "not_asked_of_any")]
+    pub pods: Arc<Observation<Vec<ObservedPod>>>,
     /// Warnings about the namespace's pods and controllers.
     #[serde(default)]
     pub events: Vec<Event>,
@@ -83,10 +88,10 @@ pub struct Evidence {
     pub credentials: BTreeMap<ArmId, Observation<Vec<ObservedCredential>>>,
     /// Role assignments and where was looked.
     #[serde(default)]
-    pub assignments: Assignments,
+    pub assignments: Arc<Assignments>,
     /// Settings of target resources.
     #[serde(default)]
-    pub targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
+    pub targets: Arc<BTreeMap<ArmId, Observation<ObservedTarget>>>,
     /// The claims of a token asked for the account.
     #[serde(default = "not_asked")]
     pub token: Observation<TokenClaims>,

@@ -22,4 +22,4 @@ pub use chain::chain;
 pub use command::Kubectl;
 pub use evidence::Evidence;
 pub use link::{Break, Checked, Diagnosis, Fix, Link, Note, State, Verdict};
-pub use resolve::{Resolved, resolve};
+pub use resolve::{Resolved, meant, resolve};

@@ -1,6 +1,10 @@
 //! What must be known before a token can be asked for.
 
-use super::{evidence::Evidence, facts::Facts, links::annotations};
+use super::{
+    evidence::{Evidence, Template},
+    facts::Facts,
+    links::annotations,
+};
 use crate::model::{AccountName, Audience, ClientId, TenantId, names, snapshot::ObservedIdentity};
 
 /// Who asks for what, as far as cluster and Azure were read.
@@ -18,6 +22,11 @@ pub struct Resolved {
     pub audience: Audience,
     /// The identity behind the client id, where it was read.
     pub identity: Option<ObservedIdentity>,
+}
+
+/// The templates that were asked about.
+pub fn meant(evidence: &Evidence) -> Vec<&Template> {
+    Facts::of(evidence).templates
 }
 
 /// Resolves a workload from what was read of it.

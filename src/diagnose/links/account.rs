@@ -30,7 +30,7 @@ pub(in crate::diagnose) fn account(facts: &mut Facts<'_>) -> State {
     if evidence.namespace == Observation::Absent {
         return template::namespace_missing(facts);
     }
-    let accounts = match &evidence.accounts {
+    let accounts = match &*evidence.accounts {
         Observation::Present(accounts) => accounts,
         Observation::Absent => return template::namespace_missing(facts),
         Observation::Unknown(failure) => return State::unseen(failure),

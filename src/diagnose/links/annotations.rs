@@ -20,7 +20,7 @@ const KEY: &str = names::CLIENT_ID_ANNOTATION;
 
 /// Judges the annotations; finds out which client id tokens are asked for.
 pub(in crate::diagnose) fn annotations(facts: &mut Facts<'_>) -> State {
-    if let Observation::Unknown(failure) = &facts.evidence.accounts {
+    if let Observation::Unknown(failure) = &*facts.evidence.accounts {
         return State::unseen(failure);
     }
     let Some(account) = facts.seen_account() else {

@@ -25,7 +25,7 @@ pub(in crate::diagnose) fn pods(facts: &mut Facts<'_>) -> State {
             return found;
         }
     }
-    let pods = match &facts.evidence.pods {
+    let pods = match &*facts.evidence.pods {
         Observation::Present(pods) => pods,
         Observation::Absent => return State::holds("no live pods"),
         Observation::Unknown(failure) => return State::unseen(failure),

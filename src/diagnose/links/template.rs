@@ -25,7 +25,7 @@ pub(in crate::diagnose) fn template(facts: &mut Facts<'_>) -> State {
     if evidence.namespace == Observation::Absent {
         return namespace_missing(facts);
     }
-    if let Observation::Unknown(failure) = &evidence.templates {
+    if let Observation::Unknown(failure) = &*evidence.templates {
         return State::unseen(failure);
     }
     if facts.templates.is_empty() {

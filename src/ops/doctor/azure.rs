@@ -1,6 +1,9 @@
 //! What is read of Azure, once a subscription.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::{Mutex, OnceCell};
 
@@ -30,8 +33,8 @@ const LISTED: usize = 4;
 pub(super) struct AzureRead {
     arm: Result<Arm, RemoteFailure>,
     identities: BTreeMap<SubscriptionId, Identities>,
-    assignments: Assignments,
-    targets: BTreeMap<ArmId, Observation<ObservedTarget>>,
+    assignments: Arc<Assignments>,
+    targets: Arc<BTreeMap<ArmId, Observation<ObservedTarget>>>,
     /// The subscriptions of all questions.
     near: BTreeSet<SubscriptionId>,
     /// Clusters of every subscription that can be listed, and a list that failed.
@@ -152,8 +155,8 @@ impl AzureRead {
         let mut read = Self {
             arm: arm.clone(),
             identities: BTreeMap::new(),
-            assignments: Assignments::default(),
-            targets: BTreeMap::new(),
+            assignments: Arc::default(),
+            targets: Arc::default(),
             near: all.iter().flat_map(|e| subscriptions(e)).collect(),
             clusters: OnceCell::new(),
             elsewhere: OnceCell::new(),
@@ -183,18 +186,20 @@ impl AzureRead {
             futures::future::join_all(targets),
         );
         read.identities = identities.into_iter().collect();
+        let mut assignments = Assignments::default();
         for (scope, found) in roles {
             let how = match found {
                 Observation::Present(list) => {
-                    read.assignments.seen.extend(list);
+                    assignments.seen.extend(list);
                     Observation::Present(())
                 }
                 Observation::Absent => Observation::Absent,
                 Observation::Unknown(failure) => Observation::Unknown(failure),
             };
-            read.assignments.looked.push((scope, how));
+            assignments.looked.push((scope, how));
         }
-        read.targets = targets.into_iter().flatten().collect();
+        read.assignments = Arc::new(assignments);
+        read.targets = Arc::new(targets.into_iter().flatten().collect());
         read
     }
 
@@ -220,8 +225,8 @@ impl AzureRead {
         };
         // What was seen of another subscription is not everything.
         evidence.identities_unseen = failed;
-        evidence.assignments = self.assignments.clone();
-        evidence.targets = self.targets.clone();
+        evidence.assignments = Arc::clone(&self.assignments);
+        evidence.targets = Arc::clone(&self.targets);
     }
 
     /// Reads the identity that is wanted by itself where a list failed that it could be in.
@@ -280,8 +285,9 @@ impl AzureRead {
         for scope in scopes {
             let tried = format!("list role assignments at {scope}");
             let list = arm.assignments_at(&scope, Some(identity.principal_id)).await;
-            let how = answer(list, tried).map(|list| evidence.assignments.seen.extend(list));
-            evidence.assignments.looked.push((scope, how));
+            let assignments = Arc::make_mut(&mut evidence.assignments);
+            let how = answer(list, tried).map(|list| assignments.seen.extend(list));
+            assignments.looked.push((scope, how));
         }
     }
 

@@ -1,6 +1,9 @@
 //! What is read of a cluster and of a namespace, once for all workloads in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -8,9 +11,12 @@ use tokio::sync::OnceCell;
 use super::parse::{self, Details, NodePlace};
 use crate::{
     azure::Issuers,
-    diagnose::evidence::{
-        Discovery, DryRun, Event, NamespaceFacts, ProviderClass, Server, Template, Webhook,
-        not_asked,
+    diagnose::{
+        self, Evidence,
+        evidence::{
+            Discovery, DryRun, Event, NamespaceFacts, ProviderClass, Reference, Server, Template,
+            Webhook, not_asked,
+        },
     },
     kubernetes::{Client, KubeError, Within},
     model::{
@@ -47,9 +53,9 @@ pub(super) struct FirstDryRun {
 #[derive(Debug)]
 pub(super) struct NamespaceRead {
     pub(super) namespace: Observation<NamespaceFacts>,
-    pub(super) accounts: Observation<BTreeMap<AccountName, ObservedAccount>>,
-    pub(super) templates: Observation<Vec<Template>>,
-    pub(super) pods: Observation<Vec<ObservedPod>>,
+    pub(super) accounts: Arc<Observation<BTreeMap<AccountName, ObservedAccount>>>,
+    pub(super) templates: Arc<Observation<Vec<Template>>>,
+    pub(super) pods: Arc<Observation<Vec<ObservedPod>>>,
     /// Warnings; read only for a workload that is not plainly well.
     events: OnceCell<Vec<Event>>,
     /// Read only where a template mounts one.
@@ -77,9 +83,9 @@ impl NamespaceRead {
     ) -> Self {
         Self {
             namespace,
-            accounts,
-            templates,
-            pods,
+            accounts: Arc::new(accounts),
+            templates: Arc::new(templates),
+            pods: Arc::new(pods),
             events: OnceCell::new(),
             classes: OnceCell::new(),
             dry_run: OnceCell::new(),
@@ -93,26 +99,6 @@ impl NamespaceRead {
             list.ok().flatten().iter().flatten().filter_map(parse::event).collect()
         };
         self.events.get_or_init(read).await
-    }
-
-    /// Reads what variables of Azure's libraries are taken from, where that is a `ConfigMap`.
-    pub(super) async fn resolve_references(
-        &self,
-        client: &Client,
-        namespace: &Namespace,
-        templates: &mut Observation<Vec<Template>>,
-    ) {
-        let Observation::Present(templates) = templates else { return };
-        for reference in templates.iter_mut().flat_map(|template| &mut template.references) {
-            if reference.kind != "ConfigMap" {
-                continue;
-            }
-            let place = Some(namespace.as_str());
-            let object = client.object("v1", place, "configmaps", &reference.name).await;
-            if let Ok(Some(object)) = object {
-                reference.value = object["data"][&reference.key].as_str().map(str::to_owned);
-            }
-        }
     }
 
     /// `SecretProviderClass` objects, where a template mounts one.
@@ -132,6 +118,28 @@ impl NamespaceRead {
             list.ok().flatten().iter().flatten().filter_map(parse::provider_class).collect()
         };
         self.classes.get_or_init(read).await.clone()
+    }
+}
+
+/// Reads what variables of Azure's libraries are taken from, where that is a `ConfigMap`, for the
+/// templates that are asked about.
+pub(super) async fn resolve_references(client: &Client, evidence: &mut Evidence) {
+    let from_map = |reference: &Reference| reference.kind == "ConfigMap";
+    let wants = |template: &&Template| template.references.iter().any(from_map);
+    let meant = diagnose::meant(evidence).into_iter().filter(wants);
+    let keys: BTreeSet<String> = meant.map(|template| template.seen.key()).collect();
+    if keys.is_empty() {
+        return;
+    }
+    let place = Some(evidence.asked.namespace.as_str());
+    let Observation::Present(templates) = Arc::make_mut(&mut evidence.templates) else { return };
+    let these = templates.iter_mut().filter(|template| keys.contains(&template.seen.key()));
+    let references = these.flat_map(|template| &mut template.references);
+    for reference in references.filter(|reference| from_map(reference)) {
+        let object = client.object("v1", place, "configmaps", &reference.name).await;
+        if let Ok(Some(object)) = object {
+            reference.value = object["data"][&reference.key].as_str().map(str::to_owned);
+        }
     }
 }
 

@@ -15,7 +15,10 @@ pub(super) mod cluster_facts {
     };
 }
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
@@ -38,7 +41,7 @@ use crate::{
     model::{
         ArmId, ClusterName, FailureKind, Issuer, Namespace, RemoteFailure,
         desired::{DesiredState, Probe},
-        snapshot::{Assignments, Observation, ObservedCluster},
+        snapshot::{Observation, ObservedCluster},
     },
 };
 
@@ -65,13 +68,13 @@ pub struct Reach {
     pub endpoints: Endpoints,
 }
 
-/// A workload with what was seen and what it means.
+/// What a workload comes to. The evidence, which holds every role assignment, is gone by then.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Examined {
-    /// What was seen.
-    pub evidence: Evidence,
     /// What it means.
     pub diagnosis: Diagnosis,
+    /// Whether the file knows the workload.
+    by_file: bool,
 }
 
 /// The clients of one run.
@@ -118,7 +121,8 @@ pub async fn doctor(
         let client = place.client.as_ref().ok();
         if let (Some(client), Some(also)) = (client, question.also()) {
             let asked = &question.asked.namespace;
-            cluster::also(client, asked, also, &mut evidence.templates).await;
+            let templates = Arc::make_mut(&mut evidence.templates);
+            cluster::also(client, asked, also, templates).await;
         }
         find_cluster(&clients, client, &mut evidence, &mut records).await;
         let mut probe = None;
@@ -152,10 +156,9 @@ pub async fn doctor(
 /// One object asked about in several clusters is not missing from those where it never was.
 fn where_it_is(examined: Vec<Examined>) -> Vec<Examined> {
     let (there, missing): (Vec<Examined>, Vec<Examined>) = examined.into_iter().partition(|one| {
-        let by_file = one.evidence.wanted.origin.is_some();
         let first = one.diagnosis.headline().map(|(_, found)| found.code);
         let gone = ["namespace-missing", "template-not-found", "pod-not-found", "account-missing"];
-        by_file || !first.is_some_and(|code| gone.contains(&code))
+        one.by_file || !first.is_some_and(|code| gone.contains(&code))
     });
     if there.is_empty() { missing } else { there }
 }
@@ -217,16 +220,16 @@ fn assemble(
         ),
         dry_run: not_asked(),
         namespace: namespace.namespace.clone(),
-        accounts: namespace.accounts.clone(),
-        templates: namespace.templates.clone(),
-        pods: namespace.pods.clone(),
+        accounts: Arc::clone(&namespace.accounts),
+        templates: Arc::clone(&namespace.templates),
+        pods: Arc::clone(&namespace.pods),
         events: Vec::new(),
         provider_classes: BTreeMap::new(),
         identities: not_asked(),
         identities_unseen: None,
         credentials: BTreeMap::new(),
-        assignments: Assignments::default(),
-        targets: BTreeMap::new(),
+        assignments: Arc::default(),
+        targets: Arc::default(),
         token: not_asked(),
         exchange: not_asked(),
         probe: not_asked(),
@@ -336,9 +339,8 @@ impl Case<'_> {
     ) -> Examined {
         if let Some(client) = self.client {
             trial::dry_run(client, self.namespace, &mut self.evidence).await;
+            cluster::resolve_references(client, &mut self.evidence).await;
             let asked = &self.evidence.asked.namespace;
-            let templates = &mut self.evidence.templates;
-            self.namespace.resolve_references(client, asked, templates).await;
             self.evidence.provider_classes = self.namespace.classes(client, asked).await;
         }
         shared.wanted_identity(&mut self.evidence).await;
@@ -350,9 +352,10 @@ impl Case<'_> {
             trial::token(clients, client, self.probe.as_ref(), &mut self.evidence).await;
         }
         shared.assignments(&mut self.evidence).await;
+        let by_file = self.evidence.wanted.origin.is_some();
         let diagnosis = diagnose::chain(&self.evidence);
         if diagnosis.plainly_well() {
-            return Examined { evidence: self.evidence, diagnosis };
+            return Examined { diagnosis, by_file };
         }
         // Only what is not well is worth looking for what would explain it.
         if let Some(client) = self.client {
@@ -362,7 +365,7 @@ impl Case<'_> {
         shared.other_clusters(&mut self.evidence).await;
         shared.credentials(&mut self.evidence, true).await;
         let diagnosis = diagnose::chain(&self.evidence);
-        Examined { evidence: self.evidence, diagnosis }
+        Examined { diagnosis, by_file }
     }
 }
 

@@ -279,8 +279,8 @@ impl ArmError {
             Self::Unreachable { .. } => FailureKind::Unreachable,
             Self::Credential { .. } => FailureKind::Unauthenticated,
             Self::TimedOut { .. } => FailureKind::TimedOut,
-            Self::Operation { .. }
-            | Self::Body { .. }
+            Self::Operation { .. } => FailureKind::Unfinished,
+            Self::Body { .. }
             | Self::ForeignLink { .. }
             | Self::Pages { .. }
             | Self::BadPath { .. }

@@ -192,7 +192,7 @@ impl<'a> Context<'a> {
                 Err(Halt::Stale(stale(&failure)))
             }
             Err(failure) => {
-                self.wrote.fetch_or(failure.kind.is_unanswered(), Ordering::Relaxed);
+                self.wrote.fetch_or(failure.kind.may_have_written(), Ordering::Relaxed);
                 Err(Halt::failed(failure))
             }
         }

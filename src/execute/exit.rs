@@ -172,6 +172,7 @@ pub fn of_failure(failure: &RemoteFailure) -> ExitCode {
         | FailureKind::Unavailable
         | FailureKind::TimedOut
         | FailureKind::Refused
+        | FailureKind::Unfinished
         | FailureKind::NotReached => ExitCode::Failed,
     }
 }

@@ -64,6 +64,8 @@ pub enum FailureKind {
     TimedOut,
     /// An answer that does not fit: other 4xx, a broken body.
     Refused,
+    /// Azure accepted it, and it failed later: what it was to change may be changed in part.
+    Unfinished,
     /// A token exchange that Entra refused, or an identity that answered as another.
     NotProved,
     /// Pods that cannot be made, or not as they should be: admission, a quota or a webhook that does
@@ -88,9 +90,15 @@ impl FailureKind {
             | Self::Denied
             | Self::Conflict
             | Self::Refused
+            | Self::Unfinished
             | Self::NotProved
             | Self::Unmade
             | Self::NotReached => false,
         }
+    }
+
+    /// Whether a write that failed so may have changed something.
+    pub fn may_have_written(self) -> bool {
+        self.is_unanswered() || self == Self::Unfinished
     }
 }

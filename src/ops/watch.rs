@@ -133,6 +133,7 @@ fn of_outcome(outcome: &Outcome) -> Standing {
                 FailureKind::Conflict
                 | FailureKind::TimedOut
                 | FailureKind::Refused
+                | FailureKind::Unfinished
                 | FailureKind::Unmade
                 | FailureKind::NotProved => State::NotProved,
             };

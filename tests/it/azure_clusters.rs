@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use widentity::{
     azure::ArmError,
-    model::{ArmId, desired::Feature},
+    model::{ArmId, FailureKind, desired::Feature},
 };
 
 use crate::support::scripted::{Server, reply};
@@ -117,6 +117,7 @@ async fn an_operation_that_fails_says_why() {
     let error = server.arm().arm.enable_features(&cluster_id(), &both()).await.unwrap_err();
     assert_eq!(error.to_string(), "the operation ended as Failed: boom");
     assert_eq!(error.code(), Some("InternalError"));
+    assert_eq!(error.failure("enable").kind, FailureKind::Unfinished);
 }
 
 #[tokio::test]

@@ -254,6 +254,7 @@ pub(super) async fn check_injection(
             | FailureKind::Denied
             | FailureKind::Conflict
             | FailureKind::Refused
+            | FailureKind::Unfinished
             | FailureKind::Unmade
             | FailureKind::NotReached => return Err(Halt::failed(failure)),
         };

@@ -155,17 +155,26 @@ pub(super) fn azure<'a>(
     match estate.azure.get(id) {
         Some(AzureIdentityState::Present(seen, credentials)) => {
             for identity in reached.iter().filter_map(|r| r.identity) {
-                let same = matching::resource_id(identity).as_ref() == Some(id);
-                if same && matching::client_id(identity) != Some(seen.client_id) {
-                    reasons.push(Reason::obstacle(
+                if matching::resource_id(identity).as_ref() != Some(id) {
+                    continue;
+                }
+                let at = format!("AzureIdentity {}/{}", identity.namespace, identity.name);
+                match matching::client_id(identity) {
+                    Some(client) if client == seen.client_id => {}
+                    Some(client) => reasons.push(Reason::obstacle(
                         "identity-recreated",
                         format!(
-                            "AzureIdentity {}/{} has client id {}, Azure says {}: the managed \
-                             identity was made again and may have other roles",
-                            identity.namespace, identity.name, identity.client_id, seen.client_id
+                            "{at} has client id {client}, Azure says {}: the managed identity was \
+                             made again and may have other roles",
+                            seen.client_id
                         ),
                         "check its roles and correct clientID of the AzureIdentity",
-                    ));
+                    )),
+                    None => reasons.push(Reason::obstacle(
+                        "identity-without-client-id",
+                        format!("clientID of {at} is `{}`, which is no id", identity.client_id),
+                        format!("write clientID: {} into the AzureIdentity", seen.client_id),
+                    )),
                 }
             }
             let acts = Acts {

@@ -25,7 +25,7 @@ use super::{
     disposition::{Asked, Context, Disposition},
     endpoints::Endpoints,
     error::{ArmError, ServerError},
-    http::{self, TransportError, innermost, is_transport},
+    http::{self, TransportError, innermost, of_credential},
     pace::{Jitter, Pace, Sleep, real_sleep},
 };
 use crate::model::{ArmId, PrincipalId, Token};
@@ -339,7 +339,7 @@ impl Arm {
 pub(super) fn unanswered(error: &azure_core::Error) -> ArmError {
     use azure_core::error::ErrorKind;
     let message = innermost(error);
-    if is_transport(error) {
+    if of_credential(error).is_unanswered() {
         return ArmError::Unreachable { message };
     }
     match error.kind() {

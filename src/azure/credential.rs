@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, pin::pin, str::FromStr, sync::Arc, time::D
 use azure_core::{
     cloud::{CloudConfiguration, CustomConfiguration},
     credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions},
-    http::{ClientOptions, RetryOptions, Transport},
+    http::{ClientOptions, ExponentialRetryOptions, RetryOptions, Transport},
 };
 use azure_identity::{
     AzureCliCredential, AzureCliCredentialOptions, ClientAssertionCredential,
@@ -30,7 +30,8 @@ use super::{
         TENANT_ID, TOKEN_FILE,
     },
     endpoints::Endpoints,
-    http::{self, TransportError, innermost},
+    hint,
+    http::{self, TransportError, innermost, of_credential},
 };
 use crate::model::{FailureKind, RemoteFailure, Token};
 
@@ -127,6 +128,8 @@ pub enum CredentialError {
         kind: AuthKind,
         /// The credential's words.
         message: String,
+        /// Whether it was refused, or nobody answered.
+        why: FailureKind,
     },
     /// No HTTPS client.
     #[error(transparent)]
@@ -140,9 +143,14 @@ fn list(refused: &[(AuthKind, String)]) -> String {
 impl CredentialError {
     /// The same as data.
     pub fn failure(&self) -> RemoteFailure {
-        let message = self.to_string();
-        RemoteFailure::new(FailureKind::Unauthenticated, "choose a credential", message)
-            .with_hint("az login, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET")
+        let (kind, hint) = match self {
+            Self::Failed { why, .. } if why.is_unanswered() => (*why, hint::THE_WAY),
+            Self::None { .. } | Self::Failed { .. } | Self::Transport(_) => (
+                FailureKind::Unauthenticated,
+                "az login, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET",
+            ),
+        };
+        RemoteFailure::new(kind, "sign in", self.to_string()).with_hint(hint)
     }
 }
 
@@ -165,7 +173,8 @@ pub async fn choose(
                 continue;
             }
             Err(Refused::Broken(message)) => {
-                return Err(CredentialError::Failed { kind: candidate, message });
+                let why = FailureKind::Unauthenticated;
+                return Err(CredentialError::Failed { kind: candidate, message, why });
             }
         };
         let scopes = [endpoints.arm_scope.as_str()];
@@ -173,8 +182,8 @@ pub async fn choose(
         let slow = || waits(&format!("a token of credential `{candidate}`: no answer yet"));
         let token = match saying(asked, slow).await {
             Ok(Ok(token)) => Ok(token),
-            Ok(Err(error)) => Err(one_line(&innermost(&error))),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) => Err((one_line(&innermost(&error)), of_credential(&error))),
+            Err(_) => Err(("no answer in time".to_owned(), FailureKind::TimedOut)),
         };
         match token {
             Ok(token) => {
@@ -182,13 +191,15 @@ pub async fn choose(
                 return Ok(Chosen { credential, kind: candidate, refused, actor });
             }
             // Whether these apply is known only by asking.
-            Err(why)
+            Err((message, _))
                 if kind.is_none()
                     && matches!(candidate, AuthKind::AzureCli | AuthKind::ManagedIdentity) =>
             {
-                refused.push((candidate, why));
+                refused.push((candidate, message));
             }
-            Err(message) => return Err(CredentialError::Failed { kind: candidate, message }),
+            Err((message, why)) => {
+                return Err(CredentialError::Failed { kind: candidate, message, why });
+            }
         }
     }
     Err(CredentialError::None { refused })
@@ -250,7 +261,11 @@ fn build(
     let client_options = ClientOptions {
         // Given in full, so that azure_identity does not look for one in the environment.
         cloud: Some(Arc::new(cloud(endpoints))),
-        retry: RetryOptions::default(),
+        // The library's own minute is long for somebody who looks at a terminal.
+        retry: RetryOptions::exponential(ExponentialRetryOptions {
+            max_total_elapsed: azure_core::time::Duration::seconds(15),
+            ..ExponentialRetryOptions::default()
+        }),
         ..http::options(transport)
     };
     let assertion_options =

@@ -69,15 +69,16 @@ fn role(action: &str) -> Option<&'static str> {
     }
 }
 
+/// What to look at where nobody answers.
+pub(super) const THE_WAY: &str = "check the way there: network, HTTPS_PROXY, `cloud` in the file";
+
 pub(super) fn hint(error: &ArmError) -> Option<String> {
     match error {
         ArmError::Answer(error) | ArmError::Operation { error, .. } => of_server(error),
         ArmError::Credential { .. } => {
             Some("az login, or choose a credential with --auth".to_owned())
         }
-        ArmError::Unreachable { .. } => {
-            Some("check the way there: network, HTTPS_PROXY, `cloud` in the file".to_owned())
-        }
+        ArmError::Unreachable { .. } => Some(THE_WAY.to_owned()),
         ArmError::Body { .. }
         | ArmError::ForeignLink { .. }
         | ArmError::Pages { .. }

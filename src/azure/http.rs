@@ -19,6 +19,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
 use super::endpoints::{Endpoints, Trust, is_loopback};
+use crate::model::FailureKind;
 
 /// More than any answer of these APIs: Resource Manager limits its own to 8 MB.
 ///
@@ -240,8 +241,26 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
+/// What a credential's failure was: nobody answered, the authority cannot serve now, or it refused.
+pub(super) fn of_credential(error: &azure_core::Error) -> FailureKind {
+    if is_transport(error) {
+        return FailureKind::Unreachable;
+    }
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = next {
+        let kind = current.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind);
+        if let Some(ErrorKind::HttpResponse { status, .. }) = kind
+            && (status.is_server_error() || u16::from(*status) == 429)
+        {
+            return FailureKind::Unavailable;
+        }
+        next = current.source();
+    }
+    FailureKind::Unauthenticated
+}
+
 /// Whether the network is to blame, anywhere down the chain.
-pub(super) fn is_transport(error: &azure_core::Error) -> bool {
+fn is_transport(error: &azure_core::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = next {
         if let Some(error) = current.downcast_ref::<azure_core::Error>()
@@ -272,5 +291,25 @@ mod tests {
         let text = format!("X authentication failed. {retried}\nTo troubleshoot, visit https://y");
         let error = azure_core::Error::with_error(ErrorKind::Credential, retried, text);
         assert_eq!(innermost(&error), "X authentication failed: Connection refused (os error 111)");
+    }
+
+    #[test]
+    fn an_authority_that_cannot_serve_has_not_refused() {
+        let answer = |status: u16| {
+            let kind = ErrorKind::HttpResponse {
+                status: status.into(),
+                error_code: None,
+                raw_response: None,
+            };
+            let inner = azure_core::Error::new(kind, "words");
+            let outer = azure_core::Error::with_error(ErrorKind::Credential, inner, "failed");
+            of_credential(&outer)
+        };
+        assert_eq!(answer(500), FailureKind::Unavailable);
+        assert_eq!(answer(429), FailureKind::Unavailable);
+        assert_eq!(answer(401), FailureKind::Unauthenticated);
+        let lost = azure_core::Error::with_message(ErrorKind::Io, "reset");
+        let outer = azure_core::Error::with_error(ErrorKind::Credential, lost, "failed");
+        assert_eq!(of_credential(&outer), FailureKind::Unreachable);
     }
 }

@@ -173,7 +173,8 @@ mod tests {
         let (namespace, account) = (Namespace::from("payments"), AccountName::from("payments-api"));
         let cluster = ArmId::new("/subscriptions/S/resourceGroups/R/providers/P/managedClusters/C");
         let name = federated_credential(&project, &cluster, &namespace, &account);
-        assert_eq!(name.len(), 3 + 8 + 1 + 16);
+        // Computed elsewhere by the definition: what is out there was made with these.
+        assert_eq!(name, "wi-3af9dcdb-c8be6de1e68a68db");
         assert!(name.starts_with(&federated_credential_prefix(&project)));
         let upper = ArmId::new(cluster.as_str().to_uppercase());
         assert_eq!(name, federated_credential(&project, &upper, &namespace, &account));
@@ -181,6 +182,17 @@ mod tests {
             identity(DEFAULT_IDENTITY_NAME, &project, &namespace, &account),
             "wi_payments-prod_payments_payments-api"
         );
+    }
+
+    #[test]
+    fn the_chain_value_is_frozen() {
+        let client: ClientId = "11111111-1111-1111-1111-111111111111".parse().unwrap();
+        let tenant: TenantId = "22222222-2222-2222-2222-222222222222".parse().unwrap();
+        let account = AccountName::from("payments-api");
+        let value = |round| chain_value(client, tenant, &Audience::default(), 3600, &account, round);
+        // Another one would roll every pod of every user.
+        assert_eq!(value(0), "9bdf3b727f3f480f");
+        assert_ne!(value(0), value(1));
     }
 
     #[test]
@@ -201,6 +213,7 @@ mod tests {
         let role: RoleId = "4633458b-17de-408a-b874-0445c86b69e6".parse().unwrap();
         let project = Project::from("p");
         let name = |scope: &str| role_assignment(&ArmId::new(scope), principal, role, &project);
+        assert_eq!(name("/subscriptions/A").to_string(), "0c70efd3-657b-5e9f-8040-3f1dd22aabf6");
         assert_eq!(name("/subscriptions/A"), name("/SUBSCRIPTIONS/a"));
         assert_ne!(name("/subscriptions/A"), name("/subscriptions/B"));
     }

@@ -130,7 +130,7 @@ async fn in_world(
     match context.global.output {
         Format::Json => output.data(&document()),
         Format::Text | Format::Markdown | Format::Toml => {
-            output.data(&report::apply(&planned, &ran, exit, output.out));
+            output.data(&report::apply(report::Of::Apply, &planned, &ran, exit, output.out));
         }
     }
     if let Some(path) = &args.json_out {

@@ -85,7 +85,6 @@ async fn examine(
         cluster_id: id("--cluster-id", args.cluster_id.as_deref())?,
         target: id("--target", args.target.as_deref())?,
         role: args.role.clone(),
-        options: Vec::new(),
     };
     let (target, said) = if context.global.sandbox {
         sandbox::without_file(context, said)?
@@ -148,7 +147,7 @@ async fn in_world(
             .hint(format!("it has {}", known.join(", ")));
         return world.close_after(Err(error)).await;
     }
-    let questions = questions(context, &world, about, &args.cluster);
+    let questions = questions(&world, about, &args.cluster);
     let questions = match target {
         Some(target) => questions.needing(target, args.role.as_deref()),
         None => questions,
@@ -161,7 +160,6 @@ async fn in_world(
 
 /// What is asked about in an open world.
 pub(super) fn questions(
-    context: &Context,
     world: &World,
     about: Option<(Namespace, Object)>,
     clusters: &[String],
@@ -170,15 +168,7 @@ pub(super) fn questions(
     if !clusters.is_empty() {
         connections.retain(|name, _| clusters.iter().any(|cluster| cluster == name.as_str()));
     }
-    let mut options = Vec::new();
-    let config = context.global.config.display().to_string();
-    if config != "workloads.toml" {
-        options.extend(["-c".to_owned(), config]);
-    }
-    if context.global.sandbox {
-        options.push("--sandbox".to_owned());
-    }
-    doctor::of_file(&world.desired, &connections, about, &options)
+    doctor::of_file(&world.desired, &connections, about)
 }
 
 fn finish<E: std::fmt::Display>(

@@ -33,7 +33,7 @@ pub(super) async fn with_chain(
 ) -> Result<ExitCode, CliError> {
     let mut explained = read(context, &args)?;
     let world = World::open(context, &args.select, &interrupt).await?;
-    let questions = doctor::questions(context, &world, None, &args.select.cluster);
+    let questions = doctor::questions(&world, None, &args.select.cluster);
     let options = Options { token: true, now: context.env.now() };
     let examined = tokio::select! {
         examined = Box::pin(ops_doctor::doctor(

@@ -7,7 +7,9 @@ use clap::{Parser as _, error::ErrorKind};
 use super::{
     apply,
     args::{Cli, Command, Global, Sandbox},
-    audit, completions, doctor,
+    audit,
+    carried::Carried,
+    completions, doctor,
     env::Environment,
     error::CliError,
     explain, fault, init,
@@ -72,6 +74,7 @@ fn run(env: Environment, arguments: Vec<OsString>) -> ExitCode {
     };
     let output = Output::new(global.color, global.quiet, &env);
     logging::start(global.verbose, output.err.coloured);
+    let output = output.carrying(Carried::of(&global));
     let context = Context { global, env, output };
     let exit = dispatch(&context, command);
     match exit {

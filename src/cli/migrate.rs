@@ -109,9 +109,40 @@ pub(super) fn narrow(select: &Select, overview: Overview) -> Result<Overview, Cl
     let count = overview.clusters.iter().map(|c| c.survey.workloads.len()).sum::<usize>();
     let narrowed = !select.only.is_empty() || !select.namespace.is_empty();
     if narrowed && count == 0 && overview.unseen().next().is_none() && !overview.is_free() {
-        return Err(CliError::usage("no workload of Pod Identity is chosen by --only and -n"));
+        let clusters: Vec<&str> =
+            overview.clusters.iter().map(|read| read.survey.cluster.as_str()).collect();
+        for pattern in &select.only {
+            well_formed("--only", pattern, &clusters)?;
+        }
+        let chosen = select.only.iter().chain(&select.namespace).map(String::as_str);
+        let chosen = chosen.collect::<Vec<_>>().join(", ");
+        return Err(CliError::usage(format!("{chosen} is no workload of Pod Identity"))
+            .hint("`widentity migrate status` lists the workloads"));
     }
     Ok(overview)
+}
+
+/// `NAMESPACE/SERVICE-ACCOUNT[@CLUSTER]`: its parts. Where it is that, its cluster must be one.
+pub(super) fn well_formed<'a>(
+    option: &str,
+    address: &'a str,
+    clusters: &[&str],
+) -> Result<(&'a str, Option<&'a str>), CliError> {
+    let (name, cluster) = match address.split_once('@') {
+        Some((name, cluster)) => (name, Some(cluster)),
+        None => (address, None),
+    };
+    if !address.contains(['/', '*']) {
+        let form = "NAMESPACE/SERVICE-ACCOUNT[@CLUSTER]";
+        return Err(CliError::usage(format!("{option}: `{address}` is no address"))
+            .hint(format!("it is {form}; `widentity migrate status` lists the workloads")));
+    }
+    let unknown = |cluster: &&str| !cluster.contains('*') && !clusters.contains(cluster);
+    match cluster.filter(unknown) {
+        Some(cluster) => Err(CliError::usage(format!("{option}: there is no cluster `{cluster}`"))
+            .hint(format!("it has {}", clusters.join(", ")))),
+        None => Ok((name, cluster)),
+    }
 }
 
 /// Keeps what was chosen, and be it nothing: what a run began with may be gone when it ends.

@@ -18,11 +18,14 @@ use crate::{
         Event, RunOptions,
         exit::{self, ExitCode},
     },
+    model::Address,
     ops::migrate::{self as ops, Move, MoveError, Moved, OldLabel, Overview},
     render::{
         escape,
         findings::{self, counted},
-        json as documents, migrate as render, report, report_json,
+        json as documents, migrate as render,
+        report::{self, Of},
+        report_json,
     },
 };
 
@@ -87,7 +90,8 @@ async fn in_world(
     }
     if !args.yes {
         let count = counted(due, "workload");
-        let question = format!("\nMigrate {count}? Only `yes` is accepted: ");
+        let question =
+            format!("\n{}Migrate {count}? Only `yes` is accepted: ", whole_clusters(&moves));
         if let Answer::End(exit) = ask(context, &question, "not migrated", interrupt).await? {
             return Ok(exit);
         }
@@ -134,6 +138,16 @@ async fn in_world(
     }
 }
 
+/// What happens to whole clusters, such as what cannot be undone: it must be read right above the
+/// question, however many risks of single workloads there are.
+fn whole_clusters(moves: &[Move]) -> String {
+    let risks = moves.iter().flat_map(|one| &one.planned.report.risks);
+    let whole = risks.filter(|risk| matches!(risk.address, Address::Cluster(_)));
+    let lines: Vec<_> =
+        whole.map(|risk| format!("It {}.\n", escape::terminal(&risk.message))).collect();
+    lines.concat()
+}
+
 /// The exit code where nothing failed. What is not ready is the normal state of an estate on its
 /// way; but somebody who names a workload wants it moved.
 fn left(args: &MigrateApply, overview: &Overview, written: bool) -> ExitCode {
@@ -165,7 +179,8 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
         return;
     }
     for (one, done, exit) in moved {
-        output.data(&report::apply(&one.planned, &done.report, *exit, output.out));
+        let report = report::apply(Of::Migrate, &one.planned, &done.report, *exit, output.out);
+        output.data(&report);
         for (name, how) in &done.put_back {
             output.data(&format!(
                 "Put back {}: {}\n",

@@ -125,7 +125,7 @@ pub(super) struct MigrateApply {
 /// `migrate rollback`.
 #[derive(Debug, Args)]
 pub(super) struct MigrateRollback {
-    /// The workload as NAMESPACE/SERVICE-ACCOUNT
+    /// The workload as NAMESPACE/SERVICE-ACCOUNT[@CLUSTER]
     #[arg(value_name = "WORKLOAD")]
     pub(super) workload: String,
     /// Pod Identity serves the cluster although it does not look so: NMI under another name, or

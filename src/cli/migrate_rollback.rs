@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     execute::exit::ExitCode,
-    model::pod_identity::Backup,
+    model::{ClusterName, pod_identity::Backup},
     ops::migrate::{
         Overview, Patience, PutBack, Surveyed,
         rollback::{self, Putting},
@@ -50,26 +50,26 @@ async fn in_world(
     world: &World,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
+    let clusters: Vec<&str> = world.desired.clusters.keys().map(ClusterName::as_str).collect();
+    let (asked, cluster) = migrate::well_formed("rollback", &args.workload, &clusters)?;
     // Its templates may be gone, and with them the workload: what is chosen is its backup.
     let overview = migrate::everything(context, world, &args.select).await;
-    let asked = &args.select.of.cluster;
+    let here = |read: &&Surveyed| cluster.is_none_or(|name| name == read.survey.cluster.as_str());
     let found: Vec<_> = overview
         .clusters
         .iter()
-        .filter(|read| asked.is_empty() || asked.iter().any(|c| c == read.survey.cluster.as_str()))
+        .filter(here)
         .flat_map(|read| read.estate.backups.iter().map(move |backup| (read, backup)))
-        .filter(|(_, backup)| backup.name() == args.workload)
+        .filter(|(_, backup)| backup.name() == asked)
         .collect();
-    let name = escape::terminal(&args.workload).into_owned();
+    let name = escape::terminal(asked).into_owned();
     let (read, backup) = match found.as_slice() {
         [one] => *one,
-        [] => {
-            let exit = migrate::seen(&overview);
-            let exit = if exit == ExitCode::Done { ExitCode::Failed } else { exit };
-            return Err(CliError::new(exit, format!("there is no backup of {name}"))
-                .hint("`widentity migrate status` lists the workloads"));
+        [] => return Err(nothing(&overview, here, asked)),
+        _ => {
+            return Err(CliError::usage(format!("{name} is in several clusters"))
+                .hint(format!("name one: {name}@CLUSTER")));
         }
-        _ => return Err(CliError::usage(format!("{name} is in several clusters: --cluster"))),
     };
     if !args.yes {
         let question = format!("Put {name} back to Pod Identity? Only `yes` is accepted: ");
@@ -104,6 +104,27 @@ async fn in_world(
         PutBack::Partly(_) => Ok(ExitCode::Partial),
         PutBack::Hindered(_) => Ok(ExitCode::Stale),
         PutBack::Failed(failure) => Err(CliError::remote(&failure)),
+    }
+}
+
+/// Why there is nothing to put back: it cannot be known, there is no such workload, or nothing of
+/// it was changed.
+fn nothing(overview: &Overview, here: impl Fn(&&Surveyed) -> bool, name: &str) -> CliError {
+    let unseen: Vec<String> = overview.unseen().map(ToString::to_string).collect();
+    if let Some(first) = unseen.first() {
+        let what = format!("whether {name} was ever switched cannot be seen: {first}");
+        return CliError::new(migrate::seen(overview), what)
+            .hint("`widentity migrate status` shows everything that is not seen");
+    }
+    let mut all = overview.clusters.iter().filter(here).flat_map(|read| &read.survey.workloads);
+    if all.any(|workload| workload.name() == name) {
+        CliError::failed(format!("{name} was never switched: there is nothing to put back"))
+            .hint("`widentity migrate status` says where it stands")
+    } else {
+        CliError::usage(format!(
+            "there is no workload {name} of Pod Identity, and no backup of one"
+        ))
+        .hint("`widentity migrate status` lists the workloads")
     }
 }
 

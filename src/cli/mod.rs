@@ -4,6 +4,7 @@
 mod apply;
 mod args;
 mod audit;
+mod carried;
 mod completions;
 mod doctor;
 mod env;

@@ -1,10 +1,10 @@
 //! The only writer: standard output is data, standard error is progress and messages.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use clap::ValueEnum;
 
-use super::env::Environment;
+use super::{carried::Carried, env::Environment};
 use crate::render::Palette;
 
 /// When to colour.
@@ -27,6 +27,8 @@ pub(super) struct Output {
     pub(super) err: Palette,
     /// Whether notes are dropped; warnings and errors never are.
     quiet: bool,
+    /// What every printed command of ours carries; nothing before the arguments are understood.
+    carried: Option<&'static Carried>,
 }
 
 #[expect(clippy::unused_self, reason = "nothing is written before the streams are decided")]
@@ -34,11 +36,28 @@ impl Output {
     /// Decides both streams apart.
     pub(super) fn new(color: Color, quiet: bool, env: &Environment) -> Self {
         let palette = |terminal| Palette { coloured: coloured(color, terminal, env) };
-        Self { out: palette(env.stdout_is_terminal), err: palette(env.stderr_is_terminal), quiet }
+        Self {
+            out: palette(env.stdout_is_terminal),
+            err: palette(env.stderr_is_terminal),
+            quiet,
+            carried: None,
+        }
+    }
+
+    /// The same streams; commands that are printed carry these options. It is kept until the
+    /// process ends, so that it is said once a run.
+    pub(super) fn carrying(self, carried: Carried) -> Self {
+        Self { carried: Some(Box::leak(Box::new(carried))), ..self }
     }
 
     /// Writes data to standard output.
     pub(super) fn data(self, text: &str) {
+        let text = self.carried.map_or(Cow::Borrowed(text), |carried| carried.data(text));
+        write(&mut io::stdout().lock(), &text);
+    }
+
+    /// Writes to standard output what must stay as it is to the byte: a script, a schema.
+    pub(super) fn verbatim(self, text: &str) {
         write(&mut io::stdout().lock(), text);
     }
 
@@ -51,7 +70,8 @@ impl Output {
 
     /// A line on standard error that is never dropped.
     pub(super) fn message(self, line: &str) {
-        let mut text = line.to_owned();
+        let text = self.carried.map_or(Cow::Borrowed(line), |carried| carried.message(line));
+        let mut text = text.into_owned();
         if !text.ends_with('\n') {
             text.push('\n');
         }

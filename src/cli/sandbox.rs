@@ -147,8 +147,7 @@ pub(super) fn without_file(context: &Context, said: Bare) -> Result<(Target, Bar
     };
     let context = Some(name.to_owned());
     let kubeconfig = Some(kubeconfig.clone());
-    let options = vec!["--sandbox".to_owned()];
-    Ok((clients(&ready)?, Bare { kubeconfig, context, options, ..said }))
+    Ok((clients(&ready)?, Bare { kubeconfig, context, ..said }))
 }
 
 fn clients(ready: &Ready) -> Result<Target, CliError> {

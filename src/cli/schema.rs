@@ -9,6 +9,6 @@ pub(super) fn run(context: &Context, kind: SchemaKind) -> ExitCode {
         SchemaKind::Plan => render::schema::plan(),
         SchemaKind::Report => render::schema::report(),
     };
-    context.output.data(&text);
+    context.output.verbatim(&text);
     ExitCode::Done
 }

@@ -112,7 +112,7 @@ async fn once(
     let shown = match context.global.output {
         Format::Json => json::to_text(&report_json::report("verify", &planned, &ran, exit)),
         Format::Text | Format::Markdown | Format::Toml => {
-            report::verify(&planned, &ran, output.out)
+            report::verify(report::Of::Apply, &planned, &ran, output.out)
         }
     };
     output.data(&shown);

@@ -123,9 +123,6 @@ pub struct Asked {
     /// How commands reach the cluster.
     #[serde(flatten)]
     pub kubectl: Kubectl,
-    /// Options that our own commands need, for example `--sandbox`.
-    #[serde(default)]
-    pub options: Vec<String>,
 }
 
 /// What is wanted, as far as anybody said.

@@ -23,10 +23,7 @@ impl Facts<'_> {
 
     /// `widentity apply` for this workload.
     pub(super) fn apply(&self) -> String {
-        let mut words = vec!["widentity".to_owned()];
-        words.extend(self.evidence.asked.options.iter().map(|option| quoted(option)));
-        words.push(format!("apply --only {}", quoted(&self.address())));
-        words.join(" ")
+        format!("widentity apply --only {}", quoted(&self.address()))
     }
 
     /// `<namespace>/<account>[@<cluster>]`.

@@ -31,6 +31,8 @@ pub struct Removal {
     pub on_node: Vec<String>,
     /// What stays: the object, and why.
     pub kept: Vec<(String, String)>,
+    /// Those of `kept` that only workloads use that were not chosen.
+    pub not_chosen: BTreeSet<String>,
 }
 
 /// An identity that the AKS add-on keeps.
@@ -151,6 +153,9 @@ pub fn removal(estate: &Estate, survey: &Survey, allowed: Allowed<'_>) -> Remova
         // What selects nothing and answered for nobody is `uninstall`'s.
         if users.is_empty() {
             continue;
+        }
+        if users.iter().all(|workload| !allowed.chosen.contains(&workload.name())) {
+            found.not_chosen.insert(binding_name(binding));
         }
         match obstacle(estate, binding, &users, allowed) {
             Some(why) => found.kept.push((binding_name(binding), why)),
@@ -313,6 +318,9 @@ fn identities(estate: &Estate, survey: &Survey, allowed: Allowed<'_>, found: &mu
             continue;
         }
         let refused = left.find_map(|w| Some(format!("{} {}", w.name(), allowed.refuses(w)?)));
+        if users.iter().all(|workload| !allowed.chosen.contains(&workload.name())) {
+            found.not_chosen.insert(identity_name(identity));
+        }
         match refused.or_else(|| kept(identity.kept_by.as_deref())) {
             Some(why) => found.kept.push((identity_name(identity), why)),
             None => identities.push(identity.clone()),

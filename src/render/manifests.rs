@@ -54,11 +54,23 @@ fn style(outcome: Outcome) -> Style {
     }
 }
 
-fn words(piece: &Piece) -> String {
+/// An outcome in words: without writing nothing is rendered.
+fn word(outcome: Outcome, shown: Shown) -> &'static str {
+    match outcome {
+        Outcome::Rendered if !shown.written => "to render",
+        Outcome::Rendered
+        | Outcome::AsWanted
+        | Outcome::NotHere
+        | Outcome::NotYet
+        | Outcome::Cannot => outcome.as_str(),
+    }
+}
+
+fn words(piece: &Piece, shown: Shown) -> String {
     let mut words = if piece.outcome == Outcome::NotHere {
-        "no manifest here, and nobody keeps it: `migrate apply` writes it".to_owned()
+        "no manifest here, and nobody keeps it: `widentity migrate apply` writes it".to_owned()
     } else {
-        piece.outcome.as_str().to_owned()
+        word(piece.outcome, shown).to_owned()
     };
     if !piece.at.is_empty() {
         let _ = write!(words, " ({})", piece.at.join(", "));
@@ -82,12 +94,12 @@ pub fn text(rendering: &Rendering, shown: Shown, palette: Palette) -> String {
     for workload in &rendering.workloads {
         let Rendered { cluster, outcome, why, .. } = workload;
         let name = format!("{}@{cluster}", workload.workload);
-        let word = palette.paint(style(*outcome), outcome.as_str());
+        let word = palette.paint(style(*outcome), word(*outcome, shown));
         let why = why.as_ref().map(|why| format!(": {}", escape::terminal(why)));
         line(&format!("{}: {word}{}", escape::terminal(&name), why.unwrap_or_default()));
         for piece in &workload.objects {
             let object = escape::terminal(&piece.object).into_owned();
-            line(&format!("    {object}: {}", escape::terminal(&words(piece))));
+            line(&format!("    {object}: {}", escape::terminal(&words(piece, shown))));
             for by_hand in &piece.write {
                 line(&format!("        {}", escape::terminal(by_hand)));
             }
@@ -172,12 +184,13 @@ pub fn markdown(rendering: &Rendering, shown: Shown) -> String {
     for workload in &rendering.workloads {
         let mut cell: Vec<String> = workload.why.iter().map(|why| escape::markdown(why)).collect();
         cell.extend(workload.objects.iter().map(|piece| {
-            format!("{} {}", escape::code(&piece.object), escape::markdown(&words(piece)))
+            format!("{} {}", escape::code(&piece.object), escape::markdown(&words(piece, shown)))
         }));
         let cell = cell.join("<br>").replace('|', "\\|");
         let name = escape::code(&workload.workload);
         let cluster = escape::markdown(&workload.cluster);
-        let _ = writeln!(out, "| {name} | {cluster} | {} | {cell} |", workload.outcome.as_str());
+        let _ =
+            writeln!(out, "| {name} | {cluster} | {} | {cell} |", word(workload.outcome, shown));
     }
     for piece in rendering.workloads.iter().flat_map(|w| &w.objects) {
         for by_hand in &piece.write {

@@ -3,8 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    escape, findings::counted, json as documents, migrate, report as proofs, report_json,
-    style::Palette, text::SANDBOX,
+    escape,
+    findings::counted,
+    json as documents, migrate,
+    report::{self as proofs, Of},
+    report_json,
+    style::Palette,
+    text::SANDBOX,
 };
 use crate::{
     execute::exit::ExitCode,
@@ -53,16 +58,24 @@ pub fn preview(parts: &[Part<'_>], sandbox: bool, palette: Palette) -> String {
                 line(&mut out, proofs::proof_line(&proofs.report));
             }
             Some(Proofs { planned, report, .. }) => {
-                out.push_str(&proofs::verify(planned, report, palette));
+                out.push_str(&proofs::verify(Of::Migrate, planned, report, palette));
             }
             None => {}
         }
-        for object in objects(part.what) {
-            line(&mut out, format!("  - {}", escape::terminal(&object)));
+        // What goes stands last, right above the question.
+        let Removal { kept, not_chosen, .. } = part.what;
+        let apart = |object: &String| not_chosen.contains(object);
+        let others = kept.iter().filter(|(object, _)| apart(object)).count();
+        if others > 0 {
+            let others = counted(others, "object");
+            line(&mut out, format!("  keeps {others} of workloads that were not chosen"));
         }
-        for (object, why) in &part.what.kept {
+        for (object, why) in kept.iter().filter(|(object, _)| !apart(object)) {
             let why = escape::terminal(why);
             line(&mut out, format!("  keeps {}: {why}", escape::terminal(object)));
+        }
+        for object in objects(part.what) {
+            line(&mut out, format!("  - {}", escape::terminal(&object)));
         }
         on_nodes(&mut out, part.what);
     }
@@ -96,11 +109,8 @@ fn on_nodes(out: &mut String, what: &Removal) {
 /// What was removed, after a preview.
 pub fn report(parts: &[Part<'_>], sandbox: bool) -> String {
     let mut out = String::new();
-    let (mut removed, mut all) = (0, 0);
     for part in parts {
         let Some(done) = part.done else { continue };
-        all += part.what.count();
-        removed += done.removed.len();
         for object in &done.removed {
             line(&mut out, format!("removed {}", escape::terminal(object)));
         }
@@ -112,13 +122,24 @@ pub fn report(parts: &[Part<'_>], sandbox: bool) -> String {
             line(&mut out, "interrupted: `widentity migrate finish` goes on");
         }
     }
-    if parts.iter().any(|part| part.done.is_some()) {
-        line(&mut out, format!("Finish: {removed} of {} removed.", counted(all, "object")));
-    }
+    line(&mut out, summary(parts));
     if sandbox {
         line(&mut out, SANDBOX);
     }
     out
+}
+
+/// The last line: what was removed of all that goes, or what would go.
+pub fn summary(parts: &[Part<'_>]) -> String {
+    let begun = parts.iter().any(|part| part.done.is_some());
+    let counts = |count: &dyn Fn(&Part<'_>) -> usize| parts.iter().map(count).sum::<usize>();
+    let all = counts(&|part| part.what.count());
+    if begun {
+        let removed = counts(&|part| part.done.map_or(0, |done| done.removed.len()));
+        return format!("Finish: {removed} of {} removed.", counted(all, "object"));
+    }
+    let kept = counts(&|part| part.what.kept.len());
+    format!("Finish: {} to remove, {kept} kept. Nothing was removed.", counted(all, "object"))
 }
 
 /// The same for programs.

@@ -22,17 +22,50 @@ const MAYBE_WRITTEN: &str = "      it may have been written all the same";
 /// How many steps that went well are listed one by one.
 const DONE_SHOWN: usize = 60;
 
+/// The command whose words a report uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// `apply`, `verify`.
+    Apply,
+    /// `migrate apply`, `migrate finish`: its steps are no changes that a plan counts.
+    Migrate,
+}
+
+impl Of {
+    /// What is typed to read anew.
+    fn plan(self) -> &'static str {
+        match self {
+            Self::Apply => "widentity plan",
+            Self::Migrate => "widentity migrate plan",
+        }
+    }
+
+    /// What is typed to try again.
+    fn again(self) -> &'static str {
+        match self {
+            Self::Apply => "widentity apply, when the cause is gone",
+            Self::Migrate => "widentity migrate apply, when the cause is gone",
+        }
+    }
+}
+
 /// The report of `apply`, which follows the plan's preview. The caller has computed the exit code,
 /// which decides the last line.
-pub fn apply(planned: &Planned, report: &ApplyReport, exit: ExitCode, palette: Palette) -> String {
+pub fn apply(
+    of: Of,
+    planned: &Planned,
+    report: &ApplyReport,
+    exit: ExitCode,
+    palette: Palette,
+) -> String {
     let mut text = String::new();
-    let mut sections = steps(planned, report);
+    let mut sections = steps(of, planned, report);
     sections.extend(findings::sections(&planned.report));
     sections.extend(proofs(report));
     push_all(&mut text, &sections, palette);
     text.push_str(&proof_line(report));
     text.push('\n');
-    text.push_str(&palette.paint(Style::Heading, apply_last_line(planned, report, exit)));
+    text.push_str(&palette.paint(Style::Heading, last_line(of, planned, report, exit)));
     text.push('\n');
     if planned.scope.sandbox {
         text.push_str(SANDBOX);
@@ -41,10 +74,10 @@ pub fn apply(planned: &Planned, report: &ApplyReport, exit: ExitCode, palette: P
     text
 }
 
-/// The report of `verify`.
-pub fn verify(planned: &Planned, report: &ApplyReport, palette: Palette) -> String {
+/// The report of proofs alone.
+pub fn verify(of: Of, planned: &Planned, report: &ApplyReport, palette: Palette) -> String {
     let mut text = String::new();
-    let mut sections = steps(planned, report);
+    let mut sections = steps(of, planned, report);
     sections.retain(|section| section.alarm);
     sections.extend(findings::sections(&planned.report));
     sections.extend(proofs(report));
@@ -74,32 +107,46 @@ pub fn proof_line(report: &ApplyReport) -> String {
     format!("Proof: {} of {} proved", report.proofs.good, report.proofs.of)
 }
 
-/// The frozen last line of an apply.
-pub fn apply_last_line(planned: &Planned, report: &ApplyReport, exit: ExitCode) -> String {
+/// The last line of a report; that of `apply` is frozen.
+pub fn last_line(of: Of, planned: &Planned, report: &ApplyReport, exit: ExitCode) -> String {
     let done = exit == ExitCode::Done;
-    if done && planned.matches() {
-        return "No changes. Your infrastructure matches the configuration.".to_owned();
-    }
     let word = if done { "complete" } else { "incomplete" };
-    let objects = report.objects;
-    format!(
-        "Apply {word}! Resources: {} added, {} changed, 0 destroyed.",
-        objects.added, objects.changed
-    )
+    match of {
+        Of::Apply if done && planned.matches() => {
+            "No changes. Your infrastructure matches the configuration.".to_owned()
+        }
+        Of::Apply => {
+            let objects = report.objects;
+            format!(
+                "Apply {word}! Resources: {} added, {} changed, 0 destroyed.",
+                objects.added, objects.changed
+            )
+        }
+        Of::Migrate => {
+            let went_well = |step: &&StepReport| {
+                matches!(step.outcome, Some(Outcome::Done { .. } | Outcome::Unchanged { .. }))
+            };
+            let good = report.steps.iter().filter(went_well).count();
+            let steps = findings::counted(report.steps.len(), "step");
+            format!("Migrate {word}! {good} of {steps} done, nothing of Pod Identity removed.")
+        }
+    }
 }
 
-/// What an exit code means, in the words of the documentation.
+/// What an exit code means, whichever the command.
 pub fn exit_words(exit: ExitCode) -> &'static str {
     match exit {
         ExitCode::Done => "done",
         ExitCode::Failed => "failed, nothing was changed",
         ExitCode::Changes => "changes are present",
-        ExitCode::Partial => "applied in part; run apply again when the cause is gone",
-        ExitCode::Stale => "stale: the world or the plan is not what was expected; plan again",
+        ExitCode::Partial => "done in part; when the cause is gone, run the same command again",
+        ExitCode::Stale => {
+            "stale: the world, or the plan, is not what was expected; nothing was changed"
+        }
         ExitCode::Refused => "refused",
         ExitCode::Denied => "not signed in, not allowed, or not seen",
-        ExitCode::NotProved => "not proved",
-        ExitCode::Interrupted => "interrupted; what was begun was finished",
+        ExitCode::NotProved => "not proved: a proof, a rollout or a link of the chain failed",
+        ExitCode::Interrupted => "interrupted; no step was left half done",
         ExitCode::TimedOut => "timed out",
         ExitCode::Usage => "usage",
         ExitCode::Internal => "internal error",
@@ -107,7 +154,7 @@ pub fn exit_words(exit: ExitCode) -> &'static str {
 }
 
 /// The steps by how they ended; what went well first, what must be read last.
-fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
+fn steps(of: Of, planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     let mut sections = Vec::new();
     let mut add = |title: String, alarm: bool, lines: Vec<String>| {
         if !lines.is_empty() {
@@ -150,7 +197,7 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
                     at(planned, step)
                 ));
                 stale.extend(written.then(|| MAYBE_WRITTEN.to_owned()));
-                stale.push("      next: widentity plan".to_owned());
+                stale.push(format!("      next: {}", of.plan()));
             }
             Some(Outcome::Failed { failure, written }) => {
                 failures.push(Failed { step, failure, written: *written });
@@ -169,7 +216,8 @@ fn steps(planned: &Planned, report: &ApplyReport) -> Vec<Section> {
     add(title("Not begun", cancelled.len()), true, cancelled);
     add(title("Skipped", skipped.len()), true, skipped);
     add(title("Stale", report.counts.stale), true, stale);
-    let lines = alike(&failures).iter().flat_map(|alike| failed_lines(planned, alike)).collect();
+    let lines =
+        alike(&failures).iter().flat_map(|alike| failed_lines(of, planned, alike)).collect();
     add(title("Failed", failures.len()), true, lines);
     sections
 }
@@ -259,7 +307,7 @@ fn without_names(message: &str, address: &Address) -> String {
     }
 }
 
-fn failed_lines(planned: &Planned, alike: &[&Failed<'_>]) -> Vec<String> {
+fn failed_lines(of: Of, planned: &Planned, alike: &[&Failed<'_>]) -> Vec<String> {
     let Some(Failed { step, failure, written }) = alike.first() else { return Vec::new() };
     let RemoteFailure { kind: _, tried, message, status: _, code: _, correlation_id: _, hint } =
         failure;
@@ -281,7 +329,7 @@ fn failed_lines(planned: &Planned, alike: &[&Failed<'_>]) -> Vec<String> {
     if *written && !several {
         lines.push(MAYBE_WRITTEN.to_owned());
     }
-    let next = hint.as_deref().unwrap_or("widentity apply, when the cause is gone");
+    let next = hint.as_deref().unwrap_or(of.again());
     for (index, line) in next.lines().enumerate() {
         let label = if index == 0 { "next: " } else { "      " };
         lines.push(format!("      {label} {}", escape::terminal(line)));

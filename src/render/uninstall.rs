@@ -10,7 +10,7 @@ use super::{
     text::SANDBOX,
 };
 use crate::{
-    migrate::uninstall::{CleanUp, Exposed, Step, Uninstall},
+    migrate::uninstall::{CleanUp, Exposed, NOT_SEEN, Step, Uninstall},
     model::{
         ArmId,
         footprint::{Part, PartKind},
@@ -111,7 +111,8 @@ pub fn preview(clusters: &[Shown<'_>], sandbox: bool, palette: Palette) -> Strin
 fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
     let Uninstall { obstacles, steps, kept, exposed, risks, clean_up, not_seen, incomplete: _ } =
         shown.what;
-    if steps.is_empty() && kept.is_empty() && clean_up.is_empty() && obstacles.is_empty() {
+    let nothing = steps.is_empty() && kept.is_empty() && clean_up.is_empty();
+    if nothing && obstacles.is_empty() && not_seen.is_empty() {
         return;
     }
     let heading = |text: &str| palette.paint(Style::Heading, text);
@@ -122,12 +123,6 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
     for obstacle in obstacles {
         line(out, format!("  {}: {}", obstacle.code, escape::terminal(&obstacle.message)));
         line(out, format!("    do: {}", escape::terminal(&obstacle.fix)));
-    }
-    if !steps.is_empty() {
-        line(out, heading("In this order:"));
-    }
-    for (at, each) in steps.iter().enumerate() {
-        line(out, format!("  {}. {}", at + 1, step(each)));
     }
     if let Some(exposed) = exposed {
         metadata(out, exposed, palette);
@@ -146,7 +141,7 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
         line(out, format!("  {what}: {why}"));
     }
     if !clean_up.is_empty() || !not_seen.is_empty() {
-        line(out, heading("Left in Azure; if nothing else needs it:"));
+        line(out, heading(left_in_azure(shown.what)));
     }
     for left in clean_up {
         line(out, format!("  {}", escape::terminal(&left.what)));
@@ -156,7 +151,42 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
     for failure in not_seen {
         line(out, format!("  not seen: {}", escape::terminal(failure)));
     }
+    // Last, so that a question about them stands right below.
+    if !steps.is_empty() {
+        line(out, heading("In this order:"));
+    }
+    for (at, each) in steps.iter().enumerate() {
+        line(out, format!("  {}. {}", at + 1, planned(shown, each)));
+    }
     line(out, "");
+}
+
+/// Pod Identity needs what Azure holds for it until its last step is done.
+fn left_in_azure(what: &Uninstall) -> &'static str {
+    if what.steps.iter().all(Step::is_clean_up) && what.obstacles.is_empty() {
+        "Left in Azure; if nothing else needs it:"
+    } else {
+        "Left in Azure, for when Pod Identity is gone; if nothing else needs it:"
+    }
+}
+
+/// A step as something to be done. What another tool keeps is taken away by hand: while something
+/// is in the way nobody is told how.
+fn planned(shown: Shown<'_>, each: &Step) -> String {
+    match each {
+        Step::HandOver { tool, parts, .. } if !shown.what.obstacles.is_empty() => {
+            let kept = counted(parts.len(), "object");
+            let text = format!("you, when nothing is in the way: {tool} keeps {kept} of it");
+            escape::terminal(&text).into_owned()
+        }
+        Step::HandOver { .. }
+        | Step::AwaitUnassigned
+        | Step::Remove { .. }
+        | Step::DropAddOnIdentities { .. }
+        | Step::DisableAddOn { .. }
+        | Step::Unassign { .. }
+        | Step::RemoveRole { .. } => step(each),
+    }
 }
 
 fn metadata(out: &mut String, exposed: &Exposed, palette: Palette) {
@@ -238,21 +268,47 @@ pub fn stopped(shown: Shown<'_>) -> Vec<String> {
 
 /// The last line.
 pub fn summary(clusters: &[Shown<'_>]) -> String {
+    format!("{}{}", came_to(clusters), in_azure(clusters))
+}
+
+fn came_to(clusters: &[Shown<'_>]) -> String {
     let steps: usize = clusters.iter().map(|shown| shown.what.steps.len()).sum();
     let done: usize = clusters.iter().filter_map(|shown| Some(shown.ran?.done)).sum();
     let begun = clusters.iter().any(|shown| shown.ran.is_some());
-    let blocked = clusters.iter().filter(|shown| !shown.what.obstacles.is_empty()).count();
-    if steps == 0 && blocked == 0 {
+    let obstacles = || clusters.iter().flat_map(|shown| &shown.what.obstacles);
+    let unseen = obstacles().any(|obstacle| obstacle.code == NOT_SEEN);
+    if steps == 0 && !unseen {
         return FREE.to_owned();
     }
-    if begun && done == steps {
+    if begun && done == steps && !unseen {
         return format!("Uninstall complete: {} done.", counted(steps, "step"));
     }
     if begun {
-        return format!("Uninstall: {done} of {} done.", counted(steps, "step"));
+        let tail = if unseen { " Not everything was seen." } else { "" };
+        return format!("Uninstall: {done} of {} done.{tail}", counted(steps, "step"));
     }
-    let tail = if blocked > 0 { "; something is in the way" } else { "" };
+    let tail = if unseen {
+        "; not everything was seen"
+    } else if obstacles().next().is_some() {
+        "; something is in the way"
+    } else {
+        ""
+    };
     format!("Uninstall: {} to do{tail}. Nothing was done.", counted(steps, "step"))
+}
+
+/// What stays in Azure; nothing where nothing does.
+fn in_azure(clusters: &[Shown<'_>]) -> String {
+    let left: usize = clusters.iter().map(|shown| shown.what.clean_up.len()).sum();
+    let unseen = clusters.iter().any(|shown| !shown.what.not_seen.is_empty());
+    match (left, unseen) {
+        (0, false) => String::new(),
+        (0, true) => " What Azure holds was not seen whole.".to_owned(),
+        (_, unseen) => {
+            let more = if unseen { ", perhaps more" } else { "" };
+            format!(" Left in Azure: {}{more}.", counted(left, "thing"))
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -316,7 +372,7 @@ pub fn markdown(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String 
         };
         for (at, each) in steps.iter().enumerate() {
             let mark = if is_done(at) { "x" } else { " " };
-            line(&mut out, format!("- [{mark}] {}", escape::markdown(&step(each))));
+            line(&mut out, format!("- [{mark}] {}", escape::markdown(&planned(*shown, each))));
         }
         for stopped in stopped(*shown) {
             line(&mut out, format!("- **stopped**: {}", escape::markdown(&stopped)));

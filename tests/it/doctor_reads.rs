@@ -142,7 +142,7 @@ async fn estate(directory: &Path, count: usize) -> (Running, DesiredState, Conne
 }
 
 async fn ask(running: &Running, desired: &DesiredState, connected: &Connected) -> Vec<Examined> {
-    let questions = doctor::of_file(desired, &connected.clusters, None, &[]);
+    let questions = doctor::of_file(desired, &connected.clusters, None);
     let options = Options { token: true, now: running.context().clock.now() };
     doctor::doctor(connected.reach(), questions, Some(desired), options).await.unwrap()
 }

@@ -35,6 +35,7 @@ mod migrate_properties;
 mod migrate_render;
 mod migrate_sandbox;
 mod migrate_shapes;
+mod migrate_words;
 mod observe;
 mod plan_cases;
 mod planner;

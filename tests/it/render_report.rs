@@ -95,7 +95,7 @@ fn a_report_says_what_was_done_and_what_was_not_and_because_of_what() {
     let run = run();
     let exit = exit::of_apply(&planned.report, &run);
     assert_eq!(exit, ExitCode::Partial);
-    let text = report::apply(&planned, &run, exit, Palette::PLAIN);
+    let text = report::apply(report::Of::Apply, &planned, &run, exit, Palette::PLAIN);
     assert!(!text.lines().any(|line| line.starts_with("Apply complete!")), "{text}");
     insta::assert_snapshot!(text);
 }
@@ -116,5 +116,5 @@ fn a_report_is_json_of_its_schema() {
 #[test]
 fn a_verification_shows_what_is_not_proved() {
     let planned = plans::full();
-    insta::assert_snapshot!(report::verify(&planned, &run(), Palette::PLAIN));
+    insta::assert_snapshot!(report::verify(report::Of::Apply, &planned, &run(), Palette::PLAIN));
 }

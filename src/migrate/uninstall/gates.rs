@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Class, Exposed, Given, Obstacle, Step};
+use super::{Class, Exposed, Given, NOT_SEEN, Obstacle, Step};
 use crate::{
     migrate::{Phase, Workload},
     model::{
-        AccountName, Issuer, Namespace, SameCluster,
+        AccountName, Issuer, Namespace, RemoteFailure, SameCluster,
         footprint::{AzureSide, Footprint, PartKind},
         pod_identity::{Carrier, Estate, EstatePod, EstateTemplate},
         same_cluster,
@@ -29,16 +29,22 @@ pub(super) fn obstacles(
     exposed: Option<&Exposed>,
 ) -> Vec<Obstacle> {
     let mut found = Vec::new();
+    unseen(given, &mut found);
     if steps.is_empty() {
+        // Nothing is touched, so that nothing else stands in the way.
+        found.sort();
+        found.dedup();
         return found;
     }
-    unseen(given, &mut found);
+    unlooked(given, &mut found);
     if let Some(wrong) = another_cluster(given) {
         found.push(wrong);
     }
     workloads(given, &mut found);
     others(given.estate, &mut found);
-    assigned(given, &mut found);
+    if is_seen(given) {
+        assigned(given, &mut found);
+    }
     if given.estate.add_on.is_some() {
         add_on(given, &mut found);
     }
@@ -50,8 +56,11 @@ pub(super) fn obstacles(
                 "without NMI the metadata endpoint of the nodes is open to every pod, {} at present",
                 exposed.pods
             ),
-            "look at the pods below; close the endpoint with a NetworkPolicy on 169.254.169.254/32, \
-             or accept it: --allow-open-metadata",
+            format!(
+                "{}close the endpoint with a NetworkPolicy on 169.254.169.254/32, or accept it: \
+                 --allow-open-metadata",
+                if exposed.users.is_empty() { "" } else { "look at the pods below; " }
+            ),
         ));
     }
     found.sort();
@@ -59,20 +68,30 @@ pub(super) fn obstacles(
     found
 }
 
+/// Whether everything of the cluster that decides was read. What was not is not absent.
+pub(super) fn is_seen(given: Given<'_>) -> bool {
+    given.estate.unseen.is_empty() && given.footprint.unseen.is_empty()
+}
+
 fn unseen(given: Given<'_>, found: &mut Vec<Obstacle>) {
-    let estate = given.estate;
-    let unlooked = estate.unlooked.iter().map(|failure| {
+    let seen = given.estate.unseen.iter().chain(&given.footprint.unseen);
+    found.extend(seen.map(not_seen));
+}
+
+fn unlooked(given: Given<'_>, found: &mut Vec<Obstacle>) {
+    let unlooked = given.estate.unlooked.iter().map(|failure| {
         let hint = "nothing tells whether its objects make pods with the label: grant the list, \
                     delete the APIService if nothing serves it any more, or waive it with \
                     --allow-unseen-kinds";
-        failure.clone().with_hint(hint)
+        not_seen(&failure.clone().with_hint(hint))
     });
-    let seen = estate.unseen.iter().chain(&given.footprint.unseen).cloned();
-    for failure in seen.chain(unlooked) {
-        let hint = failure.hint.as_deref().unwrap_or("nothing is removed while this is not seen");
-        let class = if failure.kind.is_denied() { Class::Denied } else { Class::Unseen };
-        found.push(obstacle(class, "not-seen", failure.to_string(), hint));
-    }
+    found.extend(unlooked);
+}
+
+fn not_seen(failure: &RemoteFailure) -> Obstacle {
+    let hint = failure.hint.as_deref().unwrap_or("nothing is removed while this is not seen");
+    let class = if failure.kind.is_denied() { Class::Denied } else { Class::Unseen };
+    obstacle(class, NOT_SEEN, failure.to_string(), hint)
 }
 
 /// Whether only the issuer of a token can tell whether this is the cluster.
@@ -184,7 +203,8 @@ fn workloads(given: Given<'_>, found: &mut Vec<Obstacle>) {
             | Phase::HalfDone
             | Phase::Broken
             | Phase::RolledBack => {
-                "widentity migrate plan says what comes next; then migrate apply and migrate finish"
+                "widentity migrate plan says what comes next; then: widentity migrate apply, widentity \
+                 migrate finish"
             }
         };
         let message = format!("{} is {}{until}", workload.name(), workload.phase.as_str());

@@ -62,6 +62,9 @@ pub struct AzureWishes {
     pub node_identities: bool,
 }
 
+/// The code of what could not be read, and so may be there.
+pub const NOT_SEEN: &str = "not-seen";
+
 /// What is to be done in one cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Uninstall {
@@ -75,7 +78,7 @@ pub struct Uninstall {
     pub exposed: Option<Exposed>,
     /// What may be lost with the steps in Azure.
     pub risks: Vec<String>,
-    /// What is left in Azure.
+    /// What is left in Azure; nothing where the cluster was not seen whole.
     pub clean_up: Vec<CleanUp>,
     /// What of Azure could not be seen.
     pub not_seen: Vec<String>,
@@ -248,7 +251,8 @@ impl Flag {
 
 /// Decides. Equal arguments give equal results.
 pub fn decide(given: Given<'_>) -> Uninstall {
-    let left = left::left(given);
+    // Nobody can say that what Azure holds serves nothing while the cluster was not seen whole.
+    let left = if gates::is_seen(given) { left::left(given) } else { left::Left::default() };
     let mut steps = steps(given);
     steps.extend(left.steps);
     let exposed = takes_nmi(&steps).then(|| surroundings::exposed(given));

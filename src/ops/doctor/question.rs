@@ -95,7 +95,6 @@ fn asked(namespace: Namespace, object: Option<&Object>) -> Asked {
         cluster: None,
         cluster_id: None,
         kubectl: Kubectl::default(),
-        options: Vec::new(),
     };
     match object {
         Some(Object::Account(account)) => asked.account = Some(account.clone()),
@@ -120,17 +119,14 @@ pub(in crate::ops) fn kubectl(cluster: &DesiredCluster) -> Kubectl {
     }
 }
 
-/// Every chosen workload of a file, or one object in every chosen cluster of it. `options` are
-/// those our own commands need again.
+/// Every chosen workload of a file, or one object in every chosen cluster of it.
 pub fn of_file(
     desired: &DesiredState,
     connections: &BTreeMap<ClusterName, Connection>,
     about: Option<(Namespace, Object)>,
-    options: &[String],
 ) -> Questions {
     let in_cluster = |mut asked: Asked, name: &ClusterName| {
         let cluster = desired.clusters.get(name);
-        asked.options = options.to_vec();
         asked.cluster = Some(name.clone());
         asked.cluster_id = cluster.map(|cluster| cluster.id.clone());
         asked.kubectl = cluster.map(kubectl).unwrap_or_default();
@@ -187,13 +183,11 @@ pub struct Bare {
     pub target: Option<ArmId>,
     /// The role that it needs there; any that opens data if absent.
     pub role: Option<String>,
-    /// Options that our own commands need again.
-    pub options: Vec<String>,
 }
 
 /// One object of the cluster of a kubeconfig context, without a file.
 pub fn bare(namespace: Namespace, object: &Object, said: Bare) -> Questions {
-    let Bare { kubeconfig, context, cluster_id, target, role, options } = said;
+    let Bare { kubeconfig, context, cluster_id, target, role } = said;
     let mut asked = asked(namespace, Some(object));
     asked.kubectl = Kubectl {
         kubeconfig: kubeconfig.as_ref().map(|path| path.display().to_string()),
@@ -201,7 +195,6 @@ pub fn bare(namespace: Namespace, object: &Object, said: Bare) -> Questions {
         fetch: None,
     };
     asked.cluster_id = cluster_id;
-    asked.options = options;
     let wanted = target.map(|scope| needed(scope, role.as_deref()));
     let tried = "connect to the cluster";
     let connection = Connection::to(Connect::Kubeconfig { path: kubeconfig, context }, tried);

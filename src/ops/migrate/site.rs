@@ -76,7 +76,9 @@ pub async fn sites<'a>(
 
 /// Says of each cluster which of its principals act for another one, too, that has Pod Identity.
 fn elsewhere(sites: &mut [Site<'_>]) {
-    let has = |site: &Site<'_>| site.read.survey.found || !site.footprint.unseen.is_empty();
+    let has = |Site { read: Surveyed { survey, .. }, footprint, .. }: &Site<'_>| {
+        survey.found || !survey.unseen.is_empty() || !footprint.unseen.is_empty()
+    };
     let all: Vec<(ClusterName, bool, Vec<PrincipalId>)> = sites
         .iter()
         .map(|site| {

@@ -284,7 +284,7 @@ impl Emulated {
             let config = config::load(&file, &config::Disk).unwrap();
             let desired = config::compile(&config, &config::Selection::default()).unwrap();
             let connected = connect::connect(&desired, self.target(), waits).await.unwrap();
-            let questions = doctor::of_file(&desired, &connected.clusters, None, &[]);
+            let questions = doctor::of_file(&desired, &connected.clusters, None);
             doctor::doctor(connected.reach(), questions, Some(&desired), options).await
         } else {
             let asked = &self.world["asked"];

@@ -1,0 +1,91 @@
+//! What `migrate` says at its ends: what was not seen is not absent, and what is printed can be
+//! pasted.
+
+use serde_json::Value;
+
+use crate::{
+    cli_verify::Served,
+    support::cli::{Desk, NO_GRANTS},
+};
+
+/// A world in which every workload of the file lives on Pod Identity.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("workloads.toml", NO_GRANTS);
+    desk.run("sandbox reset --pod-identity").exits(0);
+    desk
+}
+
+/// Pod Identity serves everything, and no request to the cluster is answered.
+#[test]
+fn what_cannot_be_read_is_never_absent() {
+    let desk = desk();
+    let _served = Served::start(&desk);
+    for (fault, code) in
+        [("--answer 401", 6), ("--answer 403", 6), ("--answer 503", 1), ("--reset", 1)]
+    {
+        desk.run("sandbox fault clear").exits(0);
+        desk.run(&format!("sandbox fault add --service cluster/* --times 0 {fault}")).exits(0);
+        let ran = desk.run("--sandbox migrate uninstall --plan").exits(code).shows("not-seen");
+        let text = &ran.stdout;
+        assert!(!text.contains("nothing to uninstall"), "{fault}: {text}");
+        assert!(!text.contains("delete") && !text.contains("remove "), "{fault}: {text}");
+        let ran = desk.run("--sandbox -o json migrate uninstall --yes").exits(code);
+        let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(document["clusters"][0]["clean_up"], Value::Array(Vec::new()), "{fault}");
+        desk.run("--sandbox migrate finish --plan").exits(code).says("cannot be seen");
+        let ran = desk.run("--sandbox migrate rollback payments/api --yes").exits(code);
+        assert!(!ran.stderr.contains("there is no backup"), "{fault}: {}", ran.stderr);
+        desk.run("--sandbox migrate render home").exits(code).says("cannot be seen");
+    }
+}
+
+#[test]
+fn what_is_printed_leads_to_the_same_world() {
+    let desk = Desk::new();
+    desk.write("other.toml", NO_GRANTS);
+    let world = "-c other.toml --sandbox-state x.json";
+    desk.run(&format!("{world} sandbox reset --pod-identity"))
+        .exits(0)
+        .says(&format!("next: widentity {world} --sandbox migrate\n"));
+    let ran = desk.run(&format!("{world} --sandbox migrate plan")).exits(0);
+    let printed = ran.stdout.matches("widentity ").count();
+    let whole = ran.stdout.matches(&format!("widentity {world} --sandbox migrate ")).count();
+    assert!(printed > 0 && printed == whole, "{}", ran.stdout);
+    let ran = desk.run(&format!("{world} --sandbox -o json migrate plan")).exits(0);
+    let next = serde_json::from_str::<Value>(&ran.stdout).unwrap();
+    let next = next["clusters"][0]["workloads"][0]["next"].to_string();
+    assert!(next.contains(&format!("widentity {world} --sandbox migrate ")), "{next}");
+    // What is no message stays as it is to the byte.
+    let script = |line: &str| desk.run(line).exits(0).stdout;
+    assert_eq!(script(&format!("{world} completions bash")), script("completions bash"));
+    assert_eq!(script(&format!("{world} schema plan")), script("schema plan"));
+}
+
+#[test]
+fn a_masked_workload_that_drops_its_label_is_a_change() {
+    let desk = desk();
+    desk.run("--sandbox migrate apply --yes --keep-old").exits(0).shows("masked");
+    let ran = desk.run("--sandbox migrate apply --yes").exits(0).shows("soaking");
+    assert!(!ran.stdout.contains("No changes"), "{}", ran.stdout);
+    let ran = ran.shows("Migrate complete! ");
+    assert!(!ran.stdout.contains("Apply complete"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_rollback_that_finds_nothing_says_which_of_three_it_is() {
+    let desk = desk();
+    let back = |who: &str| desk.run(&format!("--sandbox migrate rollback {who} --yes"));
+    back("api").exits(64).says("NAMESPACE/SERVICE-ACCOUNT");
+    back("payments/api@elsewhere").exits(64).says("no cluster `elsewhere`");
+    back("payments/ap").exits(64).says("no workload payments/ap");
+    back("payments/api").exits(1).says("never switched");
+    back("payments/api@prod").exits(1).says("never switched");
+    let only = |who: &str| desk.run(&format!("--sandbox migrate plan --only {who}"));
+    only("api").exits(64).says("NAMESPACE/SERVICE-ACCOUNT");
+    only("payments/api@elsewhere").exits(64).says("no cluster `elsewhere`");
+    only("payments/ap").exits(64).says("is no workload");
+    only("payments/api@prod").exits(0).shows("payments/api");
+    desk.run("--sandbox migrate apply --yes").exits(0);
+    back("payments/api@prod").exits(0).shows("it is as it was");
+}

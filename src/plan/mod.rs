@@ -29,7 +29,6 @@ pub use change::{Action, Change, FieldChange, ObjectKind, Planned, Reason};
 pub use cluster::{Shown, shown};
 pub use planner::{PlanOptions, plan};
 pub use report::PlanReport;
-pub use roll::POD_IDENTITY_MAY_ANSWER;
 pub use step::{Lock, Operation, Step, StepId, Value};
 pub use template::ROLLOUT_FAILED;
 

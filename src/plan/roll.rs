@@ -15,7 +15,6 @@ use crate::model::{
     Address,
     address::Part,
     names,
-    pod_identity::BINDING_LABEL,
     snapshot::{ObservedPod, ObservedTemplate, OwnedField, Strategy},
 };
 
@@ -94,9 +93,6 @@ pub(super) fn write(
         reasons.push(Reason::Follows { of });
     }
     restarts(draft, place, template, &address, own);
-    if !labelled && template.labels.contains_key(BINDING_LABEL) {
-        hidden(draft, place, template, &address);
-    }
     let change = draft.change(NewChange {
         address: address.clone(),
         kind: if only_rolls {
@@ -142,27 +138,6 @@ pub(super) fn write(
 pub(super) const RESTARTS: &str = "restarts-pods";
 /// The code of the risk that pods are restarted all at once.
 pub(super) const RESTARTS_AT_ONCE: &str = "restarts-with-downtime";
-
-/// The code of the risk that AAD Pod Identity goes on answering the new pods.
-pub const POD_IDENTITY_MAY_ANSWER: &str = "pod-identity-may-answer";
-
-fn hidden(draft: &mut Draft, place: &Place<'_>, template: &ObservedTemplate, address: &Address) {
-    let workload = place.workload;
-    draft.report.risks.push(finding(
-        address.clone(),
-        POD_IDENTITY_MAY_ANSWER,
-        format!(
-            "{} keeps {BINDING_LABEL}: where AAD Pod Identity runs it may go on answering its \
-             pods, and hide whether they use workload identity",
-            template.key()
-        ),
-        format!(
-            "widentity migrate apply --only {}/{} moves it in one roll and can put it back",
-            workload.namespace, workload.account
-        ),
-        &workload.origin,
-    ));
-}
 
 /// Says which pods are restarted, and how.
 fn restarts(

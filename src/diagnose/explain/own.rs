@@ -188,7 +188,6 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("twenty-credentials", "the identity is full", "Azure allows 20 federated credentials on one identity.", "give the workload an identity of its own", None),
     own("tenant-mismatch", "another tenant", "The identity lives in another tenant than the file's.", "write tenant for the workload", None),
     own("rollout-failed", "the last rollout failed", "The controller gave up; its pods are not all of the present template.", "kubectl rollout status", None),
-    own("pod-identity-may-answer", "AAD Pod Identity may answer the new pods", "The template keeps aadpodidbinding beside the workload identity label. Where NMI runs, an application may go on getting its tokens from it, and nothing shows whether the new path is used.", "widentity migrate apply --only NAMESPACE/ACCOUNT", Some(Link::Template)),
     own("restarts-with-downtime", "a restart with downtime", "The strategy is Recreate.", "plan for it", None),
     own("migration-sidecar", "pods get the migration sidecar", "With `proxy = true` the webhook adds a sidecar that answers requests to the metadata endpoint. Its init container is privileged, and Microsoft does not support it in production.", "take `proxy` out of the file as soon as the application uses a current SDK", None),
     own("restarts-pods", "pods are restarted", "The change reaches pods only when they are made anew.", "plan for it", None),

@@ -113,11 +113,10 @@ pub fn planned(
     old: OldLabel,
 ) -> (Planned, Vec<Backup>) {
     let Surveyed { estate, survey } = read;
-    let (mut plan, mut report) = plan::plan(desired, snapshot, PlanOptions::default());
+    let options = PlanOptions { leaves_pod_identity: true, ..PlanOptions::default() };
+    let (mut plan, mut report) = plan::plan(desired, snapshot, options);
     // Only what is due was asked for: what else bears our marks is no leftover.
     report.left_over.clear();
-    // What becomes of the old label is this command's own matter.
-    report.risks.retain(|risk| risk.code != plan::POD_IDENTITY_MAY_ANSWER);
     // By hand it would be half of what a rollback gives back.
     for finding in report.not_proved.iter_mut().filter(|f| f.code == plan::ROLLOUT_FAILED) {
         let name = finding.address.workload_name();

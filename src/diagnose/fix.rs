@@ -7,6 +7,7 @@ use super::{
 };
 use crate::model::{
     ArmId,
+    pod_identity::BINDING_LABEL,
     snapshot::{ObservedIdentity, ObservedPod, TemplateKind},
 };
 
@@ -21,9 +22,13 @@ impl Facts<'_> {
         self.evidence.asked.kubectl.line(arguments)
     }
 
-    /// `widentity apply` for this workload.
+    /// `widentity apply` for this workload; `migrate apply` where AAD Pod Identity has it still.
     pub(super) fn apply(&self) -> String {
-        format!("widentity apply --only {}", quoted(&self.address()))
+        let moves = self.templates.iter().any(|template| {
+            template.seen.labels.contains_key(BINDING_LABEL) && !template.seen.labelled()
+        });
+        let verb = if moves { "migrate apply" } else { "apply" };
+        format!("widentity {verb} --only {}", quoted(&self.address()))
     }
 
     /// `<namespace>/<account>[@<cluster>]`.

@@ -84,9 +84,10 @@ fn names(ids: &[ArmId]) -> String {
 }
 
 /// What is said beside something that is left: the flag and what may be lost, or why there is none.
-fn beside(left: &CleanUp) -> String {
+fn beside(left: &CleanUp, commanded: bool) -> String {
+    let or = if commanded { "or" } else { "with" };
     match left.flag {
-        Some(flag) => format!("or {}; then {}", flag.as_str(), left.note),
+        Some(flag) => format!("{or} {}; then {}", flag.as_str(), left.note),
         None => format!("no flag for it: {}", left.note),
     }
 }
@@ -141,12 +142,23 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
         line(out, format!("  {what}: {why}"));
     }
     if !clean_up.is_empty() || !not_seen.is_empty() {
-        line(out, heading(left_in_azure(shown.what)));
+        line(
+            out,
+            heading(if is_gone(shown.what) {
+                "Left in Azure; if nothing else needs it:"
+            } else {
+                "Left in Azure, for when Pod Identity is gone (this command shows how, then):"
+            }),
+        );
     }
     for left in clean_up {
         line(out, format!("  {}", escape::terminal(&left.what)));
-        line(out, format!("    {}", escape::terminal(&left.command)));
-        line(out, format!("    {}", escape::terminal(&beside(left))));
+        // Nobody is told how to take away what Pod Identity still needs.
+        if is_gone(shown.what) {
+            line(out, format!("    {}", escape::terminal(&left.command)));
+        }
+        let beside = beside(left, is_gone(shown.what));
+        line(out, format!("    {}", escape::terminal(&beside)));
     }
     for failure in not_seen {
         line(out, format!("  not seen: {}", escape::terminal(failure)));
@@ -161,13 +173,9 @@ fn one(out: &mut String, shown: Shown<'_>, palette: Palette) {
     line(out, "");
 }
 
-/// Pod Identity needs what Azure holds for it until its last step is done.
-fn left_in_azure(what: &Uninstall) -> &'static str {
-    if what.steps.iter().all(Step::is_clean_up) && what.obstacles.is_empty() {
-        "Left in Azure; if nothing else needs it:"
-    } else {
-        "Left in Azure, for when Pod Identity is gone; if nothing else needs it:"
-    }
+/// Whether nothing of Pod Identity is left but what Azure holds for it.
+fn is_gone(what: &Uninstall) -> bool {
+    what.steps.iter().all(Step::is_clean_up) && what.obstacles.is_empty()
 }
 
 /// A step as something to be done. What another tool keeps is taken away by hand: while something
@@ -306,7 +314,9 @@ fn in_azure(clusters: &[Shown<'_>]) -> String {
         (0, true) => " What Azure holds was not seen whole.".to_owned(),
         (_, unseen) => {
             let more = if unseen { ", perhaps more" } else { "" };
-            format!(" Left in Azure: {}{more}.", counted(left, "thing"))
+            let begun = clusters.iter().any(|shown| shown.ran.is_some());
+            let list = if begun { "; `widentity migrate uninstall --plan` lists it" } else { "" };
+            format!(" Left in Azure: {}{more}{list}.", counted(left, "thing"))
         }
     }
 }
@@ -394,7 +404,7 @@ pub fn markdown(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String 
             line(&mut out, format!("- stays: {}: {why}", escape::code(&kept.what)));
         }
         for left in clean_up {
-            let (what, beside) = (escape::markdown(&left.what), beside(left));
+            let (what, beside) = (escape::markdown(&left.what), beside(left, true));
             let command = escape::code(&left.command);
             let beside = escape::markdown(&beside);
             line(&mut out, format!("- left in Azure: {what}: {command}, {beside}"));

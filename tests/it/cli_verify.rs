@@ -150,7 +150,8 @@ fn a_refused_token_names_the_flag_and_the_job_does_without() {
     desk.run("--sandbox apply --yes").exits(0);
     let _served = Served::start(&desk);
     desk.run(NO_TOKENS).exits(0);
-    let ran = desk.run("--sandbox verify").exits(6).shows("widentity verify --method job");
+    let ran =
+        desk.run("--sandbox verify").exits(6).shows("widentity --sandbox verify --method job");
     // One cause, told once for both.
     assert_eq!(ran.stdout.matches("serviceaccounts/token").count(), 1, "{}", ran.stdout);
     assert!(ran.stdout.contains("2 steps failed alike"), "{}", ran.stdout);

@@ -469,6 +469,8 @@ pub(super) enum SchemaKind {
     Plan,
     /// The report of apply and verify as JSON.
     Report,
+    /// What every command of migrate writes as JSON.
+    Migrate,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

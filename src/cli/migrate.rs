@@ -50,14 +50,16 @@ async fn show(
     };
     let exit = match overview {
         Some(Ok(overview)) => {
+            let seen = seen(&overview);
+            let command = if steps { "migrate plan" } else { "migrate status" };
             let shown = match context.global.output {
                 Format::Text => render::text(&overview, steps, context.output.out),
-                Format::Json => render::json(&overview),
+                Format::Json => render::json(&overview, command, seen),
                 Format::Markdown => render::markdown(&overview),
                 Format::Toml => render::workloads_toml(&overview, &world.desired),
             };
             context.output.data(&shown);
-            Ok(seen(&overview))
+            Ok(seen)
         }
         Some(Err(error)) => Err(error),
         None => {

@@ -23,11 +23,14 @@ use crate::{
     render::{
         escape,
         findings::{self, counted},
+        head::Head,
         json as documents, migrate as render,
         report::{self, Of},
         report_json,
     },
 };
+
+const COMMAND: &str = "migrate apply";
 
 pub(super) async fn run(
     context: &Context,
@@ -71,14 +74,16 @@ async fn in_world(
     let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;
     if due == 0 {
-        output.data(&if is_text { shown } else { render::json(&before) });
-        let exit = left(args, &before, false);
+        let mut exit = left(args, &before, false);
+        if exit == ExitCode::Done && before.is_busy() {
+            exit = ExitCode::Failed;
+        }
+        output.data(&if is_text { shown } else { render::json(&before, COMMAND, exit) });
         if before.is_busy() {
             output.message(
                 "nothing was done: an operation on the cluster is under way; run again when it \
                  has ended",
             );
-            return Ok(if exit == ExitCode::Done { ExitCode::Failed } else { exit });
         }
         return Ok(exit);
     }
@@ -128,14 +133,14 @@ async fn in_world(
     let written = moved.iter().any(|(_, done, _)| done.report.written);
     let after = migrate::everything(context, world, &args.select).await;
     let after = migrate::chosen(&args.select.of, after);
-    show(context, &moved, &after);
     let mut found: Vec<ExitCode> = moved.iter().map(|(_, _, exit)| *exit).collect();
     found.extend(failure.iter().map(|failure| failure.exit));
-    match (exit::of_runs(&found, written), failure) {
-        (exit, Some(failure)) => Err(failure.with_exit(exit)),
-        (ExitCode::Done, None) => Ok(left(args, &after, written)),
-        (exit, None) => Ok(exit),
+    let mut exit = exit::of_runs(&found, written);
+    if exit == ExitCode::Done {
+        exit = left(args, &after, written);
     }
+    show(context, &moved, &after, exit);
+    failure.map_or(Ok(exit), |failure| Err(failure.with_exit(exit)))
 }
 
 /// What happens to whole clusters, such as what cannot be undone: it must be read right above the
@@ -159,7 +164,7 @@ fn left(args: &MigrateApply, overview: &Overview, written: bool) -> ExitCode {
     if written { ExitCode::Partial } else { ExitCode::Failed }
 }
 
-fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) {
+fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview, exit: ExitCode) {
     let output = context.output;
     if context.global.output == Format::Json {
         let clusters = moved.iter().map(|(one, done, exit)| {
@@ -171,11 +176,13 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
                 }).collect::<Vec<Value>>(),
             })
         });
-        output.data(&documents::to_text(&json!({
-            "format_version": "1.0",
+        let (project, sandbox) = (after.project.as_str(), after.sandbox);
+        let head = Head { command: COMMAND, project, sandbox, exit };
+        let document = json!({
             "clusters": clusters.collect::<Vec<Value>>(),
-            "status": render::document(after),
-        })));
+            "status": render::document(after, "migrate status", migrate::seen(after)),
+        });
+        output.data(&documents::to_text(&head.over(render::last_line(after), document)));
         return;
     }
     for (one, done, exit) in moved {

@@ -26,12 +26,14 @@ use crate::{
     },
     render::{
         findings::counted,
+        head::Head,
         migrate as render,
         removal::{self, Part},
         style::Palette,
     },
 };
 
+const COMMAND: &str = "migrate finish";
 /// How long pods may take to end: twice the usual grace period.
 const ENDING: Duration = Duration::from_mins(1);
 /// Between two looks at them.
@@ -107,13 +109,13 @@ async fn in_world(
         }
     };
     if everything.unseen().next().is_some() {
+        let seen = migrate::seen(&everything);
         output.data(&match context.global.output {
-            Format::Json => render::json(&everything),
+            Format::Json => render::json(&everything, COMMAND, seen),
             Format::Text | Format::Markdown | Format::Toml => {
                 render::text(&everything, false, output.out)
             }
         });
-        let seen = migrate::seen(&everything);
         return Err(CliError::new(seen, "nothing is removed while something cannot be seen"));
     }
     let chosen = migrate::narrow(&args.select.of, everything.clone())?;
@@ -252,7 +254,10 @@ fn show(
     let (output, sandbox) = (context.output, everything.sandbox);
     let parts = parts(here, done);
     output.data(&match context.global.output {
-        Format::Json => removal::json(&parts, sandbox, exit),
+        Format::Json => {
+            let project = everything.project.as_str();
+            removal::json(&parts, Head { command: COMMAND, project, sandbox, exit })
+        }
         Format::Text | Format::Markdown | Format::Toml => {
             let before = match done {
                 [] => removal::preview(&parts, sandbox, output.out),

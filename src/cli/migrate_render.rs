@@ -10,6 +10,7 @@ use crate::{
     execute::exit::ExitCode,
     ops::migrate::render as ops,
     render::{
+        head::Head,
         manifests::{self as render, Shown},
         migrate::FREE,
     },
@@ -65,18 +66,21 @@ async fn in_world(
             files::write(Path::new(&changed.path), &changed.after)?;
         }
     }
-    let shown = Shown { sandbox: world.is_sandbox(), written };
-    let text = match context.global.output {
-        Format::Json => render::json(&rendering, shown),
-        Format::Markdown => render::markdown(&rendering, shown),
-        Format::Text | Format::Toml => render::text(&rendering, shown, context.output.out),
-    };
-    context.output.data(&text);
-    Ok(if !rendering.is_stuck() {
+    let exit = if !rendering.is_stuck() {
         ExitCode::Done
     } else if written && !rendering.files.is_empty() {
         ExitCode::Partial
     } else {
         ExitCode::Failed
-    })
+    };
+    let (project, sandbox) = (overview.project.as_str(), world.is_sandbox());
+    let shown = Shown { sandbox, written };
+    let head = Head { command: "migrate render", project, sandbox, exit };
+    let text = match context.global.output {
+        Format::Json => render::json(&rendering, shown, head),
+        Format::Markdown => render::markdown(&rendering, shown),
+        Format::Text | Format::Toml => render::text(&rendering, shown, context.output.out),
+    };
+    context.output.data(&text);
+    Ok(exit)
 }

@@ -16,14 +16,15 @@ use super::{
     world::World,
 };
 use crate::{
-    execute::exit::ExitCode,
-    model::{ClusterName, pod_identity::Backup},
+    execute::exit::{self, ExitCode},
+    model::ClusterName,
     ops::migrate::{
         Overview, Patience, PutBack, Surveyed,
         rollback::{self, Putting},
     },
     render::{
         escape,
+        head::Head,
         removal::{self as render, Rollback},
     },
 };
@@ -96,14 +97,29 @@ async fn in_world(
     let with =
         Putting { project, served: args.nmi_runs, blameless: false, patience, notes: &notes };
     let how = rollback::undo(read, backup, request, &world.connected, &with).await;
-    show(context, &overview, read, backup, &how);
-    match how {
-        PutBack::Done | PutBack::Kept(_) => Ok(ExitCode::Done),
-        PutBack::Late(_) if *interrupt.receiver().borrow() => Ok(ExitCode::Interrupted),
-        PutBack::Late(_) => Ok(ExitCode::NotProved),
-        PutBack::Partly(_) => Ok(ExitCode::Partial),
-        PutBack::Hindered(_) => Ok(ExitCode::Stale),
-        PutBack::Failed(failure) => Err(CliError::remote(&failure)),
+    let exit = match &how {
+        PutBack::Done | PutBack::Kept(_) => ExitCode::Done,
+        PutBack::Late(_) if *interrupt.receiver().borrow() => ExitCode::Interrupted,
+        PutBack::Late(_) => ExitCode::NotProved,
+        PutBack::Partly(_) => ExitCode::Partial,
+        PutBack::Hindered(_) => ExitCode::Stale,
+        PutBack::Failed(failure) => exit::of_failure(failure),
+    };
+    let left = rollback::left(&read.estate, backup);
+    let shown = Rollback { workload: &backup.name(), how: &how, left: &left };
+    let (project, sandbox) = (overview.project.as_str(), overview.sandbox);
+    let head = Head { command: "migrate rollback", project, sandbox, exit };
+    context.output.data(&match context.global.output {
+        Format::Json => render::rollback_json(shown, head),
+        Format::Text | Format::Markdown | Format::Toml => render::rollback(shown),
+    });
+    match &how {
+        PutBack::Failed(failure) => Err(CliError::remote(failure)),
+        PutBack::Done
+        | PutBack::Kept(_)
+        | PutBack::Late(_)
+        | PutBack::Partly(_)
+        | PutBack::Hindered(_) => Ok(exit),
     }
 }
 
@@ -126,13 +142,4 @@ fn nothing(overview: &Overview, here: impl Fn(&&Surveyed) -> bool, name: &str) -
         ))
         .hint("`widentity migrate status` lists the workloads")
     }
-}
-
-fn show(context: &Context, overview: &Overview, read: &Surveyed, backup: &Backup, how: &PutBack) {
-    let left = rollback::left(&read.estate, backup);
-    let shown = Rollback { workload: &backup.name(), how, left: &left };
-    context.output.data(&match context.global.output {
-        Format::Json => render::rollback_json(shown, overview.sandbox),
-        Format::Text | Format::Markdown | Format::Toml => render::rollback(shown),
-    });
 }

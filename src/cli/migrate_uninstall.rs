@@ -18,6 +18,7 @@ use crate::{
     },
     render::{
         findings::counted,
+        head::Head,
         uninstall::{self as render, Shown},
     },
 };
@@ -107,8 +108,9 @@ async fn in_world(
     let due = |what: &Uninstall| what.obstacles.is_empty() && !what.steps.is_empty();
     let any = decided.iter().any(|(_, what)| due(what));
     if args.plan || !any {
-        report(context, &overview, &shown(&decided, &none));
-        return Ok(exit(&decided, &none));
+        let exit = exit(&decided, &none);
+        report(context, &overview, &shown(&decided, &none), exit);
+        return Ok(exit);
     }
     let output = context.output;
     let preview = |palette| render::preview(&shown(&decided, &none), overview.sandbox, palette);
@@ -151,15 +153,16 @@ async fn in_world(
         ran.push(Some(one));
     }
     let shown = shown(&decided, &ran);
+    let exit = exit(&decided, &ran);
     if context.global.output == Format::Text {
         for stopped in shown.iter().flat_map(|shown| render::stopped(*shown)) {
             output.data(&format!("{stopped}\n"));
         }
         output.data(&render::ending(&shown, overview.sandbox));
     } else {
-        report(context, &overview, &shown);
+        report(context, &overview, &shown, exit);
     }
-    Ok(exit(&decided, &ran))
+    Ok(exit)
 }
 
 fn shown<'a>(decided: &'a [(Site<'_>, Uninstall)], ran: &'a [Option<Ran>]) -> Vec<Shown<'a>> {
@@ -171,10 +174,12 @@ fn shown<'a>(decided: &'a [(Site<'_>, Uninstall)], ran: &'a [Option<Ran>]) -> Ve
     each.collect()
 }
 
-fn report(context: &Context, overview: &Overview, shown: &[Shown<'_>]) {
+fn report(context: &Context, overview: &Overview, shown: &[Shown<'_>], exit: ExitCode) {
     let (project, sandbox) = (overview.project.as_str(), overview.sandbox);
     let text = match context.global.output {
-        Format::Json => render::json(project, sandbox, shown),
+        Format::Json => {
+            render::json(Head { command: "migrate uninstall", project, sandbox, exit }, shown)
+        }
         Format::Markdown => render::markdown(project, sandbox, shown),
         Format::Text | Format::Toml => {
             let preview = render::preview(shown, sandbox, context.output.out);

@@ -8,6 +8,7 @@ pub(super) fn run(context: &Context, kind: SchemaKind) -> ExitCode {
         SchemaKind::Workloads => render::json::to_text(&config::schema::workloads()),
         SchemaKind::Plan => render::schema::plan(),
         SchemaKind::Report => render::schema::report(),
+        SchemaKind::Migrate => render::schema::migrate(),
     };
     context.output.verbatim(&text);
     ExitCode::Done

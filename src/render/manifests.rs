@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use similar::TextDiff;
 
-use super::{Palette, escape, findings::counted, style::Style, text::SANDBOX};
+use super::{Palette, escape, findings::counted, head::Head, style::Style, text::SANDBOX};
 use crate::migrate::manifest::{Changed, Outcome, Piece, Rendered, Rendering};
 
 /// How a rendering is shown.
@@ -133,13 +133,10 @@ pub fn text(rendering: &Rendering, shown: Shown, palette: Palette) -> String {
 
 #[derive(Serialize)]
 struct Document<'a> {
-    format_version: &'static str,
-    sandbox: bool,
     written: bool,
     workloads: &'a [Rendered],
     files: Vec<FileDocument<'a>>,
     not_read: Vec<NotRead<'a>>,
-    summary: String,
 }
 
 #[derive(Serialize)]
@@ -155,10 +152,8 @@ struct NotRead<'a> {
 }
 
 /// The same for programs.
-pub fn json(rendering: &Rendering, shown: Shown) -> String {
-    super::json::to_text(&Document {
-        format_version: "1.0",
-        sandbox: shown.sandbox,
+pub fn json(rendering: &Rendering, shown: Shown, head: Head<'_>) -> String {
+    let document = Document {
         written: shown.written,
         workloads: &rendering.workloads,
         files: rendering
@@ -167,8 +162,8 @@ pub fn json(rendering: &Rendering, shown: Shown) -> String {
             .map(|changed| FileDocument { path: &changed.path, diff: difference(changed) })
             .collect(),
         not_read: rendering.unread.iter().map(|(path, why)| NotRead { path, why }).collect(),
-        summary: last_line(rendering, shown),
-    })
+    };
+    super::json::to_text(&head.over(last_line(rendering, shown), document))
 }
 
 /// The same for a pull request.

@@ -7,10 +7,12 @@ use serde::Serialize;
 use super::{
     Palette, escape,
     findings::{counted, failure_line},
+    head::{Head, Headed},
     style::Style,
     text::SANDBOX,
 };
 use crate::{
+    execute::exit::ExitCode,
     migrate::{Phase, Survey, Verdict, Workload, toml},
     model::desired::DesiredState,
     ops::migrate::{Overview, PutBack},
@@ -297,31 +299,29 @@ pub fn markdown(overview: &Overview) -> String {
 /// The overview for programs, as a document.
 #[derive(Debug, Serialize)]
 pub struct Document<'a> {
-    format_version: &'static str,
-    project: &'a str,
-    sandbox: bool,
     found: bool,
     phases: std::collections::BTreeMap<&'static str, usize>,
     clusters: Vec<&'a Survey>,
-    summary: String,
 }
 
 /// The overview for programs, as a document.
-pub fn document(overview: &Overview) -> Document<'_> {
-    Document {
-        format_version: "1.0",
-        project: overview.project.as_str(),
-        sandbox: overview.sandbox,
+pub fn document<'a>(
+    overview: &'a Overview,
+    command: &'static str,
+    exit: ExitCode,
+) -> Headed<Document<'a>> {
+    let (project, sandbox) = (overview.project.as_str(), overview.sandbox);
+    let document = Document {
         found: !overview.is_free(),
         phases: burn_down(overview).into_iter().map(|(p, n)| (p.as_str(), n)).collect(),
         clusters: overview.clusters.iter().map(|cluster| &cluster.survey).collect(),
-        summary: last_line(overview),
-    }
+    };
+    Head { command, project, sandbox, exit }.over(last_line(overview), document)
 }
 
 /// The overview for programs, as text.
-pub fn json(overview: &Overview) -> String {
-    super::json::to_text(&document(overview))
+pub fn json(overview: &Overview, command: &'static str, exit: ExitCode) -> String {
+    super::json::to_text(&document(overview, command, exit))
 }
 
 /// The `[[workloads]]` that the file lacks.

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod escape;
 pub mod explain;
 pub mod findings;
+pub mod head;
 pub mod json;
 pub mod manifests;
 pub mod markdown;

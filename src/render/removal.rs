@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     escape,
     findings::counted,
+    head::Head,
     json as documents, migrate,
     report::{self as proofs, Of},
     report_json,
@@ -143,7 +144,7 @@ pub fn summary(parts: &[Part<'_>]) -> String {
 }
 
 /// The same for programs.
-pub fn json(parts: &[Part<'_>], sandbox: bool, exit: ExitCode) -> String {
+pub fn json(parts: &[Part<'_>], head: Head<'_>) -> String {
     let clusters = parts.iter().map(|part| {
         let kept = part.done.map_or(&part.what.kept, |done| &done.kept);
         let kept = kept.iter().map(|(object, why)| json!({"object": object, "why": why}));
@@ -162,12 +163,8 @@ pub fn json(parts: &[Part<'_>], sandbox: bool, exit: ExitCode) -> String {
             "interrupted": part.done.is_some_and(|done| done.interrupted),
         })
     });
-    documents::to_text(&json!({
-        "format_version": "1.0",
-        "sandbox": sandbox,
-        "exit_code": exit.code(),
-        "clusters": clusters.collect::<Vec<Value>>(),
-    }))
+    let clusters = json!({"clusters": clusters.collect::<Vec<Value>>()});
+    documents::to_text(&head.over(summary(parts), clusters))
 }
 
 /// How putting one workload back went, with what stays behind.
@@ -181,11 +178,14 @@ pub struct Rollback<'a> {
     pub left: &'a [(ArmId, String)],
 }
 
+fn rollback_line(of: Rollback<'_>) -> String {
+    format!("Rollback of {}: {}", escape::terminal(of.workload), migrate::put_back(of.how))
+}
+
 /// `migrate rollback` for people.
 pub fn rollback(of: Rollback<'_>) -> String {
     let mut out = String::new();
-    let name = escape::terminal(of.workload);
-    line(&mut out, format!("Rollback of {name}: {}", migrate::put_back(of.how)));
+    line(&mut out, rollback_line(of));
     if !of.how.is_back() {
         return out;
     }
@@ -204,7 +204,7 @@ pub fn rollback(of: Rollback<'_>) -> String {
 }
 
 /// `migrate rollback` for programs.
-pub fn rollback_json(of: Rollback<'_>, sandbox: bool) -> String {
+pub fn rollback_json(of: Rollback<'_>, head: Head<'_>) -> String {
     let (done, hindrances, failure) = match of.how {
         PutBack::Done => (true, Vec::new(), None),
         PutBack::Kept(what) => (true, what.clone(), None),
@@ -214,9 +214,8 @@ pub fn rollback_json(of: Rollback<'_>, sandbox: bool) -> String {
         PutBack::Failed(failure) => (false, Vec::new(), Some(failure)),
     };
     let left = of.left.iter().map(|(identity, name)| json!({"identity": identity, "name": name}));
-    documents::to_text(&json!({
-        "format_version": "1.0",
-        "sandbox": sandbox,
+    let summary = rollback_line(of);
+    let document = json!({
         "workload": of.workload,
         "how": match of.how {
             PutBack::Done => "done",
@@ -230,5 +229,6 @@ pub fn rollback_json(of: Rollback<'_>, sandbox: bool) -> String {
         "hindrances": hindrances,
         "failure": failure,
         "federated_credentials_left": left.collect::<Vec<Value>>(),
-    }))
+    });
+    documents::to_text(&head.over(summary, document))
 }

@@ -2,7 +2,12 @@
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-use super::{json, json::PlanDocument, report_json::ReportDocument};
+use super::{
+    head::{Any, Headed},
+    json,
+    json::PlanDocument,
+    report_json::ReportDocument,
+};
 
 /// The schema of the plan document.
 pub fn plan() -> String {
@@ -12,6 +17,11 @@ pub fn plan() -> String {
 /// The schema of the report of `apply` and `verify`.
 pub fn report() -> String {
     of::<ReportDocument>()
+}
+
+/// The schema of what all commands of `migrate` write.
+pub fn migrate() -> String {
+    of::<Headed<Any>>()
 }
 
 fn of<T: JsonSchema>() -> String {

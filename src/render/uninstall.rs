@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{
     Palette, escape,
     findings::{counted, failure_line},
+    head::Head,
     json::to_text,
     style::Style,
     text::SANDBOX,
@@ -323,11 +324,7 @@ fn in_azure(clusters: &[Shown<'_>]) -> String {
 
 #[derive(Serialize)]
 struct Document<'a> {
-    format_version: &'static str,
-    project: &'a str,
-    sandbox: bool,
     clusters: Vec<Cluster<'a>>,
-    summary: String,
 }
 
 #[derive(Serialize)]
@@ -342,11 +339,8 @@ struct Cluster<'a> {
 }
 
 /// The same for programs.
-pub fn json(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String {
-    to_text(&Document {
-        format_version: "1.0",
-        project,
-        sandbox,
+pub fn json(head: Head<'_>, clusters: &[Shown<'_>]) -> String {
+    let document = Document {
         clusters: clusters
             .iter()
             .map(|shown| Cluster {
@@ -356,8 +350,8 @@ pub fn json(project: &str, sandbox: bool, clusters: &[Shown<'_>]) -> String {
                 stopped: stopped(*shown),
             })
             .collect(),
-        summary: summary(clusters),
-    })
+    };
+    to_text(&head.over(summary(clusters), document))
 }
 
 /// The same for a pull request or an issue.

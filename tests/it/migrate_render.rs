@@ -18,7 +18,10 @@ use widentity::{
         snapshot::Observation::Present,
     },
     plan::{self, Operation, PlanOptions},
-    render::manifests::{self as shown, Shown},
+    render::{
+        head::Head,
+        manifests::{self as shown, Shown},
+    },
 };
 
 use crate::{
@@ -493,7 +496,13 @@ fn templates_and_broken_files_are_named_and_never_guessed_at() {
         assert!(shown.contains("+        azure.workload.identity/use: \"true\""), "{shown}");
         assert!(shown.contains("chart.yaml"), "{shown}");
     }
-    let json = shown::json(&rendering, Shown { sandbox: false, written: false });
+    let head = Head {
+        command: "migrate render",
+        project: "p",
+        sandbox: false,
+        exit: widentity::execute::exit::ExitCode::Failed,
+    };
+    let json = shown::json(&rendering, Shown { sandbox: false, written: false }, head);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["workloads"][0]["outcome"], "rendered");
     assert_eq!(json["files"][0]["path"], "app.yaml");

@@ -2,6 +2,7 @@
 //! pasted.
 
 use serde_json::Value;
+use widentity::render::schema;
 
 use crate::{
     cli_verify::Served,
@@ -21,16 +22,11 @@ fn desk() -> Desk {
 fn what_cannot_be_read_is_never_absent() {
     let desk = desk();
     let _served = Served::start(&desk);
-    for (fault, code) in [("--answer 403", 6), ("--answer 503", 1)] {
-        desk.run("sandbox fault clear").exits(0);
-        desk.run(&format!("sandbox fault add --service cluster/* --times 0 {fault}")).exits(0);
-        let ran = desk.run("--sandbox migrate uninstall --plan").exits(code).shows("not-seen");
-        let text = &ran.stdout;
-        assert!(!text.contains("nothing to uninstall"), "{fault}: {text}");
-        assert!(!text.contains("delete") && !text.contains("remove "), "{fault}: {text}");
-    }
-    desk.run("sandbox fault clear").exits(0);
     desk.run("sandbox fault add --service cluster/* --times 0 --answer 403").exits(0);
+    let ran = desk.run("--sandbox migrate uninstall --plan").exits(6).shows("not-seen");
+    let text = &ran.stdout;
+    assert!(!text.contains("nothing to uninstall"), "{text}");
+    assert!(!text.contains("delete") && !text.contains("remove "), "{text}");
     let ran = desk.run("--sandbox -o json migrate uninstall --yes").exits(6);
     let document: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(document["clusters"][0]["clean_up"], Value::Array(Vec::new()));
@@ -89,4 +85,31 @@ fn a_rollback_that_finds_nothing_says_which_of_three_it_is() {
     only("payments/api@prod").exits(0).shows("payments/api");
     desk.run("--sandbox migrate apply --yes").exits(0);
     back("payments/api@prod").exits(0).shows("it is as it was");
+}
+
+#[test]
+fn every_command_writes_the_same_envelope() {
+    let desk = desk();
+    let schema: Value = serde_json::from_str(&schema::migrate()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for (command, more, code) in [
+        ("migrate status", "", 0),
+        ("migrate plan", "", 0),
+        ("migrate apply", "--yes", 0),
+        ("migrate render", "home", 0),
+        ("migrate finish", "--plan", 0),
+        ("migrate rollback", "payments/api --yes", 0),
+        ("migrate uninstall", "--plan", 5),
+    ] {
+        let ran = desk.run(&format!("--sandbox -o json {command} {more}")).exits(code);
+        let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let problems: Vec<String> =
+            validator.iter_errors(&document).map(|error| error.to_string()).collect();
+        assert!(problems.is_empty(), "{command}: {problems:#?}");
+        assert_eq!(document["command"], command);
+        assert_eq!(document["exit_code"], code, "{command}");
+        assert_eq!(document["sandbox"], true, "{command}");
+        assert_eq!(document["project"], "small", "{command}");
+    }
+    assert!(!validator.is_valid(&serde_json::json!({ "format_version": "1.0" })));
 }

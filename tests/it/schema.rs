@@ -35,6 +35,11 @@ fn the_schema_of_reports_is_checked_in() {
 }
 
 #[test]
+fn the_schema_of_migrate_is_checked_in() {
+    compare("migrate.schema.json", &schema::migrate());
+}
+
+#[test]
 fn a_plan_validates_against_its_schema() {
     let schema: Value = serde_json::from_str(&schema::plan()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();

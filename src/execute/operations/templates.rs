@@ -111,6 +111,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             template_annotations.insert(names::PROXY_ANNOTATION.to_owned(), value.to_owned());
         }
         let fields = TemplateFields {
+            account,
             annotations: &BTreeMap::from([owner]),
             template_labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
             template_annotations: &template_annotations,

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use widentity::{
+    execute::exit::ExitCode,
     migrate::{
         self, Waived,
         survey::{Given as Surveyed, Places},
@@ -19,8 +20,11 @@ use widentity::{
         footprint::{AzureSide, Footprint, PartKind},
         pod_identity::Estate,
     },
-    render::{Palette, uninstall as render},
+    render::{Palette, head::Head, uninstall as render},
 };
+
+const HEAD: Head<'_> =
+    Head { command: "migrate uninstall", project: "p", sandbox: false, exit: ExitCode::Done };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -289,7 +293,7 @@ fn every_world_can_be_shown_and_nothing_in_it_reaches_the_terminal_raw() {
         assert!(text.contains("ClusterRole r"), "{name}\n{text}");
         let markdown = render::markdown("p", false, &shown);
         assert!(!markdown.contains('\u{1b}'), "{name}");
-        let document: Value = serde_json::from_str(&render::json("p", false, &shown)).unwrap();
+        let document: Value = serde_json::from_str(&render::json(HEAD, &shown)).unwrap();
         let steps = document["clusters"][0]["steps"].as_array().unwrap();
         assert_eq!(steps.len(), what.steps.len(), "{name}");
     }

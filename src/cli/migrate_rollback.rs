@@ -132,6 +132,9 @@ fn nothing(overview: &Overview, here: impl Fn(&&Surveyed) -> bool, name: &str) -
         return CliError::new(migrate::seen(overview), what)
             .hint("`widentity migrate status` shows everything that is not seen");
     }
+    if overview.is_free() {
+        return CliError::failed(format!("there is no AAD Pod Identity, and no backup of {name}"));
+    }
     let mut all = overview.clusters.iter().filter(here).flat_map(|read| &read.survey.workloads);
     if all.any(|workload| workload.name() == name) {
         CliError::failed(format!("{name} was never switched: there is nothing to put back"))

@@ -189,7 +189,8 @@ mod tests {
         let client: ClientId = "11111111-1111-1111-1111-111111111111".parse().unwrap();
         let tenant: TenantId = "22222222-2222-2222-2222-222222222222".parse().unwrap();
         let account = AccountName::from("payments-api");
-        let value = |round| chain_value(client, tenant, &Audience::default(), 3600, &account, round);
+        let value =
+            |round| chain_value(client, tenant, &Audience::default(), 3600, &account, round);
         // Another one would roll every pod of every user.
         assert_eq!(value(0), "9bdf3b727f3f480f");
         assert_ne!(value(0), value(1));

@@ -267,12 +267,6 @@ impl ArmError {
         error.status == 404 && PROOF.iter().any(|proof| proof.eq_ignore_ascii_case(code))
     }
 
-    /// Whether it says that the resource group is missing.
-    pub fn is_group_not_found(&self) -> bool {
-        self.is_not_found()
-            && self.code().is_some_and(|c| c.eq_ignore_ascii_case("ResourceGroupNotFound"))
-    }
-
     fn kind(&self) -> FailureKind {
         match self {
             Self::Answer(error) => error.kind(),
@@ -351,7 +345,7 @@ mod tests {
             ArmError::Answer(Box::new(ServerError::parse(status, body.as_bytes())))
         };
         assert!(answer(404, "ResourceNotFound").is_not_found());
-        assert!(answer(404, "ResourceGroupNotFound").is_group_not_found());
+        assert!(answer(404, "ResourceGroupNotFound").is_not_found());
         assert!(answer(404, "ParentResourceNotFound").is_not_found());
         for (status, code) in [
             (404, "SubscriptionNotFound"),

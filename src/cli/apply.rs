@@ -84,7 +84,7 @@ async fn in_world(
     mut journal: Option<Journal<File>>,
 ) -> Result<ExitCode, CliError> {
     let output = context.output;
-    let options = PlanOptions { no_rollout: args.no_rollout };
+    let options = PlanOptions { no_rollout: args.no_rollout, ..PlanOptions::default() };
     let Some(planned) = plan::read(context, world, reading, options).await else {
         return Ok(reading.exit());
     };

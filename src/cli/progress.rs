@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::output::Output;
 use crate::{
     execute::event::{Event, Outcome, StepInfo},
-    render::escape,
+    render::{escape, findings::counted},
 };
 
 /// How often a run without a terminal says that it is alive.
@@ -203,6 +203,20 @@ struct Line {
     bad: usize,
 }
 
+impl Line {
+    fn say(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}/{} {what}", self.finished, self.steps));
+        }
+    }
+
+    fn hide(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants of this file; a wrong one falls back to the plain style.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
@@ -216,57 +230,57 @@ impl Live {
         Self { multi, total, lines: BTreeMap::new() }
     }
 
-    /// The workloads that a step belongs to; a shared step without any stands for itself.
-    fn keys(info: &StepInfo) -> Vec<String> {
-        let own = || vec![info.address.to_string()];
-        let all: Vec<String> = info.workloads.iter().map(ToString::to_string).collect();
-        if all.is_empty() { own() } else { all }
+    /// The workload that a step belongs to; one that several share stands for itself.
+    fn key(info: &StepInfo) -> String {
+        match info.workloads.as_slice() {
+            [one] => one.to_string(),
+            [] | [_, _, ..] => info.address.to_string(),
+        }
     }
 
     fn begin(&mut self, steps: &[StepInfo]) {
         self.total.set_length(steps.len() as u64);
         self.total.enable_steady_tick(Duration::from_millis(200));
         for info in steps {
-            for key in Self::keys(info) {
-                self.lines.entry(key).or_default().steps += 1;
-            }
+            self.lines.entry(Self::key(info)).or_default().steps += 1;
         }
+    }
+
+    fn shown(&self) -> usize {
+        self.lines.values().filter(|line| line.bar.is_some()).count()
     }
 
     fn doing(&mut self, info: &StepInfo, what: &str) {
-        let shown = self.lines.values().filter(|line| line.bar.is_some()).count();
-        for key in Self::keys(info) {
-            let Some(line) = self.lines.get_mut(&key) else { continue };
-            if line.bar.is_none() && shown < LIVE_LINES {
-                let bar = self.multi.insert_before(&self.total, ProgressBar::new_spinner());
-                bar.set_style(style("{spinner} {prefix} {msg}").tick_chars("|/-\\ "));
-                bar.set_prefix(escape::terminal(&key).into_owned());
-                bar.enable_steady_tick(Duration::from_millis(120));
-                line.bar = Some(bar);
-            }
-            if let Some(bar) = &line.bar {
-                bar.set_message(format!("{}/{} {what}", line.finished, line.steps));
-            }
+        let shown = self.shown();
+        let key = Self::key(info);
+        let Some(line) = self.lines.get_mut(&key) else { return };
+        if line.bar.is_none() && shown < LIVE_LINES {
+            let bar = self.multi.insert_before(&self.total, ProgressBar::new_spinner());
+            bar.set_style(style("{spinner} {prefix} {msg}").tick_chars("|/-\\ "));
+            bar.set_prefix(escape::terminal(&key).into_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            line.bar = Some(bar);
         }
+        line.say(what);
     }
 
     fn finished(&mut self, info: &StepInfo, outcome: &Outcome) {
-        self.total.inc(1);
-        for key in Self::keys(info) {
-            let Some(line) = self.lines.get_mut(&key) else { continue };
-            line.finished += 1;
-            line.bad += usize::from(!outcome.satisfies());
-            if line.finished < line.steps {
-                continue;
-            }
-            if let Some(bar) = line.bar.take() {
-                bar.finish_and_clear();
-            }
-            let word = match line.bad {
-                0 => format!("{} steps done", line.steps),
-                bad => format!("{bad} of {} steps not done", line.steps),
+        // What was never begun is not among the steps that are done.
+        self.total.inc(u64::from(!matches!(outcome, Outcome::Cancelled { .. })));
+        let (key, full) = (Self::key(info), self.shown() >= LIVE_LINES);
+        let Some(line) = self.lines.get_mut(&key) else { return };
+        line.finished += 1;
+        line.bad += usize::from(!outcome.satisfies());
+        if line.finished < line.steps {
+            // Its place is for those that something is done for.
+            if full { line.hide() } else { line.say("waits for its turn") }
+        } else {
+            line.hide();
+            let steps = counted(line.steps, "step");
+            let (mark, word) = match line.bad {
+                0 => ("+", format!("{steps} done")),
+                bad => ("!", format!("{bad} of {steps} not done")),
             };
-            let mark = if line.bad == 0 { "+" } else { "!" };
             let key = escape::terminal(&key);
             // Without a terminal to print on there is nobody to tell.
             drop(self.multi.println(format!("{mark} {key}: {word}")));

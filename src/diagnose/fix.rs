@@ -7,6 +7,7 @@ use super::{
 };
 use crate::model::{
     ArmId,
+    pod_identity::BINDING_LABEL,
     snapshot::{ObservedIdentity, ObservedPod, TemplateKind},
 };
 
@@ -21,11 +22,15 @@ impl Facts<'_> {
         self.evidence.asked.kubectl.line(arguments)
     }
 
-    /// `widentity apply` for this workload.
+    /// `widentity apply` for this workload; `migrate apply` where AAD Pod Identity has it still.
     pub(super) fn apply(&self) -> String {
+        let moves = self.templates.iter().any(|template| {
+            template.seen.labels.contains_key(BINDING_LABEL) && !template.seen.labelled()
+        });
+        let verb = if moves { "migrate apply" } else { "apply" };
         let mut words = vec!["widentity".to_owned()];
         words.extend(self.evidence.asked.options.iter().map(|option| quoted(option)));
-        words.push(format!("apply --only {}", quoted(&self.address())));
+        words.push(format!("{verb} --only {}", quoted(&self.address())));
         words.join(" ")
     }
 

@@ -12,6 +12,7 @@ use url::form_urlencoded;
 use super::{
     Cause, Connect, KubeError, TokenSource,
     connect::{self, Settings},
+    patience::{Patience, Waits},
     versions::Versions,
 };
 use crate::model::{Namespace, Token};
@@ -37,6 +38,7 @@ const RESTARTS: u32 = 3;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    patience: Arc<Patience>,
 }
 
 struct Inner {
@@ -221,12 +223,19 @@ impl Client {
                 permits: Semaphore::new(AT_ONCE),
                 versions: tokio::sync::OnceCell::new(),
             }),
+            patience: Arc::new(Patience::silent()),
         })
     }
 
     /// The host that is talked to, without the port.
     pub fn host(&self) -> &str {
         &self.inner.host
+    }
+
+    /// The same client, telling once that its server takes long.
+    #[must_use]
+    pub fn telling(self, waits: Waits) -> Self {
+        Self { patience: Arc::new(Patience::new(waits)), ..self }
     }
 
     pub(super) async fn versions(&self) -> Result<&Versions, KubeError> {
@@ -239,7 +248,7 @@ impl Client {
         loop {
             tries += 1;
             let permit = self.inner.permits.acquire().await;
-            let (error, retry_after) = match self.once(ask).await {
+            let (error, retry_after) = match self.patience.with(self.host(), self.once(ask)).await {
                 Ok(body) => {
                     return serde_json::from_slice(&body)
                         .map_err(|e| KubeError::Body { message: e.to_string() });
@@ -268,6 +277,9 @@ impl Client {
                 return Err(error);
             }
             tracing::debug!(path = ask.path, tries, %error, "asking again");
+            if tries > 1 {
+                self.patience.tell(self.host(), &error.to_string());
+            }
             time::sleep(wait).await;
         }
     }

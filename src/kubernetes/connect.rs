@@ -11,7 +11,7 @@ use kube::config::{
 use tokio::{sync::Mutex, time::Instant};
 use url::{Host, Url};
 
-use super::{Client, KubeError};
+use super::{Client, KubeError, Waits};
 use crate::model::{RemoteFailure, Token};
 
 /// Gives a bearer token for the API server. Asked before every request: it caches and refreshes.
@@ -92,6 +92,15 @@ impl Connection {
         Self::lazy(move || {
             let (connect, tried) = (connect.clone(), tried.clone());
             Box::pin(async move { Client::connect(connect).await.map_err(|e| e.failure(tried)) })
+        })
+    }
+
+    /// The same connection, telling once that the server takes long.
+    #[must_use]
+    pub fn telling(self, waits: Waits) -> Self {
+        Self::lazy(move || {
+            let (inner, waits) = (self.clone(), Arc::clone(&waits));
+            Box::pin(async move { Ok(inner.client().await?.telling(waits)) })
         })
     }
 

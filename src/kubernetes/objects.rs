@@ -13,6 +13,8 @@ use super::{
     Client, KubeError, Place, Within,
     client::{Ask, Repeat, segment},
     estate::claim,
+    parse_meta::only_ours,
+    parse_template::template_path,
     pod_identity::{self, BACKUP_KEY, BACKUP_LABEL, BACKUP_MARK},
     switch::{before, changes, foreign},
     versions::collection,
@@ -110,8 +112,13 @@ impl Objects for Client {
                 let again = || Err(vec!["it was made again, with the new label".to_owned()]);
                 return if moved { again() } else { Ok(Vec::new()) };
             }
-            let mut found = foreign("label", &meta["labels"], labels);
-            found.extend(foreign("annotation", &meta["annotations"], annotations));
+            let ours = |part: &'static str| {
+                let path = [template_path(at.kind), &["f:metadata", part]].concat();
+                move |key: &str| only_ours(&object["metadata"], &path, key, manager)
+            };
+            let mut found = foreign("label", &meta["labels"], labels, ours("f:labels"));
+            let annotated = &meta["annotations"];
+            found.extend(foreign("annotation", annotated, annotations, ours("f:annotations")));
             if !found.is_empty() {
                 return Err(found);
             }
@@ -147,7 +154,9 @@ impl Objects for Client {
         let path = format!("{path}/{}", segment(account.as_str()));
         let decide = |object: &Value| {
             let have = &object["metadata"]["annotations"];
-            let found = foreign("annotation", have, annotations);
+            let path = ["f:metadata", "f:annotations"];
+            let ours = |key: &str| only_ours(&object["metadata"], &path, key, manager);
+            let found = foreign("annotation", have, annotations, ours);
             if !found.is_empty() {
                 return Err(found);
             }

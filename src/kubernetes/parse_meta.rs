@@ -74,6 +74,14 @@ pub(super) fn meta(of: Meta, template: Option<(&[&str], &Meta)>) -> ObjectMeta {
     }
 }
 
+/// Whether the field `key` below `path` of managed fields is this manager's and nobody else's.
+pub(super) fn only_ours(meta: &Value, path: &[&str], key: &str, manager: &str) -> bool {
+    let entries = meta["managedFields"].as_array().into_iter().flatten();
+    let mut owners =
+        entries.filter(|entry| !owned(&entry["fieldsV1"], path, vec![key]).is_empty()).peekable();
+    owners.peek().is_some() && owners.all(|entry| entry["manager"] == manager)
+}
+
 /// Whether widentity may set this annotation on an object.
 fn is_ours(key: &str) -> bool {
     key == PROJECT_ANNOTATION || key.starts_with("azure.workload.identity/")

@@ -1,17 +1,23 @@
 //! The pod templates of all controllers, as far as they matter for leaving AAD Pod Identity: how a
 //! roll replaces pods, where they run, what they mount, and whose template it is.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
+    parse_meta::only_ours,
     parse_pod::SKIP_ANNOTATION,
-    parse_template::{Steering, account_of, literal_env, owned_by, progress, strategy},
+    parse_template::{
+        Steering, account_of, literal_env, owned_by, progress, strategy, template_path,
+    },
     pod_identity::{kept_by, map, named, text},
     wire::{Controller, PodSpec},
 };
 use crate::model::{
-    names::{self, PROJECT_ANNOTATION},
+    Project,
+    names::{self, PROJECT_ANNOTATION, field_manager},
     pod_identity::{BINDING_LABEL, EstateTemplate, Named},
     snapshot::TemplateKind,
 };
@@ -142,6 +148,7 @@ pub(super) fn template(
         complete: progress(kind, &controller).complete(),
         written: written(meta),
         project: meta["annotations"][PROJECT_ANNOTATION].as_str().map(str::to_owned),
+        own: own(object, kind),
         shape: shape(template),
         ran: ran(spec, &object["status"]),
     })
@@ -203,6 +210,25 @@ fn shape(template: &Value) -> String {
         }
     }
     names::sha256_hex(&rest.to_string(), 16)
+}
+
+/// The labels and annotations of the pod template that only the project of its mark manages.
+fn own(object: &Value, kind: TemplateKind) -> BTreeSet<String> {
+    let meta = &object["metadata"];
+    let Some(project) = meta["annotations"][PROJECT_ANNOTATION].as_str() else {
+        return BTreeSet::new();
+    };
+    let manager = field_manager(&Project::from(project));
+    let mut found = BTreeSet::new();
+    for part in ["labels", "annotations"] {
+        let at = format!("{}/metadata/{part}", kind.template_pointer());
+        let fields = format!("f:{part}");
+        let path = [template_path(kind), &["f:metadata", fields.as_str()]].concat();
+        let keys = object.pointer(&at).and_then(Value::as_object).into_iter().flatten();
+        let ours = keys.map(|(key, _)| key).filter(|key| only_ours(meta, &path, key, &manager));
+        found.extend(ours.cloned());
+    }
+    found
 }
 
 /// When widentity last wrote an object.

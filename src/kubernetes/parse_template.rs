@@ -77,7 +77,7 @@ impl Steering {
 
 /// Where the pod template's own metadata stands in managed fields, from the top, without the last
 /// step `f:metadata`.
-fn template_path(kind: TemplateKind) -> &'static [&'static str] {
+pub(super) fn template_path(kind: TemplateKind) -> &'static [&'static str] {
     if kind == TemplateKind::CronJob {
         &["f:spec", "f:jobTemplate", "f:spec", "f:template"]
     } else {

@@ -119,11 +119,17 @@ pub(super) fn changes(
 }
 
 /// Fields whose present value is neither ours nor the one before: they are somebody else's now.
-pub(super) fn foreign(what: &str, have: &Value, fields: &BTreeMap<String, Field>) -> Vec<String> {
+/// `ours` says of a key that we wrote its value later.
+pub(super) fn foreign(
+    what: &str,
+    have: &Value,
+    fields: &BTreeMap<String, Field>,
+    ours: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut found = Vec::new();
     for (key, field) in fields {
         let have = have.get(key).and_then(Value::as_str);
-        if have != field.after.as_deref() && have != field.before.as_deref() {
+        if have != field.after.as_deref() && have != field.before.as_deref() && !ours(key) {
             found.push(format!("{what} {key} is {} now", have.unwrap_or("not set")));
         }
     }
@@ -360,8 +366,10 @@ mod tests {
         assert_eq!(patch, [json!({"op": "add", "path": "/a", "value": {"k": "v"}})]);
         let ours = Field { before: None, after: Some("v".to_owned()) };
         let fields = BTreeMap::from([("k".to_owned(), ours)]);
-        assert_eq!(foreign("label", &json!({"k": "v"}), &fields), Vec::<String>::new());
-        assert_eq!(foreign("label", &json!({}), &fields), Vec::<String>::new());
-        assert_eq!(foreign("label", &json!({"k": "w"}), &fields), ["label k is w now"]);
+        assert_eq!(foreign("label", &json!({"k": "v"}), &fields, |_| false), Vec::<String>::new());
+        assert_eq!(foreign("label", &json!({}), &fields, |_| false), Vec::<String>::new());
+        let other = json!({"k": "w"});
+        assert_eq!(foreign("label", &other, &fields, |_| false), ["label k is w now"]);
+        assert_eq!(foreign("label", &other, &fields, |key| key == "k"), Vec::<String>::new());
     }
 }

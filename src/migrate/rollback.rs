@@ -106,7 +106,8 @@ fn foreign(template: &EstateTemplate, kept: &TemplateBackup) -> Vec<String> {
     for (what, have, fields) in parts {
         for (key, field) in fields {
             let have = have.get(key);
-            if have != field.after.as_ref() && have != field.before.as_ref() {
+            let ours = template.own.contains(key);
+            if have != field.after.as_ref() && have != field.before.as_ref() && !ours {
                 let have = have.map_or("not set", String::as_str);
                 found.push(format!("{}: {what} {key} is {have} now", kept.key));
             }

@@ -300,6 +300,10 @@ pub struct EstateTemplate {
     /// The project whose mark its controller bears.
     #[serde(default)]
     pub project: Option<String>,
+    /// Keys of labels and annotations of the pod template that this project wrote last, and nobody
+    /// else manages: their values are ours, whatever they were when it was switched.
+    #[serde(default)]
+    pub own: BTreeSet<String>,
     /// A digest of the pod template without what a migration changes in it: another one means that
     /// somebody changed the application. Empty where it was not taken.
     #[serde(default)]

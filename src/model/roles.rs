@@ -18,7 +18,8 @@ pub struct BuiltIn {
     pub kind: Kind,
     /// The resource type that it acts on, in lower case; none for roles on everything.
     pub on: Option<&'static str>,
-    guid: &'static str,
+    /// The GUID of its definition.
+    pub id: RoleId,
 }
 
 /// What a role lets its holder do.
@@ -30,14 +31,6 @@ pub enum Kind {
     ControlPlane,
     /// Give out access: whoever holds it can get every other role at the scope.
     Privileged,
-}
-
-impl BuiltIn {
-    /// The GUID of its definition.
-    pub fn id(&self) -> RoleId {
-        // The test `every_guid_is_well_formed_and_unique` holds the table to this.
-        RoleId(Uuid::try_parse(self.guid).unwrap_or_default())
-    }
 }
 
 const VAULT: &str = "microsoft.keyvault/vaults";
@@ -54,16 +47,24 @@ const SEARCH: &str = "microsoft.search/searchservices";
 const CLUSTER: &str = "microsoft.containerservice/managedclusters";
 const IDENTITY: &str = "microsoft.managedidentity/userassignedidentities";
 
+#[expect(clippy::panic, reason = "when it is compiled")]
+const fn id(guid: &str) -> RoleId {
+    match Uuid::try_parse(guid) {
+        Ok(id) => RoleId(id),
+        Err(_) => panic!("a role of the table has no GUID"),
+    }
+}
+
 const fn data(name: &'static str, on: &'static str, guid: &'static str) -> BuiltIn {
-    BuiltIn { name, kind: Kind::DataPlane, on: Some(on), guid }
+    BuiltIn { name, kind: Kind::DataPlane, on: Some(on), id: id(guid) }
 }
 
 const fn control(name: &'static str, on: &'static str, guid: &'static str) -> BuiltIn {
-    BuiltIn { name, kind: Kind::ControlPlane, on: Some(on), guid }
+    BuiltIn { name, kind: Kind::ControlPlane, on: Some(on), id: id(guid) }
 }
 
 const fn anywhere(name: &'static str, kind: Kind, guid: &'static str) -> BuiltIn {
-    BuiltIn { name, kind, on: None, guid }
+    BuiltIn { name, kind, on: None, id: id(guid) }
 }
 
 /// The table. `AcrPull` and its kin and `Storage Blob Delegator` have management actions only by
@@ -90,7 +91,7 @@ pub const BUILT_IN: &[BuiltIn] = &[
         name: "Key Vault Data Access Administrator",
         kind: Kind::Privileged,
         on: Some(VAULT),
-        guid: "8b54135c-b56d-4d72-a534-26097cfdc8d8",
+        id: id("8b54135c-b56d-4d72-a534-26097cfdc8d8"),
     },
     data("Key Vault Secrets User", VAULT, "4633458b-17de-408a-b874-0445c86b69e6"),
     data("Key Vault Secrets Officer", VAULT, "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"),
@@ -190,7 +191,7 @@ pub fn by_name(name: &str) -> Option<&'static BuiltIn> {
 
 /// The built-in role with this GUID.
 pub fn by_id(id: RoleId) -> Option<&'static BuiltIn> {
-    BUILT_IN.iter().find(|role| role.id() == id)
+    BUILT_IN.iter().find(|role| role.id == id)
 }
 
 /// The built-in role that a name most likely meant: up to three letters wrong, the word `Data` or
@@ -381,12 +382,11 @@ mod tests {
     }
 
     #[test]
-    fn every_guid_is_well_formed_and_unique() {
-        let ids: BTreeSet<RoleId> =
-            BUILT_IN.iter().map(|role| role.guid.parse().unwrap()).collect();
+    fn every_guid_and_name_is_unique() {
+        let ids: BTreeSet<RoleId> = BUILT_IN.iter().map(|role| role.id).collect();
         let names: BTreeSet<&str> = BUILT_IN.iter().map(|role| role.name).collect();
         assert_eq!((ids.len(), names.len()), (BUILT_IN.len(), BUILT_IN.len()));
-        assert!(BUILT_IN.iter().all(|role| by_id(role.id()) == Some(role)));
+        assert!(BUILT_IN.iter().all(|role| by_id(role.id) == Some(role)));
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub async fn audit(connected: &Connected, desired: &DesiredState) -> Audit {
         assignments,
         other_principals,
         all_identities,
+        wanted: desired.identities.keys().cloned().collect(),
         targets: desired.assignments.iter().map(|grant| grant.scope.clone()).collect(),
         vaults,
         counted,
@@ -290,6 +291,12 @@ async fn facts(
 
 type Others = (Vec<PodIdentityObject>, BTreeMap<String, ProviderClass>, Vec<Named>);
 
+/// The managed identity of an `AzureIdentity`, in either spelling.
+fn resource_id(object: &Value) -> Option<ArmId> {
+    let text = ["resourceID", "ResourceID"].iter().find_map(|key| object["spec"][key].as_str());
+    text.map(|text| ArmId::new(text.trim()))
+}
+
 /// Objects whose kinds may not be served at all. Refused is not absent.
 async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
     const KINDS: [(&str, &str); 3] = [
@@ -312,6 +319,7 @@ async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
                 kind: kind.to_owned(),
                 namespace: Namespace(word(&object, "namespace")),
                 name: word(&object, "name"),
+                identity: resource_id(&object),
             });
         }
     }

@@ -98,11 +98,13 @@ pub async fn connect(
         return Err(ConnectError::WrongTenant { actor: Box::new(actor), wanted: desired.tenant });
     }
     let kind = chosen.kind;
-    let arm = Arm::new(&endpoints, chosen.credential, waits)?;
+    let arm = Arm::new(&endpoints, chosen.credential, Arc::clone(&waits))?;
     let prover = Prover::new(&arm)?;
     let clusters = desired.clusters.values();
-    let clusters =
-        clusters.filter_map(|cluster| Some((cluster.name.clone(), as_written(&arm, cluster)?)));
+    let clusters = clusters.filter_map(|cluster| {
+        let connection = as_written(&arm, cluster)?.telling(Arc::clone(&waits));
+        Some((cluster.name.clone(), connection))
+    });
     let clusters = clusters.collect();
     Ok(Connected { arm, prover, clusters, actor, kind })
 }

@@ -44,8 +44,8 @@ fn path(key: &str) -> String {
     format!("metadata.annotations[\"{key}\"]")
 }
 
-/// Plans existence and annotations of one account. `frozen`: its grants are held, so nothing is
-/// pointed at the identity anew. `Err`: it could not be seen or is refused.
+/// Plans existence and annotations of one account. `frozen`: its grants are held, or it is left to
+/// `migrate`, so nothing is pointed at the identity anew. `Err`: it could not be seen or is refused.
 pub(super) fn plan<'a>(
     world: &World<'a>,
     draft: &mut Draft,

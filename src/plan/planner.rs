@@ -38,6 +38,9 @@ use crate::model::{
 pub struct PlanOptions {
     /// `--no-rollout`: no pod template is written.
     pub no_rollout: bool,
+    /// Whether workloads that AAD Pod Identity answers are moved: `migrate apply`. Else they are left
+    /// alone, also what was put back.
+    pub leaves_pod_identity: bool,
 }
 
 /// Compares what is wanted with what was read. Pure: equal arguments give equal bytes.
@@ -230,7 +233,9 @@ fn one<'a>(
     let credential =
         credential::plan(world, draft, counts, place.workload, place.cluster, identity)?;
     let Some(kubernetes) = place.cluster.kubernetes else { return Ok(()) };
-    let account = account::plan(world, draft, place, kubernetes, identity, grants.held)?;
+    let left = template::left_to_migrate(world, place, kubernetes);
+    let frozen = grants.held || left;
+    let account = account::plan(world, draft, place, kubernetes, identity, frozen)?;
     if !account.exists {
         return Ok(());
     }
@@ -275,6 +280,7 @@ fn one<'a>(
     });
     let hindrance = match (grants.held, account.held) {
         (true, _) => Some("its role assignments are not settled"),
+        (false, true) if left => Some(template::ON_POD_IDENTITY),
         (false, true) => Some("the service account is not as wanted"),
         (false, false) => None,
     };

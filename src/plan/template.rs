@@ -18,6 +18,7 @@ use crate::model::{
     address::Part,
     desired::{ManagedBy, PodSelection, RolloutMode},
     names,
+    pod_identity::BINDING_LABEL,
     snapshot::{
         KubernetesSnapshot, Observation, ObservedPod, ObservedTemplate, Strategy, TemplateKind,
     },
@@ -44,6 +45,40 @@ pub(super) struct Rolling<'a, 'p> {
     pub(super) hindrance: Option<&'static str>,
     /// The step that checks the webhook, once one was planned.
     pub(super) injection: Cell<Option<StepId>>,
+}
+
+/// Why nothing is done for pods that are still labelled for AAD Pod Identity.
+pub(super) const ON_POD_IDENTITY: &str = "its pods carry aadpodidbinding: `widentity migrate apply` \
+     moves them (where there is no AAD Pod Identity any more, take the label off)";
+
+/// Whether AAD Pod Identity may be what answers the pods of a template: a new label beside the old
+/// one would hide whether the new path works.
+fn on_pod_identity(world: &World<'_>, template: &ObservedTemplate) -> bool {
+    !world.options.leaves_pod_identity
+        && !template.labelled()
+        && template.labels.contains_key(BINDING_LABEL)
+}
+
+/// Whether AAD Pod Identity may be what answers all templates of a workload: then its account is not
+/// pointed at anything either, and what a rollback put back stays so.
+pub(super) fn left_to_migrate(
+    world: &World<'_>,
+    place: &Place<'_>,
+    kubernetes: &KubernetesSnapshot,
+) -> bool {
+    let workload = place.workload;
+    let templates = kubernetes.templates.get(&workload.namespace).and_then(Observation::present);
+    let mut chosen = templates.into_iter().flatten().filter(|template| {
+        template.account == workload.account
+            && match &workload.pods {
+                PodSelection::All => true,
+                PodSelection::Named(named) => named.contains(&template.key()),
+            }
+    });
+    let accounts = kubernetes.accounts.get(&workload.namespace).and_then(Observation::present);
+    let exists = accounts.is_some_and(|accounts| accounts.contains_key(&workload.account));
+    let some = chosen.clone().next().is_some();
+    exists && some && chosen.all(|template| on_pod_identity(world, template))
 }
 
 /// What becomes of one template.
@@ -213,6 +248,10 @@ fn one(
         } else {
             draft.report.pending_git.push(pending(&format!("kept by {engine}"), lines));
         }
+        return None;
+    }
+    if on_pod_identity(world, template) {
+        draft.report.pending_rollout.push(pending(ON_POD_IDENTITY, lines));
         return None;
     }
     if wish == Wish::Set && sidecar::refused(draft, place, rolling.kubernetes, template) {

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("observe", &["model", "azure", "kubernetes"]),
     ("prove", &["model", "azure", "kubernetes"]),
     ("execute", &["model", "plan", "observe", "prove", "azure", "kubernetes"]),
-    ("migrate", &["model", "plan", "diagnose"]),
+    ("migrate", &["model", "plan"]),
     (
         "ops",
         &[

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time;
 use widentity::{
-    kubernetes::{self, Client, Connect, KubeError, TemplateChange, Within},
+    kubernetes::{self, Client, Connect, KubeError, Objects as _, TemplateChange, Within},
     model::{
         AccountName, Audience, FailureKind, Issuer, Namespace, Subject,
         names::{
             CHAIN_ANNOTATION, CLIENT_ID_ANNOTATION, EXPIRATION_ANNOTATION, PROJECT_ANNOTATION,
             TENANT_ID_ANNOTATION, USE_LABEL,
         },
+        pod_identity::{Field, TemplateBackup},
         snapshot::{ObservedPod, ObservedTemplate, OwnedField, Strategy, TemplateKind},
     },
     sandbox::{ClusterRef, Options, Place, Running, Sandbox, Seed, SeedCluster, tokens},
@@ -277,7 +278,52 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
         let foreign = TemplateChange { own: &map(&[(PROJECT_ANNOTATION, "q")]), ..switch };
         let refused = client.apply_template(at, foreign, MANAGER, false).await.unwrap_err();
         assert!(refused.to_string().contains("it belongs to project p"), "{refused}");
+        what_was_written_later_is_ours(&world, at, &template).await;
     }
+}
+
+/// A value that the same project wrote after the switch goes back too, another's does not.
+async fn what_was_written_later_is_ours(
+    World { client, admin, .. }: &World,
+    at: kubernetes::Place<'_>,
+    before: &ObservedTemplate,
+) {
+    let gave = |after: &str| Field { before: None, after: Some(after.to_owned()) };
+    let kept = TemplateBackup {
+        key: before.key(),
+        uid: before.uid.clone(),
+        labels: BTreeMap::from([(USE_LABEL.to_owned(), gave("true"))]),
+        annotations: BTreeMap::from([(CHAIN_ANNOTATION.to_owned(), gave("of the switch"))]),
+        ..TemplateBackup::default()
+    };
+    let path = format!(
+        "/apis/{}/namespaces/{}/{}s/{}",
+        at.api_version,
+        at.namespace,
+        at.kind.as_str(),
+        at.name
+    );
+    let mut change = json!({"template": {"metadata": {"annotations": {CHAIN_ANNOTATION: "z"}}}});
+    if at.kind == TemplateKind::CronJob {
+        change = json!({"jobTemplate": {"spec": change}});
+    }
+    admin.merge(&path, &json!({"spec": change})).await;
+    let found = client.restore_template(at, &kept, MANAGER).await.unwrap();
+    assert_eq!(found, ["annotation widentity.dev/chain is z now"], "{}", kept.key);
+    let (own, label) = (map(&[(PROJECT_ANNOTATION, "p")]), map(&[(USE_LABEL, "true")]));
+    let (chain, none) = (map(&[(CHAIN_ANNOTATION, "later")]), BTreeMap::new());
+    let change = TemplateChange {
+        own: &own,
+        labels: &label,
+        annotations: &chain,
+        remove_labels: &none,
+        remove_annotations: &none,
+    };
+    client.apply_template(at, change, MANAGER, true).await.unwrap();
+    assert_eq!(client.restore_template(at, &kept, MANAGER).await.unwrap(), [""; 0], "{}", kept.key);
+    let now = client.template(at.kind, at.api_version, at.namespace, at.name).await;
+    let now = now.unwrap().unwrap();
+    assert_eq!((now.labels, now.annotations), (before.labels.clone(), before.annotations.clone()));
 }
 
 async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready(world: World) {

@@ -656,7 +656,8 @@ fn rollouts_that_are_withheld_wait_and_are_no_change() {
     {
         let (mut desired, world) = fresh();
         desired.workloads[0].rollout = mode;
-        let (plan, report) = plan::plan(&desired, &world, PlanOptions { no_rollout });
+        let (plan, report) =
+            plan::plan(&desired, &world, PlanOptions { no_rollout, ..PlanOptions::default() });
         assert!(!verbs(&plan).contains(&"roll"));
         assert_eq!(report.pending_rollout.len(), 1);
         assert!(report.is_clear());

@@ -200,7 +200,7 @@ fn resolve(text: &Located<String>, problems: &mut Problems) -> Option<(Role, boo
         return Some((known(id.name().parse().ok()?), false));
     }
     if let Some(role) = roles::by_name(written) {
-        return Some((known(role.id()), true));
+        return Some((known(role.id), true));
     }
     // The names of Cosmos DB's own roles are handled where the target is known.
     if let Some(meant) = roles::meant_by(written)
@@ -263,7 +263,7 @@ fn judge(candidate: &Candidate<'_>, all: &[Candidate<'_>], problems: &mut Proble
     let by_guid = |diagnostic: Diagnostic| match candidate.built_in {
         Some(built_in) => diagnostic.help(format!(
             "if the workload is to manage the resource itself, write the role as its GUID: `{}`",
-            built_in.id()
+            built_in.id
         )),
         None => diagnostic,
     };

@@ -9,10 +9,11 @@ use crate::{
         command::{CLIENT_ID, Line},
         evidence::Template,
         keys,
-        links::{template::POD_IDENTITY_LABEL, webhook::ADD_ON},
+        links::webhook::ADD_ON,
     },
     model::{
         AccountName, Namespace, names,
+        pod_identity::BINDING_LABEL,
         snapshot::{Observation, ObservedAccount},
     },
 };
@@ -179,7 +180,7 @@ fn template(
             doctor(cluster, &template.seen.key(), namespace),
         );
     }
-    if template.seen.labels.contains_key(POD_IDENTITY_LABEL) {
+    if template.seen.labels.contains_key(BINDING_LABEL) {
         audit.add(
             Severity::Medium,
             "pod-identity-label",

@@ -7,11 +7,11 @@ use super::{
     estate::{AuditCluster, AuditIdentity, Estate, KubernetesFacts},
 };
 use crate::{
-    diagnose::{command::named, fix},
+    diagnose::fix,
     model::{
         AccountName, Audience, Namespace,
         names::{self, MOST_CREDENTIALS},
-        snapshot::{Observation, ObservedCredential},
+        snapshot::{Observation, ObservedCredential, ObservedIdentity},
     },
 };
 
@@ -301,15 +301,30 @@ fn unused(
     let roles = &estate.assignments;
     let any = roles.seen.iter().any(|held| held.principal_id == identity.principal_id);
     let looked = roles.looked.iter().any(|(_, how)| how.failure().is_none());
-    if listed.is_empty() && !any && looked {
+    if listed.is_empty() && !any && looked && !named_by_somebody(estate, identity) {
         audit.add(
             Severity::Low,
             "identity-unused",
             identity.id.name(),
             "has neither a federated credential nor a role that was seen",
-            named(&["identity", "delete"], &identity.id).text(),
+            "virtual machines, scale sets and apps are not looked at: delete it if none has it",
         );
     }
+}
+
+/// Whether the file, an account or AAD Pod Identity names it: it is, or is about to be, used.
+fn named_by_somebody(estate: &Estate, identity: &ObservedIdentity) -> bool {
+    let client = identity.client_id.to_string();
+    let mut clusters = estate.clusters.iter().filter_map(|cluster| cluster.kubernetes.present());
+    estate.wanted.contains(&identity.id)
+        || clusters.any(|facts| {
+            let mut accounts = facts.accounts.values().flat_map(BTreeMap::values);
+            facts.pod_identity.iter().any(|object| object.identity.as_ref() == Some(&identity.id))
+                || accounts.any(|account| {
+                    let annotated = account.meta.annotations.get(names::CLIENT_ID_ANNOTATION);
+                    annotated.is_some_and(|value| value.trim().eq_ignore_ascii_case(&client))
+                })
+        })
 }
 
 fn ownership(estate: &Estate, audit: &mut Audit, owner: &AuditIdentity) {

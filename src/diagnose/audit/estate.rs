@@ -46,6 +46,9 @@ pub struct Estate {
     /// Whether no list of identities failed: only then can a principal be of none.
     #[serde(default)]
     pub all_identities: bool,
+    /// The identities that the file's workloads act as.
+    #[serde(default)]
+    pub wanted: BTreeSet<ArmId>,
     /// The scopes of the file's grants.
     #[serde(default)]
     pub targets: BTreeSet<ArmId>,
@@ -121,4 +124,7 @@ pub struct PodIdentityObject {
     pub namespace: Namespace,
     /// Its name.
     pub name: String,
+    /// The managed identity that it names, for an `AzureIdentity`.
+    #[serde(default)]
+    pub identity: Option<ArmId>,
 }

@@ -109,6 +109,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::{names, snapshot::Observation};
 
     const ISSUER: &str = "https://westeurope.oic.prod-aks.azure.com/t/c/";
 
@@ -245,6 +246,32 @@ mod tests {
         let old = "https://westeurope.oic.prod-aks.azure.com/t/old/";
         estate.other_issuers.insert(crate::model::Issuer::from(old));
         assert!(!codes(&estate).contains("credential-issuer-unknown"));
+    }
+
+    #[test]
+    fn an_identity_that_somebody_names_is_not_unused() {
+        let unused = |estate: &Estate| {
+            let found = audit(estate).findings.into_iter().find(|f| f.code == "identity-unused");
+            found.map(|found| found.fix)
+        };
+        // What else may have it was not looked at: nothing to paste.
+        assert!(!unused(&estate()).unwrap().contains("az "));
+        let id = estate().identities[3].identity.id.clone();
+        let mut by_file = estate();
+        by_file.wanted.insert(id.clone());
+        assert_eq!(unused(&by_file), None);
+        let mut by_pod_identity = estate();
+        let Observation::Present(facts) = &mut by_pod_identity.clusters[0].kubernetes else {
+            panic!()
+        };
+        facts.pod_identity[0].identity = Some(id);
+        assert_eq!(unused(&by_pod_identity), None);
+        let mut by_account = estate();
+        let Observation::Present(facts) = &mut by_account.clusters[0].kubernetes else { panic!() };
+        let web = facts.accounts.values_mut().next().unwrap().get_mut(&"web".into()).unwrap();
+        let client = "C11E0000-0000-4000-8000-000000000003".to_owned();
+        web.meta.annotations.insert(names::CLIENT_ID_ANNOTATION.to_owned(), client);
+        assert_eq!(unused(&by_account), None);
     }
 
     #[test]

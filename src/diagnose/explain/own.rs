@@ -160,7 +160,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     own("credential-not-annotated", "credential beside the annotation", "Its account names another identity.", "delete it unless the program names the client id", None),
     own("credential-audience-unusual", "an unusual audience", "It is not api://AzureADTokenExchange.", "check that the webhook asks for the same", None),
     own("credentials-nearly-full", "an identity is nearly full", "Azure allows 20 federated credentials.", "give workloads identities of their own", None),
-    own("identity-unused", "an identity that nothing uses", "Neither credential nor role.", "az identity delete", None),
+    own("identity-unused", "an identity that nothing uses", "It has neither credential nor role, and neither the file, an account nor AAD Pod Identity names it. Virtual machines, scale sets and apps that may have it are not looked at.", "az identity delete, if nothing else has it", None),
     own("identity-shared", "one identity for several namespaces", "What one workload may do all may do, and logs cannot tell them apart.", "give each an identity of its own", None),
     own("ownership-missing", "not managed by widentity", "The identity carries no mark of a project.", "adopt = true in a workload, if widentity should manage it", None),
     own("assignment-orphaned", "a role of nobody", "Its principal was deleted; it counts to the 4,000.", "az role assignment delete", None),

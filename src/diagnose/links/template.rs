@@ -9,12 +9,11 @@ use crate::{
     },
     model::{
         names,
+        pod_identity::BINDING_LABEL,
         snapshot::{Observation, ObservedPod, TemplateKind},
     },
 };
 
-/// The label of AAD Pod Identity.
-pub(in crate::diagnose) const POD_IDENTITY_LABEL: &str = "aadpodidbinding";
 const SKIP: &str = "azure.workload.identity/skip-containers";
 const PROXY: &str = "azure.workload.identity/inject-proxy-sidecar";
 
@@ -71,10 +70,10 @@ pub(in crate::diagnose) fn template(facts: &mut Facts<'_>) -> State {
         return unlabelled(facts, template, &object);
     }
     for template in &templates {
-        if template.seen.labels.contains_key(POD_IDENTITY_LABEL) {
+        if template.seen.labels.contains_key(BINDING_LABEL) {
             facts.note(
                 "pod-identity-left-over",
-                format!("{} still carries {POD_IDENTITY_LABEL}", words(facts, template)),
+                format!("{} still carries {BINDING_LABEL}", words(facts, template)),
                 "take the label off when the new path is proved: while it is there, pod identity \
                  can hide a broken link",
             );
@@ -163,11 +162,11 @@ fn unlabelled(facts: &Facts<'_>, template: &Template, object: &str) -> State {
         )
     } else if let Some(key) = keys::near(seen.labels.keys(), label) {
         ("label-key-misspelt", format!("{object} is labelled {key}; the key is {label}"))
-    } else if seen.labels.contains_key(POD_IDENTITY_LABEL) {
+    } else if seen.labels.contains_key(BINDING_LABEL) {
         (
             "migration-unfinished",
             format!(
-                "{object} is labelled {POD_IDENTITY_LABEL} for AAD Pod Identity and not {label}: \
+                "{object} is labelled {BINDING_LABEL} for AAD Pod Identity and not {label}: \
                  the migration of this workload is not finished"
             ),
         )

@@ -14,7 +14,7 @@ use crate::{
         desired::{
             Access, DesiredCluster, DesiredState, Feature, ManagedBy, Probe, Role, RolloutMode,
         },
-        roles::{self, BuiltIn},
+        roles,
         snapshot::TemplateKind,
     },
 };
@@ -157,7 +157,7 @@ pub fn of_file(
 /// What the command line says is needed.
 fn needed(scope: ArmId, role: Option<&str>) -> Wanted {
     let name = role.unwrap_or_default().to_owned();
-    let role = roles::by_name(&name).map(BuiltIn::id);
+    let role = roles::by_name(&name).map(|role| role.id);
     let grant = Grant { role, name, scope, unresolved: None };
     Wanted { grants: Some(vec![grant]), ..Wanted::default() }
 }

@@ -113,7 +113,8 @@ pub fn planned(
     old: OldLabel,
 ) -> (Planned, Vec<Backup>) {
     let Surveyed { estate, survey } = read;
-    let (mut plan, mut report) = plan::plan(desired, snapshot, PlanOptions::default());
+    let options = PlanOptions { leaves_pod_identity: true, ..PlanOptions::default() };
+    let (mut plan, mut report) = plan::plan(desired, snapshot, options);
     // Only what is due was asked for: what else bears our marks is no leftover.
     report.left_over.clear();
     // By hand it would be half of what a rollback gives back.

@@ -179,11 +179,7 @@ fn a_workload_is_written_whole_or_not_at_all() {
             "spec.template.metadata.labels: azure.workload.identity/use: \"true\"",
         ]
     );
-    let text = shown::text(
-        &rendering,
-        Shown { sandbox: false, written: true },
-        widentity::render::Palette::PLAIN,
-    );
+    let text = shown::text(&rendering, Shown { sandbox: false, written: true }, Palette::PLAIN);
     assert!(text.contains("api@prod: cannot"), "{text}");
     assert!(text.ends_with("Render: 0 of 1 workload rendered, 1 cannot.\n"), "{text}");
 }

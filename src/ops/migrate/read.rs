@@ -263,7 +263,8 @@ fn judge(
 pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Estate {
     let name = &cluster.name;
     let record = connected.arm.cluster(&cluster.id);
-    let kubernetes = async { Ok(connected.client(name).await?.estate().await) };
+    // Its state is large: on the heap it is no part of the stack of whoever waits for it.
+    let kubernetes = Box::pin(async { Ok(connected.client(name).await?.estate().await) });
     let (record, kubernetes) = futures::join!(record, kubernetes);
     let mut estate =
         kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });

@@ -25,7 +25,7 @@ use super::{
     disposition::{Asked, Context, Disposition},
     endpoints::Endpoints,
     error::{ArmError, ServerError},
-    http::{self, TransportError, innermost, of_credential},
+    http::{self, TransportError, innermost, is_of_credential, is_transport, of_credential},
     pace::{Jitter, Pace, Sleep, real_sleep},
 };
 use crate::model::{ArmId, PrincipalId, Token};
@@ -339,11 +339,13 @@ impl Arm {
 pub(super) fn unanswered(error: &azure_core::Error) -> ArmError {
     use azure_core::error::ErrorKind;
     let message = innermost(error);
-    if of_credential(error).is_unanswered() {
+    if is_transport(error) && !is_of_credential(error) {
         return ArmError::Unreachable { message };
     }
     match error.kind() {
-        ErrorKind::Credential | ErrorKind::HttpResponse { .. } => ArmError::Credential { message },
+        ErrorKind::Credential | ErrorKind::HttpResponse { .. } => {
+            ArmError::Credential { message, why: of_credential(error) }
+        }
         ErrorKind::DataConversion => ArmError::Body { message },
         ErrorKind::Connection | ErrorKind::Io => ArmError::Unreachable { message },
         ErrorKind::Other => ArmError::Refused { message },

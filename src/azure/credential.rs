@@ -144,6 +144,9 @@ impl CredentialError {
     /// The same as data.
     pub fn failure(&self) -> RemoteFailure {
         let (kind, hint) = match self {
+            Self::Failed { why: FailureKind::Unavailable, .. } => {
+                (FailureKind::Unavailable, hint::NOT_NOW)
+            }
             Self::Failed { why, .. } if why.is_unanswered() => (*why, hint::THE_WAY),
             Self::None { .. } | Self::Failed { .. } | Self::Transport(_) => (
                 FailureKind::Unauthenticated,

@@ -35,6 +35,14 @@ pub enum ArmError {
     Credential {
         /// The credential's words.
         message: String,
+        /// Whether it was refused, or nobody answered.
+        why: FailureKind,
+    },
+    /// Azure accepted it, and what became of it could not be followed.
+    #[error("it was accepted, and then: {error}")]
+    Followed {
+        /// What came instead of its end.
+        error: Box<Self>,
     },
     /// The answer is not what the API documents, or too long.
     #[error("unusable answer: {message}")]
@@ -229,6 +237,7 @@ impl ArmError {
     pub fn server(&self) -> Option<&ServerError> {
         match self {
             Self::Answer(error) | Self::Operation { error, .. } => Some(error),
+            Self::Followed { error } => error.server(),
             Self::Unreachable { .. }
             | Self::Credential { .. }
             | Self::Body { .. }
@@ -267,13 +276,20 @@ impl ArmError {
         error.status == 404 && PROOF.iter().any(|proof| proof.eq_ignore_ascii_case(code))
     }
 
+    /// The same of something that Azure had accepted before: it may have been carried out.
+    pub(super) fn after_acceptance(self) -> Self {
+        if self.kind().may_have_written() { self } else { Self::Followed { error: Box::new(self) } }
+    }
+
     fn kind(&self) -> FailureKind {
         match self {
             Self::Answer(error) => error.kind(),
             Self::Unreachable { .. } => FailureKind::Unreachable,
+            // Nothing was sent: no write was begun.
+            Self::Credential { why, .. } if why.is_unanswered() => FailureKind::NotReached,
             Self::Credential { .. } => FailureKind::Unauthenticated,
             Self::TimedOut { .. } => FailureKind::TimedOut,
-            Self::Operation { .. } => FailureKind::Unfinished,
+            Self::Operation { .. } | Self::Followed { .. } => FailureKind::Unfinished,
             Self::Body { .. }
             | Self::ForeignLink { .. }
             | Self::Pages { .. }

@@ -1,6 +1,7 @@
 //! The next command to type after a failed request, where one is likely to help.
 
 use super::error::{ArmError, ServerError};
+use crate::model::FailureKind;
 
 /// What a 403 of Azure's authorization says is missing.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,9 +73,15 @@ fn role(action: &str) -> Option<&'static str> {
 /// What to look at where nobody answers.
 pub(super) const THE_WAY: &str = "check the way there: network, HTTPS_PROXY, `cloud` in the file";
 
+/// What to do where Entra cannot serve.
+pub(super) const NOT_NOW: &str = "Entra, or something before it, cannot serve now: run again later";
+
 pub(super) fn hint(error: &ArmError) -> Option<String> {
     match error {
         ArmError::Answer(error) | ArmError::Operation { error, .. } => of_server(error),
+        ArmError::Followed { error } => hint(error),
+        ArmError::Credential { why: FailureKind::Unavailable, .. } => Some(NOT_NOW.to_owned()),
+        ArmError::Credential { why, .. } if why.is_unanswered() => Some(THE_WAY.to_owned()),
         ArmError::Credential { .. } => {
             Some("az login, or choose a credential with --auth".to_owned())
         }

@@ -251,18 +251,36 @@ pub(super) fn of_credential(error: &azure_core::Error) -> FailureKind {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = next {
         let kind = current.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind);
-        if let Some(ErrorKind::HttpResponse { status, .. }) = kind
-            && (status.is_server_error() || u16::from(*status) == 429)
-        {
-            return FailureKind::Unavailable;
+        match kind {
+            Some(ErrorKind::HttpResponse { status, .. })
+                if status.is_server_error() || u16::from(*status) == 429 =>
+            {
+                return FailureKind::Unavailable;
+            }
+            // Entra answers JSON, also when it refuses: this is a gateway's page.
+            Some(ErrorKind::DataConversion) => return FailureKind::Unavailable,
+            _ => {}
         }
         next = current.source();
     }
     FailureKind::Unauthenticated
 }
 
+/// Whether it came from the credential, so that nothing was sent to where it was to go.
+pub(super) fn is_of_credential(error: &azure_core::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = next {
+        let kind = current.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind);
+        if matches!(kind, Some(ErrorKind::Credential)) {
+            return true;
+        }
+        next = current.source();
+    }
+    false
+}
+
 /// Whether the network is to blame, anywhere down the chain.
-fn is_transport(error: &azure_core::Error) -> bool {
+pub(super) fn is_transport(error: &azure_core::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = next {
         if let Some(error) = current.downcast_ref::<azure_core::Error>()
@@ -310,6 +328,9 @@ mod tests {
         assert_eq!(answer(500), FailureKind::Unavailable);
         assert_eq!(answer(429), FailureKind::Unavailable);
         assert_eq!(answer(401), FailureKind::Unauthenticated);
+        let page = azure_core::Error::with_message(ErrorKind::DataConversion, "expected value");
+        let outer = azure_core::Error::with_error(ErrorKind::Credential, page, "failed");
+        assert_eq!(of_credential(&outer), FailureKind::Unavailable);
         let lost = azure_core::Error::with_message(ErrorKind::Io, "reset");
         let outer = azure_core::Error::with_error(ErrorKind::Credential, lost, "failed");
         assert_eq!(of_credential(&outer), FailureKind::Unreachable);

@@ -59,6 +59,16 @@ impl Arm {
         resource: &Url,
         what: &str,
     ) -> Result<Value, ArmError> {
+        let ended = self.until_ended(answer, resource, what).await;
+        ended.map_err(ArmError::after_acceptance)
+    }
+
+    async fn until_ended(
+        &self,
+        answer: Answer,
+        resource: &Url,
+        what: &str,
+    ) -> Result<Value, ArmError> {
         let poll = if let Some(link) = answer.header(&ASYNC_OPERATION) {
             Poll::Status(self.link(&link, "operation address")?)
         } else if let Some(link) = answer.header(&LOCATION).filter(|_| answer.status == 202) {

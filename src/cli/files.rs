@@ -18,7 +18,8 @@ pub(super) fn read(path: &Path) -> Result<String, CliError> {
     String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))
 }
 
-/// Writes a file whole or not at all: a reader never sees half of it.
+/// Writes a file whole or not at all: a reader never sees half of it. A link stays one, and what it
+/// leads to is written.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let failed = |error: std::io::Error| {
         CliError::failed(format!("cannot write {}: {error}", path.display()))
@@ -26,10 +27,18 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let named = path.file_name().ok_or_else(|| {
         CliError::failed(format!("cannot write {}: it names no file", path.display()))
     })?;
-    // What is not a plain file (`/dev/stdout`, a pipe) cannot be replaced, only written to.
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return fs::write(path, text).map_err(failed);
+    // What is not a plain file (a pipe) cannot be replaced, only written to. `/dev/stdout` may lead
+    // to one that this process is writing.
+    let device = ["/dev", "/proc"].iter().any(|root| path.starts_with(root));
+    if device || fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let opened = fs::OpenOptions::new().append(true).open(path);
+        return opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed);
     }
+    let target = fs::canonicalize(path);
+    let (path, named) = match &target {
+        Ok(target) => (target.as_path(), target.file_name().unwrap_or(named)),
+        Err(_) => (path, named),
+    };
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(named);
     hidden.push(format!(".{}.tmp", std::process::id()));
@@ -46,4 +55,22 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), CliError> {
         drop(fs::remove_file(&beside));
         failed(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_stays_a_link_and_its_file_is_written() {
+        let desk = tempfile::tempdir().unwrap();
+        let (real, link) = (desk.path().join("real"), desk.path().join("link"));
+        fs::write(&real, "before").unwrap();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        write(&link, "after").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&real).unwrap(), "after");
+        assert_eq!(fs::read_dir(desk.path()).unwrap().count(), 2);
+    }
 }

@@ -2,7 +2,7 @@
 //! heartbeat elsewhere.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -198,6 +198,8 @@ struct Live {
 #[derive(Default)]
 struct Line {
     bar: Option<ProgressBar>,
+    /// Steps at work.
+    running: BTreeSet<usize>,
     steps: usize,
     finished: usize,
     bad: usize,
@@ -261,6 +263,7 @@ impl Live {
             bar.enable_steady_tick(Duration::from_millis(120));
             line.bar = Some(bar);
         }
+        line.running.insert(info.id.0);
         line.say(what);
     }
 
@@ -270,8 +273,11 @@ impl Live {
         let (key, full) = (Self::key(info), self.shown() >= LIVE_LINES);
         let Some(line) = self.lines.get_mut(&key) else { return };
         line.finished += 1;
+        line.running.remove(&info.id.0);
         line.bad += usize::from(!outcome.satisfies());
-        if line.finished < line.steps {
+        if !line.running.is_empty() {
+            // Another of its steps is at work, and its words stand.
+        } else if line.finished < line.steps {
             // Its place is for those that something is done for.
             if full { line.hide() } else { line.say("waits for its turn") }
         } else {

@@ -149,10 +149,12 @@ pub struct AccountFields<'a> {
     pub force: bool,
 }
 
-/// The fields of a controller and its pod template that one write sets, the complete set this
-/// manager owns, and takes away.
+/// What one write changes on a controller and its pod template. What is set is the complete set
+/// that this manager owns there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateFields<'a> {
+    /// The account that its pods must run as.
+    pub account: &'a AccountName,
     /// Annotations of the controller itself.
     pub annotations: &'a BTreeMap<String, String>,
     /// Labels of the pod template.

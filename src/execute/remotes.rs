@@ -325,6 +325,8 @@ impl Remote for Remotes {
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
         let change = TemplateChange {
+            account: fields.account,
+            force: fields.force,
             own: fields.annotations,
             labels: fields.template_labels,
             annotations: fields.template_annotations,
@@ -333,7 +335,7 @@ impl Remote for Remotes {
         };
         let at = Place { kind: *kind, api_version, namespace, name, uid };
         let client = self.client(cluster).await?;
-        let applied = client.apply_template(at, change, &self.manager(), fields.force).await;
+        let applied = client.apply_template(at, change, &self.manager()).await;
         applied.map_err(|e| e.failure(format!("patch {target}")))
     }
 

@@ -248,7 +248,7 @@ impl Client {
         loop {
             tries += 1;
             let permit = self.inner.permits.acquire().await;
-            let (error, retry_after) = match self.patience.with(self.host(), self.once(ask)).await {
+            let (error, retry_after) = match self.once(ask).await {
                 Ok(body) => {
                     return serde_json::from_slice(&body)
                         .map_err(|e| KubeError::Body { message: e.to_string() });
@@ -296,7 +296,8 @@ impl Client {
             let (parts, body) = response.into_parts();
             Ok(Response::from_parts(parts, body.collect_bytes().await?))
         };
-        let response = match time::timeout(TIMEOUT, answer).await {
+        let answer = time::timeout(TIMEOUT, self.patience.with(self.host(), answer)).await;
+        let response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err((self.transport(&error), None)),
             Err(_) => {
@@ -306,6 +307,7 @@ impl Client {
         };
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
+            self.patience.over();
             return Ok(body.to_vec());
         }
         Err(refusal(&parts, &body))

@@ -190,6 +190,11 @@ impl KubeError {
         self.status() == Some(409) && !self.causes().is_empty() && self.causes().iter().all(own)
     }
 
+    /// Whether the object is not the version any more that a request was about.
+    pub(super) fn is_modified(&self) -> bool {
+        self.status() == Some(409) && self.reason() == Some("Conflict") && self.causes().is_empty()
+    }
+
     /// Whether a JSON patch did not apply, because a test in it failed or a member was missing: the
     /// object was written since it was read. The server answers 422 and does not say why.
     pub fn is_overtaken(&self) -> bool {

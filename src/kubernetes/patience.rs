@@ -18,7 +18,7 @@ pub type Waits = Arc<dyn Fn(&str) + Send + Sync>;
 /// From here on somebody who looks at a terminal wonders.
 const LONG: Duration = Duration::from_secs(4);
 
-/// Tells once that a server takes long.
+/// Tells that a server takes long, once until it has answered.
 pub(super) struct Patience {
     waits: Waits,
     told: AtomicBool,
@@ -38,6 +38,11 @@ impl Patience {
         if !self.told.swap(true, Ordering::Relaxed) {
             (self.waits)(&format!("API server {host}: {why}"));
         }
+    }
+
+    /// It answers: the next time that it takes long is told again.
+    pub(super) fn over(&self) {
+        self.told.store(false, Ordering::Relaxed);
     }
 
     /// Waits for an answer.
@@ -69,5 +74,7 @@ mod tests {
         };
         assert_eq!((answer(3).await, answer(5).await, answer(9).await), (0, 1, 1));
         assert_eq!(*told.lock().unwrap(), ["API server h: no answer yet"]);
+        patience.over();
+        assert_eq!(answer(5).await, 2);
     }
 }

@@ -7,19 +7,21 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hyper::Method;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::time;
 
 use super::{
     Client, KubeError,
     client::{Ask, Repeat, segment},
-    parse_template::{self, Parsed},
+    parse_meta::only_ours,
+    parse_template::{self, Parsed, template_path},
     versions::{collection, kind_name, plural},
-    wire::Controller,
+    wire::{Controller, PodSpec},
     write::{metadata, same, strict},
 };
 use crate::model::{
-    Namespace, names,
+    AccountName, Namespace, names,
     pod_identity::Field,
     snapshot::{ObservedTemplate, TemplateKind},
 };
@@ -42,6 +44,10 @@ pub struct Place<'a> {
 /// What changes on a controller and its pod template at once.
 #[derive(Debug, Clone, Copy)]
 pub struct TemplateChange<'a> {
+    /// The account that its pods must run as.
+    pub account: &'a AccountName,
+    /// Whether fields of other managers are taken over.
+    pub force: bool,
     /// Annotations of the controller that are set.
     pub own: &'a BTreeMap<String, String>,
     /// Labels of the template that are set.
@@ -234,7 +240,6 @@ impl Client {
         at: Place<'_>,
         change: TemplateChange<'_>,
         manager: &str,
-        force: bool,
     ) -> Result<ObservedTemplate, KubeError> {
         let object = format!("{} {}/{}", at.kind.as_str(), at.namespace, at.name);
         if !at.kind.writable() {
@@ -247,7 +252,7 @@ impl Client {
             serde_json::from_value(written)
                 .map_err(|error| KubeError::Body { message: error.to_string() })?
         } else {
-            self.apply(at.path(), applied(at, change), manager, force).await?
+            self.apply(at.path(), applied(at, change), manager, change.force).await?
         };
         same(&object, Some(at.uid), &written.metadata)?;
         match parse_template::controller(at.kind, at.api_version, written) {
@@ -266,7 +271,7 @@ impl Client {
         manager: &str,
     ) -> Result<Value, KubeError> {
         let path = at.path();
-        match self.revise(&path, manager, |object| switched(at, change, object)).await? {
+        match self.revise(&path, manager, |object| switched(at, change, manager, object)).await? {
             Revised::Gone => Err(changed(&path, "it does not exist any more")),
             Revised::Refused(found) => Err(changed(&path, &found.join(", "))),
             Revised::Done(object) => Ok(object),
@@ -300,7 +305,7 @@ fn applied(at: Place<'_>, change: TemplateChange<'_>) -> Value {
 }
 
 /// The operations that bring a controller as it was read to where it is to be.
-fn switched(at: Place<'_>, change: TemplateChange<'_>, object: &Value) -> Decided {
+fn switched(at: Place<'_>, change: TemplateChange<'_>, manager: &str, object: &Value) -> Decided {
     let meta = object.pointer(&at.template()).cloned().unwrap_or_default();
     let mut found = Vec::new();
     if object["metadata"]["uid"] != at.uid {
@@ -311,6 +316,10 @@ fn switched(at: Place<'_>, change: TemplateChange<'_>, object: &Value) -> Decide
     let other = other
         .filter(|other| change.own.get(names::PROJECT_ANNOTATION).is_some_and(|own| own != other));
     found.extend(other.map(|other| format!("it belongs to project {other}")));
+    let account = account_of(object.pointer(&format!("{}/spec", at.kind.template_pointer())));
+    if account != *change.account {
+        found.push(format!("it runs as service account {account} now"));
+    }
     let mut patch = Vec::new();
     changes("/metadata/annotations", have, &all_set(change.own), &mut patch);
     for (what, set, remove) in [
@@ -319,6 +328,17 @@ fn switched(at: Place<'_>, change: TemplateChange<'_>, object: &Value) -> Decide
     ] {
         let have = &meta[format!("{what}s")];
         let mut wanted = all_set(set);
+        let part = format!("f:{what}s");
+        let path = [template_path(at.kind), &["f:metadata", part.as_str()]].concat();
+        for (key, value) in set {
+            let other = have[key].as_str().filter(|other| other != value);
+            let ours = || only_ours(&object["metadata"], &path, key, manager);
+            found.extend(
+                other
+                    .filter(|_| !change.force && !ours())
+                    .map(|other| format!("{what} {key} is {other}")),
+            );
+        }
         for (key, value) in remove {
             match have[key].as_str() {
                 Some(other) if other != value => found.push(format!("{what} {key} is {other}")),
@@ -329,6 +349,11 @@ fn switched(at: Place<'_>, change: TemplateChange<'_>, object: &Value) -> Decide
         changes(&format!("{}/{what}s", at.template()), have, &wanted, &mut patch);
     }
     if found.is_empty() { Ok(patch) } else { Err(found) }
+}
+
+fn account_of(spec: Option<&Value>) -> AccountName {
+    let spec = spec.and_then(|spec| PodSpec::deserialize(spec).ok()).unwrap_or_default();
+    parse_template::account_of(&spec)
 }
 
 fn all_set(set: &BTreeMap<String, String>) -> BTreeMap<String, Option<String>> {

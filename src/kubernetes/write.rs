@@ -18,6 +18,9 @@ use super::{
 };
 use crate::model::{AccountName, Namespace, snapshot::ObservedAccount};
 
+/// How often a version is looked at that somebody else writes meanwhile.
+const TRIES: usize = 8;
+
 impl Client {
     /// Makes a bare service account. One that exists is an error
     /// ([`KubeError::is_already_exists`]).
@@ -70,7 +73,7 @@ impl Client {
         Ok(parse_meta::account(written))
     }
 
-    /// Server-side apply. What the same manager wrote by JSON patch ([`Self::switch_template`]) is
+    /// Server-side apply. What the same manager wrote by JSON patch ([`Self::apply_template`]) is
     /// its own and is taken over.
     pub(super) async fn apply<T: DeserializeOwned>(
         &self,
@@ -79,22 +82,42 @@ impl Client {
         manager: &str,
         force: bool,
     ) -> Result<T, KubeError> {
-        let ask = |force: bool| {
+        let ask = async |body: &Value, force: bool, repeat| {
             let mut query = strict(manager);
             query.push(("force", force.to_string()));
-            Ask {
+            self.ask(&Ask {
                 method: Method::PATCH,
                 path: path.clone(),
                 query,
                 // JSON is YAML; servers before 1.34 know no other type for it.
                 body: Some(("application/apply-patch+yaml", body.clone())),
-                repeat: Repeat::Safe,
-            }
+                repeat,
+            })
+            .await
         };
-        match self.ask(&ask(force)).await {
-            Err(error) if !force && error.is_with_itself(manager) => self.ask(&ask(true)).await,
-            answer => answer,
+        let mut conflict = match ask(&body, force, Repeat::Safe).await {
+            Err(error) if !force && error.is_with_itself(manager) => error,
+            answer => return answer,
+        };
+        // Forced only on the version of which the server said that nobody else is concerned.
+        for _ in 0..TRIES {
+            let Some(seen) = self.find::<Value>(path.clone()).await? else { return Err(conflict) };
+            let mut body = body.clone();
+            body["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
+            match ask(&body, false, Repeat::Safe).await {
+                Err(error) if error.is_with_itself(manager) => {}
+                Err(error) if error.is_modified() => {
+                    conflict = error;
+                    continue;
+                }
+                answer => return answer,
+            }
+            match ask(&body, true, Repeat::Unsafe).await {
+                Err(error) if error.is_modified() => conflict = error,
+                answer => return answer,
+            }
         }
+        Err(conflict)
     }
 }
 

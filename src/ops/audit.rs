@@ -270,7 +270,7 @@ async fn facts(
         cluster_facts::webhook(client),
         others(client, unseen),
     );
-    let (pod_identity, provider_classes, keda) = others;
+    let Others { pod_identity, pod_identity_unseen, provider_classes, keda } = others;
     unseen.extend(webhook.failure().cloned());
     let templates =
         templates.map_err(failed("pod templates"))?.into_iter().map(|(namespace, templates)| {
@@ -284,12 +284,19 @@ async fn facts(
         pods: pods.map_err(failed("pods"))?,
         webhook: webhook.present().cloned(),
         pod_identity,
+        pod_identity_unseen,
         provider_classes,
         keda_pod_identity: keda,
     })
 }
 
-type Others = (Vec<PodIdentityObject>, BTreeMap<String, ProviderClass>, Vec<Named>);
+/// Objects whose kinds may not be served at all.
+struct Others {
+    pod_identity: Vec<PodIdentityObject>,
+    pod_identity_unseen: bool,
+    provider_classes: BTreeMap<String, ProviderClass>,
+    keda: Vec<Named>,
+}
 
 /// The managed identity of an `AzureIdentity`, in either spelling.
 fn resource_id(object: &Value) -> Option<ArmId> {
@@ -297,7 +304,7 @@ fn resource_id(object: &Value) -> Option<ArmId> {
     text.map(|text| ArmId::new(text.trim()))
 }
 
-/// Objects whose kinds may not be served at all. Refused is not absent.
+/// Reads them. Refused is not absent.
 async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
     const KINDS: [(&str, &str); 3] = [
         ("AzureIdentity", "azureidentities"),
@@ -310,11 +317,13 @@ async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
     let mut list = async |version: &str, plural: &str| {
         let found = client.objects(version, None, plural).await;
         let found = found.map_err(|error| unseen.push(error.failure(format!("list {plural}"))));
-        found.ok().flatten().unwrap_or_default()
+        found.ok().map(Option::unwrap_or_default)
     };
-    let mut pod_identity = Vec::new();
+    let (mut pod_identity, mut pod_identity_unseen) = (Vec::new(), false);
     for (kind, plural) in KINDS {
-        for object in list("aadpodidentity.k8s.io/v1", plural).await {
+        let found = list("aadpodidentity.k8s.io/v1", plural).await;
+        pod_identity_unseen |= found.is_none();
+        for object in found.unwrap_or_default() {
             pod_identity.push(PodIdentityObject {
                 kind: kind.to_owned(),
                 namespace: Namespace(word(&object, "namespace")),
@@ -324,14 +333,14 @@ async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
         }
     }
     let classes = list("secrets-store.csi.x-k8s.io/v1", "secretproviderclasses").await;
-    let provider_classes = classes.iter().filter_map(|object| {
+    let provider_classes = classes.iter().flatten().filter_map(|object| {
         let (name, class) = cluster_facts::provider_class(object)?;
         Some((format!("{}/{name}", word(object, "namespace")), class))
     });
     let provider_classes = provider_classes.collect();
     let mut keda = Vec::new();
     for plural in KEDA {
-        let mut triggers = list("keda.sh/v1alpha1", plural).await;
+        let mut triggers = list("keda.sh/v1alpha1", plural).await.unwrap_or_default();
         triggers.retain(|trigger| trigger["spec"]["podIdentity"]["provider"] == "azure");
         keda.extend(triggers.iter().map(|trigger| Named {
             namespace: Namespace(word(trigger, "namespace")),
@@ -339,5 +348,5 @@ async fn others(client: &Client, unseen: &mut Vec<RemoteFailure>) -> Others {
             uid: word(trigger, "uid"),
         }));
     }
-    (pod_identity, provider_classes, keda)
+    Others { pod_identity, pod_identity_unseen, provider_classes, keda }
 }

@@ -418,6 +418,33 @@ async fn a_rollout_that_goes_stale_after_its_write_has_written() {
     assert_eq!(code(&seen, &report), 3);
 }
 
+/// Nobody answers for the write of a template: it is looked at, and written again if need be.
+#[tokio::test(start_paused = true)]
+async fn a_write_of_a_template_without_an_answer_is_looked_at_and_made_again() {
+    let desired = one();
+    for (fault, times, writes, ends_well) in [
+        (Fault::After(FailureKind::Unreachable), 1, 1, true),
+        (Fault::Before(FailureKind::Unavailable), 1, 2, true),
+        (Fault::Before(FailureKind::Unreachable), 2, 3, true),
+        (Fault::Before(FailureKind::Unreachable), 9, 3, false),
+        (Fault::Before(FailureKind::Refused), 1, 1, false),
+    ] {
+        let seen = std::sync::atomic::AtomicUsize::new(0);
+        let met = fault.clone();
+        let fake = Fake::new(bare_world(&desired)).with_faults(move |_, call| {
+            let hit = call.starts_with("apply_template")
+                && seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < times;
+            hit.then(|| met.clone())
+        });
+        let (plan, _) = planned(&desired, &fake);
+        let Ran { report, .. } = run(&plan, &fake).await;
+        let patched = fake.writes().iter().filter(|w| w.starts_with("apply_template")).count();
+        let roll = find(&plan, Operation::rolls);
+        let done = matches!(outcome(&report, roll), Outcome::Done { .. });
+        assert_eq!((patched, done), (writes, ends_well), "{fault:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_rollout_stops_the_others_and_says_how_to_take_it_back() {
     let desired = two();

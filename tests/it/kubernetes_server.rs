@@ -235,7 +235,10 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
         let (label, chain) = (map(&[(USE_LABEL, "true")]), map(&[(CHAIN_ANNOTATION, "x")]));
         let own = map(&[(PROJECT_ANNOTATION, "p")]);
         let none = BTreeMap::new();
+        let api = AccountName::from("api");
         let change = TemplateChange {
+            account: &api,
+            force: false,
             own: &own,
             labels: &label,
             annotations: &chain,
@@ -245,7 +248,7 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
         let (kind, api_version) = (template.kind, template.api_version.as_str());
         let (name, uid) = (template.name.as_str(), template.uid.as_str());
         let at = kubernetes::Place { kind, api_version, namespace, name, uid };
-        let written = client.apply_template(at, change, MANAGER, false).await.unwrap();
+        let written = client.apply_template(at, change, MANAGER).await.unwrap();
         assert_eq!(written.labels[USE_LABEL], "true", "{}", template.key());
         assert_eq!(written.annotations[CHAIN_ANNOTATION], "x");
         assert_eq!(written.meta.annotations[PROJECT_ANNOTATION], "p");
@@ -267,17 +270,19 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
         let after = map(&[(CHAIN_ANNOTATION, "y")]);
         let switch =
             TemplateChange { remove_labels: &label, labels: &none, annotations: &after, ..change };
-        let switched = client.apply_template(at, switch, MANAGER, false).await.unwrap();
+        let switched = client.apply_template(at, switch, MANAGER).await.unwrap();
         let (label, chain) =
             (switched.labels.get(USE_LABEL), &switched.annotations[CHAIN_ANNOTATION]);
         assert_eq!((label, chain.as_str()), (None, "y"), "{}", template.key());
-        let steps = switched.progress.generation - written.progress.generation;
-        assert!(steps <= 1, "one write, so one roll");
-        let again = client.apply_template(at, change, MANAGER, false).await.unwrap();
+        let again = client.apply_template(at, change, MANAGER).await.unwrap();
         assert_eq!(again.annotations[CHAIN_ANNOTATION], "x", "{}", template.key());
         let foreign = TemplateChange { own: &map(&[(PROJECT_ANNOTATION, "q")]), ..switch };
-        let refused = client.apply_template(at, foreign, MANAGER, false).await.unwrap_err();
+        let refused = client.apply_template(at, foreign, MANAGER).await.unwrap_err();
         assert!(refused.to_string().contains("it belongs to project p"), "{refused}");
+        let other = AccountName::from("other");
+        let moved = TemplateChange { account: &other, ..switch };
+        let refused = client.apply_template(at, moved, MANAGER).await.unwrap_err();
+        assert!(refused.to_string().contains("runs as service account api now"), "{refused}");
         what_was_written_later_is_ours(&world, at, &template).await;
     }
 }
@@ -313,13 +318,15 @@ async fn what_was_written_later_is_ours(
     let (own, label) = (map(&[(PROJECT_ANNOTATION, "p")]), map(&[(USE_LABEL, "true")]));
     let (chain, none) = (map(&[(CHAIN_ANNOTATION, "later")]), BTreeMap::new());
     let change = TemplateChange {
+        account: &before.account,
+        force: false,
         own: &own,
         labels: &label,
         annotations: &chain,
         remove_labels: &none,
         remove_annotations: &none,
     };
-    client.apply_template(at, change, MANAGER, true).await.unwrap();
+    client.apply_template(at, TemplateChange { force: true, ..change }, MANAGER).await.unwrap();
     assert_eq!(client.restore_template(at, &kept, MANAGER).await.unwrap(), [""; 0], "{}", kept.key);
     let now = client.template(at.kind, at.api_version, at.namespace, at.name).await;
     let now = now.unwrap().unwrap();
@@ -342,7 +349,10 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready(world: Worl
     assert_eq!(before.len(), 2);
     let chain = map(&[(CHAIN_ANNOTATION, "x")]);
     let none = BTreeMap::new();
+    let api = AccountName::from("api");
     let change = TemplateChange {
+        account: &api,
+        force: false,
         own: &none,
         labels: &none,
         annotations: &chain,
@@ -351,7 +361,7 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready(world: Worl
     };
     let uid = read().await.uid;
     let at = kubernetes::Place { kind, api_version: "apps/v1", namespace, name: "web", uid: &uid };
-    let written = client.apply_template(at, change, MANAGER, false).await.unwrap();
+    let written = client.apply_template(at, change, MANAGER).await.unwrap();
     assert!(!written.progress.complete(), "the controller cannot have seen it yet");
     time::timeout(Duration::from_mins(1), finish()).await.unwrap();
     let revisions = async || {

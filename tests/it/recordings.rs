@@ -5,7 +5,7 @@
 //! `uri`, `request_body`, `status`, `headers`, `response_body`. A body member `…` stands for what
 //! was left out: in a request for the resource as it is now, in an answer for more members.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf};
 
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
@@ -34,10 +34,8 @@ async fn recorded_exchanges_are_answered_as_azure_answered_them() {
     let folder = std::env::var_os("WIDENTITY_RECORDINGS").filter(|folder| !folder.is_empty());
     let Some(folder) = folder.map(PathBuf::from) else {
         // Past the capture of the test's output, so that a run says what it left out.
-        drop(fs::write(
-            "/dev/stderr",
-            format!("skipped {test}: WIDENTITY_RECORDINGS is not set\n"),
-        ));
+        let line = format!("skipped {test}: WIDENTITY_RECORDINGS is not set\n");
+        drop(std::io::stderr().write_all(line.as_bytes()));
         return;
     };
     let mut files: Vec<PathBuf> =

@@ -312,12 +312,17 @@ fn unused(
     }
 }
 
-/// Whether the file, an account or AAD Pod Identity names it: it is, or is about to be, used.
+/// Whether the file, an account or AAD Pod Identity names it, or may do so where it could not be
+/// read: it is, or is about to be, used.
 fn named_by_somebody(estate: &Estate, identity: &ObservedIdentity) -> bool {
     let client = identity.client_id.to_string();
-    let mut clusters = estate.clusters.iter().filter_map(|cluster| cluster.kubernetes.present());
     estate.wanted.contains(&identity.id)
-        || clusters.any(|facts| {
+        || estate.clusters.iter().any(|cluster| {
+            let facts = match &cluster.kubernetes {
+                Observation::Present(facts) if !facts.pod_identity_unseen => facts,
+                Observation::Absent => return false,
+                Observation::Present(_) | Observation::Unknown(_) => return true,
+            };
             let mut accounts = facts.accounts.values().flat_map(BTreeMap::values);
             facts.pod_identity.iter().any(|object| object.identity.as_ref() == Some(&identity.id))
                 || accounts.any(|account| {

@@ -108,6 +108,8 @@ pub struct KubernetesFacts {
     pub webhook: Option<Webhook>,
     /// Objects of AAD Pod Identity.
     pub pod_identity: Vec<PodIdentityObject>,
+    /// Whether a list of them was refused.
+    pub pod_identity_unseen: bool,
     /// `SecretProviderClass` objects by `namespace/name`.
     pub provider_classes: BTreeMap<String, ProviderClass>,
     /// KEDA's `TriggerAuthentication` and `ClusterTriggerAuthentication` objects that use pod

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// How often a template is written that nobody answers for.
+const WRITES: u32 = 3;
+
 /// A template as the plan wants it.
 pub(super) struct Roll<'a> {
     pub(super) target: &'a TemplateRef,
@@ -111,6 +114,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             template_annotations.insert(names::PROXY_ANNOTATION.to_owned(), value.to_owned());
         }
         let fields = TemplateFields {
+            account,
             annotations: &BTreeMap::from([owner]),
             template_labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
             template_annotations: &template_annotations,
@@ -118,7 +122,7 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             remove_annotations: &remove_annotations,
             force: roll.force,
         };
-        let patched = context.write(remote.apply_template(cluster, target, &fields)).await?;
+        let patched = written(context, cluster, target, &fields).await?;
         generation = patched.progress.generation;
     }
     let mut detail = None;
@@ -149,6 +153,49 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
         detail = Some(rolled.detail());
     }
     Ok(if as_wanted { Good::Unchanged { detail } } else { Good::Done { detail, evidence: None } })
+}
+
+/// Writes a template. Where no answer came it is looked at, and written again if it is not as
+/// wanted: a connection that broke says nothing of the application.
+async fn written(
+    context: &Context<'_>,
+    cluster: &ClusterName,
+    target: &TemplateRef,
+    fields: &TemplateFields<'_>,
+) -> Result<ObservedTemplate, Halt> {
+    let remote = context.remote();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failure = match context.write(remote.apply_template(cluster, target, fields)).await {
+            Err(Halt::Failed(failure)) if failure.kind.is_unanswered() && tries < WRITES => failure,
+            ended => return ended,
+        };
+        context.waiting(&format!("an answer: {}", failure.message));
+        context.pause(context.run.options.looks_apart).await?;
+        let seen = match context.read(remote.template(cluster, target)).await {
+            Ok(seen) => seen.filter(|seen| seen.uid == target.uid),
+            // The next write tells whether it answers again.
+            Err(Halt::Failed(failure)) if failure.kind.is_unanswered() => continue,
+            Err(halt) => return Err(halt),
+        };
+        let Some(seen) = seen else {
+            return Err(Halt::Stale(format!("{target} was deleted or recreated")));
+        };
+        let has = |have: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
+            wanted.iter().all(|(key, value)| have.get(key) == Some(value))
+        };
+        let lacks = |have: &BTreeMap<String, String>, gone: &BTreeMap<String, String>| {
+            !gone.keys().any(|key| have.contains_key(key))
+        };
+        if has(&seen.labels, fields.template_labels)
+            && has(&seen.annotations, fields.template_annotations)
+            && lacks(&seen.labels, fields.remove_labels)
+            && lacks(&seen.annotations, fields.remove_annotations)
+        {
+            return Ok(seen);
+        }
+    }
 }
 
 /// The pods of a template's account; none where they could not be read, which is not worth ending

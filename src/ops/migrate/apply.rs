@@ -259,6 +259,11 @@ pub async fn carry_out(
     Ok(Moved { report, put_back, blameless })
 }
 
+/// Whether a failed roll says nothing of the application.
+fn is_blameless(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Unmade | FailureKind::Unreachable | FailureKind::Unavailable)
+}
+
 /// A workload that must be put back.
 #[derive(Debug)]
 struct Failed {
@@ -328,9 +333,9 @@ fn failed(
         let Some(name) = step.info.address.workload_name().filter(|_| pods) else { continue };
         let (any, rolled) = rolled(&name);
         if any || under_way(&name, false) {
-            // That somebody else wrote says nothing of the application either.
+            // That somebody else wrote, or nobody answered, says nothing of the application either.
             let blameless = !matches!(&step.outcome,
-                Some(Outcome::Failed { failure, .. }) if failure.kind != FailureKind::Unmade);
+                Some(Outcome::Failed { failure, .. }) if !is_blameless(failure.kind));
             let failed = Failed { step: Some(step.info.id), rolled, blameless };
             found
                 .entry(name)

@@ -7,6 +7,9 @@ use tokio::{sync::watch, time::Instant};
 use super::output::Output;
 use crate::execute::exit::ExitCode;
 
+/// From here on somebody who pressed Ctrl-C wonders whether it was heard.
+const SOON: Duration = Duration::from_secs(3);
+
 /// Whether the run was asked to stop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Interrupt {
@@ -26,7 +29,11 @@ impl Interrupt {
             };
             signals.next().await;
             ask.send_replace(true);
-            signals.next().await;
+            // Most runs have ended by then; who waits for Azure or MIC has not.
+            if tokio::time::timeout(SOON, signals.next()).await.is_err() {
+                output.message("still finishing what was begun; a second signal leaves at once");
+                signals.next().await;
+            }
             output.message(
                 "left at once: what was begun may or may not be written; run the same command \
                  again to see",

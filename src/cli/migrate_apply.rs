@@ -143,11 +143,11 @@ async fn in_world(
 /// way; but somebody who names a workload wants it moved.
 fn left(args: &MigrateApply, overview: &Overview, written: bool) -> ExitCode {
     let unready = overview.not_ready();
-    let seen = migrate::seen(overview);
-    if seen != ExitCode::Done || args.select.of.only.is_empty() || unready == 0 {
-        return seen;
+    let mut found = vec![migrate::seen(overview)];
+    if !args.select.of.only.is_empty() && unready > 0 {
+        found.push(ExitCode::Failed);
     }
-    if written { ExitCode::Partial } else { ExitCode::Failed }
+    exit::of_obstacles(&found, written)
 }
 
 fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) {

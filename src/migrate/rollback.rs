@@ -45,12 +45,11 @@ pub fn obstacles(estate: &Estate, backup: &Backup, served: bool) -> Vec<String> 
         ));
     }
     for entry in &backup.add_on {
-        let text = |key: &str| entry[key].as_str().unwrap_or_default();
-        let (namespace, name) = (text("namespace"), text("name"));
-        let there = |known: &String| *known == format!("{namespace}/{name}");
-        if estate.add_on.iter().flatten().any(there) {
+        if add_on_has(estate, entry) {
             continue;
         }
+        let text = |key: &str| entry[key].as_str().unwrap_or_default();
+        let (namespace, name) = (text("namespace"), text("name"));
         let id = entry["identity"]["resourceId"].as_str().unwrap_or_default();
         let selector = entry["bindingSelector"].as_str().filter(|s| !s.is_empty());
         let selector = selector.map(|s| format!(" --binding-selector {s}")).unwrap_or_default();
@@ -64,6 +63,13 @@ pub fn obstacles(estate: &Estate, backup: &Backup, served: bool) -> Vec<String> 
         ));
     }
     found
+}
+
+/// Whether the add-on has this entry of a backup.
+fn add_on_has(estate: &Estate, entry: &serde_json::Value) -> bool {
+    let text = |key: &str| entry[key].as_str().unwrap_or_default();
+    let name = format!("{}/{}", text("namespace"), text("name"));
+    estate.add_on.iter().flatten().any(|known| *known == name)
 }
 
 /// A template that is put back, as it is and as it was.
@@ -307,9 +313,17 @@ fn unanswered(estate: &Estate, backup: &Backup) -> Vec<String> {
         let Some(selector) = &field.before else { continue };
         let made = backup.removed.iter().any(|object| object["spec"]["selector"] == **selector);
         let made = made || backup.removed.iter().any(|o| o["spec"]["Selector"] == **selector);
-        let add_on = !backup.add_on.is_empty();
-        if !made && !add_on && matching::reached(estate, &backup.namespace, selector).is_empty() {
-            found.push(format!("no binding selects aadpodidbinding={selector}"));
+        if made || !matching::reached(estate, &backup.namespace, selector).is_empty() {
+            continue;
+        }
+        let no_binding = format!("no binding selects aadpodidbinding={selector}");
+        match backup.add_on.iter().map(|entry| add_on_has(estate, entry)).min() {
+            None => found.push(no_binding),
+            // The entry is added again first: that is said with its command.
+            Some(false) => {}
+            Some(true) => {
+                found.push(format!("{no_binding} yet: AKS makes it while it updates the cluster"));
+            }
         }
     }
     found.sort();

@@ -26,7 +26,7 @@ use widentity::{
         names,
         pod_identity::{
             AzureIdentityState, BINDING_LABEL, Backup, Binding, Carrier, Estate, EstateAccount,
-            EstatePod, EstateTemplate, Install, PodIdentity,
+            EstatePod, EstateTemplate, Field, Install, PodIdentity,
         },
         snapshot::{self, ObservedCredential},
     },
@@ -470,6 +470,21 @@ fn a_rollback_wants_nmi_and_mic_at_work() {
     };
     let said = rollback::obstacles(&estate, &backup, false).join("\n");
     assert!(said.contains("--resource-group rg-aks --cluster-name aks-prod "), "{said}");
+    assert!(!said.contains("no binding"), "{said}");
+    // The entry is there again, and AKS has not made its binding yet.
+    let mut estate = Estate { add_on: Some(vec!["shop/cart".to_owned()]), ..estate };
+    let bindings = std::mem::take(&mut estate.bindings);
+    let mut backup = Backup { removed: Vec::new(), ..backup };
+    let old = Field { before: Some("api".to_owned()), after: None };
+    backup.templates[0].labels.insert(BINDING_LABEL.to_owned(), old);
+    let said = rollback::obstacles(&estate, &backup, false).join("\n");
+    assert!(said.starts_with("no binding selects aadpodidbinding=api yet: "), "{said}");
+    // With the add-on a binding is of its own namespace.
+    estate.bindings = bindings;
+    for binding in &mut estate.bindings {
+        binding.namespace = "shop".into();
+    }
+    assert_eq!(rollback::obstacles(&estate, &backup, false), [""; 0]);
 }
 
 /// What an operator will make pods of holds a binding, and so does what nobody could look through.

@@ -76,7 +76,16 @@ pub async fn sites<'a>(
 
 /// Says of each cluster which of its principals act for another one, too, that has Pod Identity.
 fn elsewhere(sites: &mut [Site<'_>]) {
-    let has = |site: &Site<'_>| site.read.survey.found || !site.footprint.unseen.is_empty();
+    // A survey also finds backups, which outlive Pod Identity.
+    let has = |site: &Site<'_>| {
+        let (estate, footprint) = (&site.read.estate, &site.footprint);
+        estate.installed
+            || estate.add_on.is_some()
+            || !footprint.components.is_empty()
+            || !footprint.definitions.is_empty()
+            || !footprint.unseen.is_empty()
+            || !estate.unseen.is_empty()
+    };
     let all: Vec<(ClusterName, bool, Vec<PrincipalId>)> = sites
         .iter()
         .map(|site| {

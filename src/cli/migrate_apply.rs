@@ -22,7 +22,9 @@ use crate::{
     render::{
         escape,
         findings::{self, counted},
-        json as documents, migrate as render, report, report_json,
+        json as documents,
+        migrate::{self as render, Told},
+        report, report_json,
     },
 };
 
@@ -65,10 +67,13 @@ async fn in_world(
     // A person may think as long as they like.
     let timeout = reading.left();
     let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
-    let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;
     if due == 0 {
-        output.data(&if is_text { shown } else { render::json(&before) });
+        output.data(&if is_text {
+            render::text(&before, Told::Plan, output.out)
+        } else {
+            render::json(&before)
+        });
         let exit = left(args, &before, false);
         if before.is_busy() {
             output.message(
@@ -80,7 +85,7 @@ async fn in_world(
         return Ok(exit);
     }
     if is_text {
-        output.data(&shown);
+        output.data(&render::text(&before, Told::Question, output.out));
         for risks in moves.iter().filter_map(|one| findings::risks(&one.planned.report)) {
             output.data(&format!("\n{}", risks.text(output.out)));
         }
@@ -174,7 +179,7 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview) 
             ));
         }
     }
-    output.data(&render::text(after, false, output.out));
+    output.data(&render::text(after, Told::Status, output.out));
 }
 
 fn broken(error: &MoveError, one: &Move) -> CliError {

@@ -26,7 +26,7 @@ use crate::{
     },
     render::{
         findings::counted,
-        migrate as render,
+        migrate::{self as render, Told},
         removal::{self, Part},
         style::Palette,
     },
@@ -110,7 +110,7 @@ async fn in_world(
         output.data(&match context.global.output {
             Format::Json => render::json(&everything),
             Format::Text | Format::Markdown | Format::Toml => {
-                render::text(&everything, false, output.out)
+                render::text(&everything, Told::Status, output.out)
             }
         });
         let seen = migrate::seen(&everything);

@@ -56,7 +56,8 @@ fn style(outcome: Outcome) -> Style {
 
 fn words(piece: &Piece) -> String {
     let mut words = if piece.outcome == Outcome::NotHere {
-        "no manifest here, and nobody keeps it: `migrate apply` writes it".to_owned()
+        let apply = if piece.why.is_none() { ": `migrate apply` writes it" } else { "" };
+        format!("no manifest here, and nobody keeps it{apply}")
     } else {
         piece.outcome.as_str().to_owned()
     };

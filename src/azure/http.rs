@@ -214,6 +214,8 @@ fn said(error: &(dyn std::error::Error + 'static)) -> String {
     let text = error.to_string();
     let lines = text.lines().filter(|line| !line.starts_with("To troubleshoot"));
     let text = lines.collect::<Vec<_>>().join("\n");
+    // The TLS library adds a link to its own manual.
+    let text = text.split(": https://docs.rs/").next().unwrap_or_default().to_owned();
     let text = NOISE.iter().fold(text, |text, noise| text.replace(noise, ""));
     text.trim().trim_end_matches('.').to_owned()
 }

@@ -15,7 +15,7 @@ use crate::{
     execute::exit::{self, ExitCode},
     model::ClusterName,
     ops::migrate::{self as ops, Overview, Request, Waived},
-    render::migrate as render,
+    render::migrate::{self as render, Told},
 };
 
 pub(super) async fn run(
@@ -24,8 +24,8 @@ pub(super) async fn run(
     interrupt: Interrupt,
 ) -> Result<ExitCode, CliError> {
     match command {
-        Migrate::Status(select) => show(context, &select, false, &interrupt).await,
-        Migrate::Plan(select) => show(context, &select, true, &interrupt).await,
+        Migrate::Status(select) => show(context, &select, Told::Status, &interrupt).await,
+        Migrate::Plan(select) => show(context, &select, Told::Plan, &interrupt).await,
         Migrate::Apply(args) => migrate_apply::run(context, args, interrupt).await,
         Migrate::Rollback(args) => migrate_rollback::run(context, args, interrupt).await,
         Migrate::Finish(args) => migrate_finish::run(context, args, interrupt).await,
@@ -37,10 +37,10 @@ pub(super) async fn run(
 async fn show(
     context: &Context,
     select: &MigrateSelect,
-    steps: bool,
+    told: Told,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
-    if context.global.output == Format::Toml && !steps {
+    if context.global.output == Format::Toml && told != Told::Plan {
         return Err(CliError::usage("only `migrate plan` writes toml"));
     }
     let world = open(context, select, interrupt).await?;
@@ -51,9 +51,12 @@ async fn show(
     let exit = match overview {
         Some(Ok(overview)) => {
             let seen = seen(&overview);
-            let command = if steps { "migrate plan" } else { "migrate status" };
+            let command = match told {
+                Told::Plan => "migrate plan",
+                Told::Status | Told::Question => "migrate status",
+            };
             let shown = match context.global.output {
-                Format::Text => render::text(&overview, steps, context.output.out),
+                Format::Text => render::text(&overview, told, context.output.out),
                 Format::Json => render::json(&overview, command, seen),
                 Format::Markdown => render::markdown(&overview),
                 Format::Toml => render::workloads_toml(&overview, &world.desired),

@@ -24,7 +24,8 @@ use crate::{
         escape,
         findings::{self, counted},
         head::Head,
-        json as documents, migrate as render,
+        json as documents,
+        migrate::{self as render, Told},
         report::{self, Of},
         report_json,
     },
@@ -71,14 +72,17 @@ async fn in_world(
     // A person may think as long as they like.
     let timeout = reading.left();
     let due: usize = moves.iter().map(|one| one.desired.workloads.len()).sum();
-    let shown = render::text(&before, true, output.out);
     let is_text = context.global.output == Format::Text;
     if due == 0 {
         let mut exit = left(args, &before, false);
         if exit == ExitCode::Done && before.is_busy() {
             exit = ExitCode::Failed;
         }
-        output.data(&if is_text { shown } else { render::json(&before, COMMAND, exit) });
+        output.data(&if is_text {
+            render::text(&before, Told::Plan, output.out)
+        } else {
+            render::json(&before, COMMAND, exit)
+        });
         if before.is_busy() {
             output.message(
                 "nothing was done: an operation on the cluster is under way; run again when it \
@@ -88,7 +92,7 @@ async fn in_world(
         return Ok(exit);
     }
     if is_text {
-        output.data(&shown);
+        output.data(&render::text(&before, Told::Question, output.out));
         for risks in moves.iter().filter_map(|one| findings::risks(&one.planned.report)) {
             output.data(&format!("\n{}", risks.text(output.out)));
         }
@@ -196,7 +200,7 @@ fn show(context: &Context, moved: &[(Move, Moved, ExitCode)], after: &Overview, 
             ));
         }
     }
-    output.data(&render::text(after, false, output.out));
+    output.data(&render::text(after, Told::Status, output.out));
 }
 
 fn broken(error: &MoveError, one: &Move) -> CliError {

@@ -27,7 +27,7 @@ use crate::{
     render::{
         findings::counted,
         head::Head,
-        migrate as render,
+        migrate::{self as render, Told},
         removal::{self, Part},
         style::Palette,
     },
@@ -113,7 +113,7 @@ async fn in_world(
         output.data(&match context.global.output {
             Format::Json => render::json(&everything, COMMAND, seen),
             Format::Text | Format::Markdown | Format::Toml => {
-                render::text(&everything, false, output.out)
+                render::text(&everything, Told::Status, output.out)
             }
         });
         return Err(CliError::new(seen, "nothing is removed while something cannot be seen"));

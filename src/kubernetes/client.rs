@@ -433,11 +433,13 @@ fn chain(error: &kube::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let words = cause.to_string();
-        if !text.contains(&words) {
+        // The TLS library adds a link to its own manual, which says nothing of this server.
+        let words = words.split(": https://docs.rs/").next().unwrap_or_default();
+        if !text.contains(words) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&words);
+            text.push_str(words);
         }
         source = cause.source();
     }

@@ -61,6 +61,14 @@ pub fn reached<'a>(estate: &'a Estate, namespace: &Namespace, selector: &str) ->
     selecting.map(|binding| Reached { binding, identity: identity_of(estate, binding) }).collect()
 }
 
+/// Whether a pod of this namespace with this label value is given an identity: a binding selects it
+/// and names an `AzureIdentity` that MIC takes.
+pub fn gives(estate: &Estate, namespace: &Namespace, selector: &str) -> bool {
+    let mut identities =
+        reached(estate, namespace, selector).into_iter().filter_map(|r| r.identity);
+    identities.any(|identity| identity.kind != 0 || resource_id(identity).is_some())
+}
+
 /// The id of a managed identity, as MIC demands it; none for one that it ignores.
 pub fn resource_id(identity: &PodIdentity) -> Option<ArmId> {
     let id = ArmId::new(identity.resource_id.trim());

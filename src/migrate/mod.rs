@@ -8,8 +8,10 @@
 
 mod chained;
 mod environment;
+mod groups;
 pub mod manifest;
 pub mod matching;
+pub mod next;
 mod notes;
 pub mod phase;
 mod reasons;

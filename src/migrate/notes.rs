@@ -10,7 +10,7 @@ use super::{
     survey::{Given, Note, Workload},
 };
 use crate::model::{
-    desired::DesiredWorkload,
+    desired::{DesiredWorkload, PodSelection},
     pod_identity::{Estate, EstatePod, EstateTemplate, PodIdentity},
 };
 
@@ -43,8 +43,35 @@ fn left_behind(estate: &Estate, workloads: &[Workload]) -> Vec<(String, String)>
     found.into_iter().collect()
 }
 
+/// A template that shares a workload's account, and that its label gives no identity.
+fn unanswered(given: Given<'_>, template: &EstateTemplate) -> String {
+    let EstateTemplate { namespace, account, .. } = template;
+    let key = template.key();
+    let label = template.selector().map_or("its pods carry a label".to_owned(), |selector| {
+        format!("it carries aadpodidbinding={selector}")
+    });
+    let named = given.workloads.iter().any(|w| {
+        (&w.namespace, &w.account) == (namespace, account)
+            && matches!(&w.pods, PodSelection::Named(named) if named.contains(&key))
+    });
+    let more = if named {
+        "; `pods` in the file names it: `widentity apply`, not `migrate`, would give it one"
+    } else {
+        ""
+    };
+    format!(
+        "{key} of {namespace}/{account} has no identity today, for {label} that gives none: \
+         `migrate` leaves it as it is{more}"
+    )
+}
+
 /// What matters beside the workloads.
-pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -> Vec<Note> {
+pub(super) fn notes(
+    estate: &Estate,
+    given: Given<'_>,
+    workloads: &[Workload],
+    left_out: &[&EstateTemplate],
+) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut note = |code: &str, message: String| {
         notes.push(Note { code: code.to_owned(), message });
@@ -108,6 +135,9 @@ pub(super) fn notes(estate: &Estate, given: Given<'_>, workloads: &[Workload]) -
             "not-looked",
             format!("bindings that select nothing may serve kinds that were not seen: {failure}"),
         );
+    }
+    for template in left_out {
+        note("label-unanswered", unanswered(given, template));
     }
     for (what, by) in kept_objects(estate) {
         note("kept-object", format!("{what} is kept by {by}: remove it there, `finish` leaves it"));

@@ -62,6 +62,11 @@ impl Phase {
         }
     }
 
+    /// Whether it has the new label and its workload identity is incomplete.
+    pub fn is_incomplete(self) -> bool {
+        matches!(self, Self::Broken | Self::HalfDone)
+    }
+
     /// Whether the pod templates are switched.
     pub fn is_switched(self) -> bool {
         matches!(
@@ -183,15 +188,18 @@ pub(super) fn stand(facts: &Facts<'_>) -> Standing {
         return at(Phase::Switched);
     }
     // What answered is gone: it has arrived, whatever becomes of its pods.
+    let unrun = templates.iter().filter(|t| !has_run(t, facts, &proves)).map(|t| t.key());
+    let unrun: Vec<String> = unrun.collect();
     if let Some(phase) = removed(facts).filter(|_| estate.is_seen()) {
-        return at(phase);
+        // What has run and is scaled to zero now is not told from what never ran: the backup tells.
+        let noted = facts.backup.map(|backup| backup.unrun.as_slice()).unwrap_or_default();
+        let unrun = unrun.into_iter().filter(|key| noted.contains(key)).collect();
+        return Standing { unrun, ..at(phase) };
     }
     if proved < pods.len() || !finished {
         return at(Phase::Switched);
     }
     let until = proved_since(facts, &proves).and_then(|since| since.checked_add(facts.soak).ok());
-    let unrun = templates.iter().filter(|t| !has_run(t, facts, &proves)).map(|t| t.key());
-    let unrun: Vec<String> = unrun.collect();
     let soaked = facts.soak.is_zero() || until.is_some_and(|until| until <= facts.now);
     let over = soaked && (facts.unrun || unrun.is_empty());
     Standing { phase: if over { Phase::Soaked } else { Phase::Soaking }, until, proved, unrun }

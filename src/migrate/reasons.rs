@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
+    groups::Group,
     matching::{self, Reached},
-    survey::{Acts, Given, Group},
+    survey::{Acts, Given},
     verdict::Reason,
 };
 use crate::model::{
@@ -130,6 +131,8 @@ pub(super) fn choose<'a>(
         several => {
             if written.is_none() {
                 let names: Vec<&str> = several.iter().map(ArmId::name).collect();
+                let each: Vec<String> =
+                    several.iter().map(|id| format!("identity = \"{id}\"")).collect();
                 reasons.push(Reason::decision(
                     "several-identities",
                     format!(
@@ -137,7 +140,7 @@ pub(super) fn choose<'a>(
                         several.len(),
                         names.join(", ")
                     ),
-                    format!("identity = \"{}\"", several[0]),
+                    format!("one of: {}", each.join(" or ")),
                 ));
             }
             written
@@ -231,7 +234,10 @@ pub(super) fn node_identity(
     reaches: &[ArmId],
 ) -> Option<Reason> {
     let assigned = group.pods.iter().any(|pod| pod.selector().is_some());
-    if given.waived.nodes || !assigned || reaches.is_empty() || !matching::assigns(estate) {
+    // What does not exist any more is on no node.
+    let gone = |id: &&ArmId| matches!(estate.azure.get(id), Some(AzureIdentityState::Gone));
+    let names: Vec<&str> = reaches.iter().filter(|id| !gone(id)).map(ArmId::name).collect();
+    if given.waived.nodes || !assigned || names.is_empty() || !matching::assigns(estate) {
         return None;
     }
     // The workload's own pods get their other path with the switch.
@@ -243,7 +249,6 @@ pub(super) fn node_identity(
         [one] => format!("pod {one} may live on it"),
         several => format!("{} pods may live on it, {} first", several.len(), several[0]),
     };
-    let names: Vec<&str> = reaches.iter().map(ArmId::name).collect();
     Some(Reason::decision(
         "node-identity",
         format!(

@@ -299,11 +299,12 @@ pub fn left(estate: &Estate, backup: &Backup) -> Vec<(ArmId, String)> {
 fn unanswered(estate: &Estate, backup: &Backup) -> Vec<String> {
     let mut found = Vec::new();
     for template in &backup.templates {
-        // What is gone, or was made again, gets no label back.
+        // What is gone, or was made again, gets no label back; what nothing answered before misses
+        // nothing.
         let same = |t: &EstateTemplate| {
             t.namespace == backup.namespace && t.key() == template.key && t.uid == template.uid
         };
-        if !estate.templates.iter().any(same) {
+        if template.unanswered || !estate.templates.iter().any(same) {
             continue;
         }
         let Some(field) = template.labels.get(BINDING_LABEL) else {

@@ -4,14 +4,17 @@
 use std::collections::BTreeSet;
 
 use super::{
-    environment, matching,
-    survey::{Acts, Given, Group, Key, account_of},
+    environment,
+    groups::{Group, Key},
+    matching,
+    survey::{Acts, Given, account_of},
     verdict::{self, Reason},
 };
 use crate::model::{
     ArmId,
     desired::{DesiredWorkload, ManagedBy, PodSelection},
     keeper,
+    names::CLIENT_ID_ANNOTATION,
     pod_identity::{Estate, EstatePod, EstateTemplate},
     snapshot::{Strategy, TemplateKind},
 };
@@ -184,8 +187,12 @@ fn acts_as(place: &Place<'_>) -> Vec<Reason> {
     let client = acts.client.to_string();
     let other = annotated.map(str::trim).filter(|have| !have.is_empty());
     if let Some(other) = other.filter(|have| !have.eq_ignore_ascii_case(&client)) {
-        let users: Vec<String> =
-            of_account(place).filter(|t| t.labelled()).map(EstateTemplate::key).collect();
+        // Its own templates are given what the account is to name: only others would miss this one.
+        let is_own = |t: &EstateTemplate| place.writable().any(|own| own.key() == t.key());
+        let users: Vec<String> = of_account(place)
+            .filter(|t| t.labelled() && !is_own(t))
+            .map(EstateTemplate::key)
+            .collect();
         let name = acts.id.name();
         if !users.is_empty() {
             let users = users.join(", ");
@@ -200,7 +207,11 @@ fn acts_as(place: &Place<'_>) -> Vec<Reason> {
                     "its account is annotated with client {other}, Pod Identity answers as {name} \
                      ({client})"
                 ),
-                format!("identity = \"{}\", if that is what it is to be", acts.id),
+                format!(
+                    "identity = \"{}\", if that is what it is to be: `widentity migrate apply` then \
+                     corrects annotation {CLIENT_ID_ANNOTATION} from {other} to {client}",
+                    acts.id
+                ),
             ));
         }
     }

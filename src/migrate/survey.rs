@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chained,
+    groups::{self, Group, Key, backup_of},
     matching::{self, Reached},
-    notes,
+    next, notes,
     phase::{self, Facts, Phase},
     reasons, rollback,
     surroundings::{self, Place},
@@ -20,9 +21,7 @@ use crate::model::{
     Subject, TenantId,
     desired::DesiredWorkload,
     names::MOST_CREDENTIALS,
-    pod_identity::{
-        Backup, Binding, Estate, EstateAccount, EstatePod, EstateTemplate, PodIdentity,
-    },
+    pod_identity::{Binding, Estate, EstateAccount, EstatePod, EstateTemplate},
 };
 
 /// What is known beside the estate.
@@ -69,6 +68,9 @@ pub struct Survey {
     pub workloads: Vec<Workload>,
     /// What else matters.
     pub notes: Vec<Note>,
+    /// The parts of the installation that are there: `mic`, `nmi`.
+    #[serde(default)]
+    pub components: BTreeSet<String>,
     /// What could not be read. Nothing is changed while this is not empty.
     pub unseen: Vec<RemoteFailure>,
     /// The places that are taken once everything that may move here has moved: an identity that
@@ -144,6 +146,9 @@ pub struct Workload {
     pub left_alone: bool,
     /// What comes next.
     pub next: Vec<String>,
+    /// What comes next once somebody has named it.
+    #[serde(skip)]
+    pub(super) steps: Vec<String>,
 }
 
 impl Workload {
@@ -155,6 +160,29 @@ impl Workload {
     /// Takes it up again although it was put back, because somebody named it.
     pub fn take_up(&mut self) {
         self.left_alone = false;
+        self.conclude();
+    }
+
+    /// Verdict and next steps, which follow from everything else.
+    fn conclude(&mut self) {
+        self.verdict = if !self.reasons.is_empty() {
+            verdict::of(&self.reasons)
+        } else if self.left_alone {
+            Verdict::LeftAlone
+        } else if self.phase.is_incomplete() {
+            Verdict::ToMend
+        } else if self.phase.is_switched() {
+            Verdict::Switched
+        } else {
+            Verdict::Ready
+        };
+        self.next = if !self.reasons.is_empty() {
+            self.reasons.iter().map(|reason| reason.decide.clone()).collect()
+        } else if self.left_alone {
+            vec![next::again(self)]
+        } else {
+            self.steps.clone()
+        };
     }
 
     /// Whether it may be moved: it is ready, or nothing stands in its way but that Git keeps it.
@@ -164,21 +192,14 @@ impl Workload {
     }
 }
 
-pub(super) type Key<'a> = (&'a Namespace, &'a AccountName);
-
-#[derive(Default)]
-pub(super) struct Group<'a> {
-    pub(super) templates: Vec<&'a EstateTemplate>,
-    pub(super) pods: Vec<&'a EstatePod>,
-}
-
 /// Finds every workload of the estate and says where it stands. Pure: equal arguments give equal
 /// results.
 pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
     let mut places = given.places.clone();
-    let groups = groups(estate);
+    let groups = groups::groups(estate);
+    let each = groups.all.iter();
     let workloads: Vec<Workload> =
-        groups.iter().map(|(key, group)| judge(estate, given, *key, group, &mut places)).collect();
+        each.map(|(key, group)| judge(estate, given, *key, group, &mut places)).collect();
     let found = estate.installed
         || estate.add_on.is_some()
         || !estate.installs.is_empty()
@@ -187,15 +208,12 @@ pub fn survey(estate: &Estate, given: Given<'_>) -> Survey {
     Survey {
         cluster: estate.cluster.clone(),
         found,
-        notes: notes::notes(estate, given, &workloads),
+        notes: notes::notes(estate, given, &workloads, &groups.left_out),
         workloads,
+        components: estate.installs.iter().map(|install| install.component.clone()).collect(),
         unseen: estate.unseen.clone(),
         places,
     }
-}
-
-fn backup_of<'a>(estate: &'a Estate, (namespace, account): Key<'_>) -> Option<&'a Backup> {
-    estate.backups.iter().find(|b| b.namespace == *namespace && b.account == *account)
 }
 
 pub(super) fn account_of<'a>(
@@ -203,56 +221,6 @@ pub(super) fn account_of<'a>(
     (namespace, account): Key<'_>,
 ) -> Option<&'a EstateAccount> {
     estate.accounts.iter().find(|a| a.namespace == *namespace && a.name == *account)
-}
-
-/// Templates and pods of every account that Pod Identity answers or answered for.
-fn groups(estate: &Estate) -> BTreeMap<Key<'_>, Group<'_>> {
-    let mut groups: BTreeMap<Key<'_>, Group<'_>> = BTreeMap::new();
-    let live = || estate.pods.iter().filter(|pod| !pod.gone);
-    for template in &estate.templates {
-        let key = (&template.namespace, &template.account);
-        let backed = || {
-            let of = |b: &Backup| b.templates.iter().any(|t| t.key == template.key());
-            backup_of(estate, key).is_some_and(of)
-        };
-        // A running pod may carry a label that its template has lost.
-        let lives = || {
-            let of = |pod: &&EstatePod| (&pod.namespace, &pod.account) == key;
-            live().filter(of).any(|pod| pod.selector().is_some() && template.stamps(pod))
-        };
-        let pointed = || template.labelled() && is_pointed(estate, key);
-        if template.selector().is_some() || backed() || pointed() || lives() {
-            groups.entry(key).or_default().templates.push(template);
-        }
-    }
-    for pod in live() {
-        let key = (&pod.namespace, &pod.account);
-        let stamped = estate.templates.iter().any(|template| template.stamps(pod));
-        if pod.selector().is_some() && !stamped {
-            groups.entry(key).or_default().pods.push(pod);
-        } else if let Some(group) = groups.get_mut(&key)
-            && group.templates.iter().any(|template| template.stamps(pod))
-        {
-            group.pods.push(pod);
-        }
-    }
-    groups
-}
-
-/// Whether the account is annotated with the client id of an `AzureIdentity`: of any, or, while a
-/// template of the account still carries the old label, of one that this label reaches.
-fn is_pointed(estate: &Estate, key: Key<'_>) -> bool {
-    let Some(client) = account_of(estate, key).and_then(|a| a.client_id.as_deref()) else {
-        return false;
-    };
-    let is = |identity: &PodIdentity| identity.client_id.trim().eq_ignore_ascii_case(client);
-    let labelled = estate.templates.iter().filter(|t| (&t.namespace, &t.account) == key);
-    let selectors: BTreeSet<&str> = labelled.filter_map(EstateTemplate::selector).collect();
-    if selectors.is_empty() {
-        return estate.identities.iter().any(is);
-    }
-    let reached = selectors.iter().flat_map(|s| matching::reached(estate, key.0, s));
-    reached.filter_map(|reached| reached.identity).any(is)
 }
 
 fn judge(
@@ -351,21 +319,15 @@ fn judge(
             waits && tried && !rollback::changed(backup, &templates)
         }),
         next: Vec::new(),
+        steps: Vec::new(),
     };
     let federated =
         phase::is_federated(credentials, estate.issuer.as_ref(), &subject, given.audience);
-    if matches!(workload.phase, Phase::HalfDone | Phase::Broken) {
-        let client = workload.identity.as_ref().map(|acts| acts.client.to_string());
-        let points = |have: &str| client.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(have));
-        let bare = templates.iter().any(|t| t.is_bare());
-        let lacks = [
-            (federated, "no federated credential of its identity trusts its account"),
-            (annotated.is_some_and(points), "its account does not name its client id"),
-            (estate.workload_identity, "the cluster has no workload identity webhook"),
-            (!bare, "a pod template of it carries neither label"),
-        ];
-        let lacks = lacks.into_iter().filter(|(has, _)| !has);
-        workload.lacks = lacks.map(|(_, what)| what.to_owned()).collect();
+    let mut lacks = Vec::new();
+    if workload.phase.is_incomplete() {
+        let webhook = estate.workload_identity;
+        lacks = next::lacks(&workload, federated, annotated, webhook, &templates);
+        workload.lacks = lacks.iter().map(next::Lack::what).collect();
     }
     if !workload.phase.is_switched() {
         let acts = workload.identity.as_ref();
@@ -391,14 +353,14 @@ fn judge(
     }
     reasons.sort();
     reasons.dedup();
-    workload.verdict = verdict::of(&reasons);
     workload.reasons = reasons;
-    workload.next = next(&workload, given);
+    workload.steps = next::steps(&workload, &lacks, federated, given);
     let off = estate.issuer.is_none() || !estate.workload_identity;
-    if off && workload.reasons.is_empty() && !workload.phase.is_switched() {
+    if off && !workload.phase.is_switched() {
         let what = "enable the OIDC issuer and the webhook of the cluster, which cannot be undone";
-        workload.next.insert(0, what.to_owned());
+        workload.steps.insert(0, what.to_owned());
     }
+    workload.conclude();
     workload
 }
 
@@ -413,79 +375,4 @@ fn of_identity(estate: &Estate, namespace: &Namespace, id: &ArmId) -> Vec<String
     };
     let bindings = estate.bindings.iter().filter(of);
     bindings.map(|binding| format!("{}/{}", binding.namespace, binding.name)).collect()
-}
-
-fn next(workload: &Workload, given: Given<'_>) -> Vec<String> {
-    if !workload.reasons.is_empty() {
-        return workload.reasons.iter().map(|reason| reason.decide.clone()).collect();
-    }
-    let name = workload.name();
-    let sidecar = given
-        .workloads
-        .iter()
-        .any(|w| w.proxy && (&w.namespace, &w.account) == (&workload.namespace, &workload.account));
-    let switch = format!(
-        "switch {} in one roll (label added, aadpodidbinding dropped{})",
-        workload.templates.iter().cloned().collect::<Vec<_>>().join(", "),
-        if sidecar && !workload.proxied {
-            ", migration sidecar added: its init container is privileged"
-        } else {
-            ""
-        }
-    );
-    let (federate, prove) = ("federate the identity".to_owned(), "prove a token".to_owned());
-    if workload.left_alone {
-        let again = format!("widentity migrate apply --only {name}");
-        return vec![if workload.phase == Phase::Switched {
-            format!(
-                "finish putting it back: widentity migrate rollback {name}; or move it after all: \
-                 {again}"
-            )
-        } else {
-            format!(
-                "change its pod template, its image for one, and `apply` tries again; or as it is: \
-                 {again}"
-            )
-        }];
-    }
-    match workload.phase {
-        Phase::Discovered | Phase::RolledBack => {
-            vec![federate, prove, "annotate the account".to_owned(), switch]
-        }
-        Phase::IdentityFederated => vec![prove, "annotate the account".to_owned(), switch],
-        Phase::TokenProved => vec![prove, switch],
-        Phase::HalfDone | Phase::Masked => {
-            let lacks = !workload.lacks.is_empty();
-            let complete = [federate, "annotate the account".to_owned()].into_iter();
-            let mut steps: Vec<String> = complete.filter(|_| lacks).collect();
-            steps.extend([prove, "drop aadpodidbinding in one roll".to_owned()]);
-            steps
-        }
-        Phase::Broken => vec![federate, prove, "complete the account".to_owned()],
-        Phase::Switched => vec![
-            "wait for its pods and prove them: widentity migrate apply".to_owned(),
-            format!("or put it back: widentity migrate rollback {name}"),
-        ],
-        Phase::Soaking => {
-            let soak = match workload.soaked_at {
-                Some(until) if until <= given.now => None,
-                Some(until) => Some(format!("soak until {until:.0}")),
-                None => Some(format!("soak for {:#}", given.soak)),
-            };
-            let run = (!workload.unrun.is_empty()).then(|| {
-                let what = workload.unrun.join(", ");
-                format!("let {what} run once, or waive it: widentity migrate finish --allow-unrun")
-            });
-            soak.into_iter().chain(run).collect()
-        }
-        Phase::Soaked => {
-            let bindings: Vec<&str> = workload.bindings.iter().map(String::as_str).collect();
-            let bindings = bindings.join(", ");
-            vec![format!("remove its bindings ({bindings}): widentity migrate finish")]
-        }
-        Phase::BindingRemoved => {
-            vec![format!("remove the AzureIdentity of {name}: widentity migrate finish")]
-        }
-        Phase::Cleaned => Vec::new(),
-    }
 }

@@ -90,7 +90,7 @@ fn table(here: &[Here<'_>], file: &DesiredState) -> String {
     let told: BTreeSet<_> = here.iter().flat_map(|(_, workload)| &workload.reasons).collect();
     for reason in told {
         comment(&mut text, &format!("{}: {}", reason.code, reason.message));
-        comment(&mut text, &format!("  decide with: {}", reason.decide));
+        comment(&mut text, &format!("  {}: {}", reason.remedy(), reason.decide));
     }
     for (cluster, workload) in here.iter().filter(|(_, workload)| !same(workload)) {
         if let Some(id) = id(workload) {
@@ -110,8 +110,15 @@ fn table(here: &[Here<'_>], file: &DesiredState) -> String {
     if file.clusters.len() > 1 {
         line("clusters", list(here.iter().map(|(cluster, _)| cluster.as_str())));
     }
-    let reaches = || first.reaches.first().map_or("", |id| id.as_str());
-    line("identity", quoted(acts.map_or_else(reaches, |acts| acts.id.as_str())));
+    if let Some(acts) = acts {
+        line("identity", quoted(acts.id.as_str()));
+    } else {
+        // Each that it may be, and none of them chosen: also without its mark this decides nothing.
+        let known: BTreeSet<_> = here.iter().flat_map(|(_, w)| &w.reaches).collect();
+        for id in known {
+            line("# identity", quoted(id.as_str()));
+        }
+    }
     if let Some(tenant) = acts.map(|acts| acts.tenant).filter(|tenant| *tenant != file.tenant) {
         line("tenant", quoted(&tenant.to_string()));
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Phase, Workload};
+use super::{Phase, Workload, matching};
 use crate::{
     model::{
         Address, ArmId, ClusterName, Origin, Project,
@@ -290,7 +290,8 @@ pub fn backup(
     let mut changes = backup.rolled_back && plan.steps.iter().any(taken);
     if backup.rolled_back {
         (backup.rolled_back, backup.blameless) = (false, false);
-        (backup.removed, backup.add_on, backup.bindings) = Default::default();
+        (backup.removed, backup.add_on) = Default::default();
+        (backup.bindings, backup.unrun) = Default::default();
     }
     backup.namespace = workload.namespace.clone();
     backup.account = workload.account.clone();
@@ -354,6 +355,10 @@ pub fn backup(
                     .find(|t| t.namespace == target.namespace && t.uid == target.uid);
                 let kept = entry(&mut backup.templates, target);
                 kept.shape = seen.map(|t| t.shape.clone()).unwrap_or_default();
+                // A label that an earlier run dropped is not there any more: what it noted counts.
+                if let Some(selector) = seen.and_then(EstateTemplate::selector) {
+                    kept.unanswered = !matching::gives(estate, &target.namespace, selector);
+                }
                 let chain = names::chain_value(
                     acts.client,
                     *tenant,

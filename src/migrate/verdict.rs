@@ -19,6 +19,12 @@ use crate::model::{
 pub enum Verdict {
     /// `apply` takes it on.
     Ready,
+    /// It is half-done or broken, and `apply` completes it.
+    ToMend,
+    /// It was put back, and `apply` leaves it alone until it is changed or somebody names it.
+    LeftAlone,
+    /// It is switched: its phase says the rest.
+    Switched,
     /// Somebody has to decide first.
     NeedsDecision,
     /// It cannot be migrated as it is.
@@ -30,6 +36,9 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
+            Self::ToMend => "to mend",
+            Self::LeftAlone => "left alone",
+            Self::Switched => "switched",
             Self::NeedsDecision => "needs a decision",
             Self::Cannot => "cannot",
         }
@@ -50,6 +59,11 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// What stands before [`Reason::decide`]: a line of the file decides, an obstacle is taken away.
+    pub fn remedy(&self) -> &'static str {
+        if self.verdict == Verdict::Cannot { "to do" } else { "decide" }
+    }
+
     /// A decision to be taken.
     pub(super) fn decision(
         code: &str,

@@ -491,6 +491,8 @@ pub struct Backup {
     pub add_on: Vec<serde_json::Value>,
     /// The bindings that answered for it: `namespace/name`.
     pub bindings: Vec<String>,
+    /// Pod templates that had shown nothing since their switch when their bindings went, `kind/name`.
+    pub unrun: Vec<String>,
     /// When `apply` found all of its pods proved, by the clock of whoever ran it.
     pub arrived: Option<Timestamp>,
     /// Whether it was put back, or somebody began to.
@@ -542,6 +544,8 @@ pub struct TemplateBackup {
     pub mark: Option<Field>,
     /// [`EstateTemplate::shape`] when the switch was tried.
     pub shape: String,
+    /// Whether its label gave it no identity before the switch: there is none to give back.
+    pub unanswered: bool,
 }
 
 impl TemplateBackup {

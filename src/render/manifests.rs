@@ -68,7 +68,8 @@ fn word(outcome: Outcome, shown: Shown) -> &'static str {
 
 fn words(piece: &Piece, shown: Shown) -> String {
     let mut words = if piece.outcome == Outcome::NotHere {
-        "no manifest here, and nobody keeps it: `widentity migrate apply` writes it".to_owned()
+        let writes = if piece.why.is_none() { ": `widentity migrate apply` writes it" } else { "" };
+        format!("no manifest here, and nobody keeps it{writes}")
     } else {
         word(piece.outcome, shown).to_owned()
     };

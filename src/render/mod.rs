@@ -23,6 +23,7 @@ pub mod schema;
 pub mod style;
 pub mod text;
 pub mod uninstall;
+mod unseen;
 pub mod watch;
 
 pub use style::Palette;

@@ -30,6 +30,7 @@ mod migrate_back;
 mod migrate_faults;
 mod migrate_finish;
 mod migrate_gates;
+mod migrate_judged;
 mod migrate_middle;
 mod migrate_properties;
 mod migrate_render;

@@ -116,7 +116,7 @@ impl Fixture {
         self.file.iter().map(Decision::workload).collect()
     }
 
-    fn survey(&self) -> Survey {
+    pub(crate) fn survey(&self) -> Survey {
         self.survey_with(SignedDuration::from_hours(24), Waived::default())
     }
 
@@ -132,7 +132,7 @@ impl Fixture {
     }
 
     /// With another file.
-    fn survey_of(&self, workloads: &[DesiredWorkload]) -> Survey {
+    pub(crate) fn survey_of(&self, workloads: &[DesiredWorkload]) -> Survey {
         let (audience, places) = (Audience::default(), Places::new());
         migrate::survey(&self.estate, self.given(workloads, &audience, &places))
     }
@@ -221,7 +221,7 @@ fn every_shape_stands_where_it_should() {
 fn whatever_is_not_ready_says_why_and_what_to_write() {
     for (name, fixture) in fixtures() {
         for workload in fixture.survey().workloads {
-            let open = workload.verdict != Verdict::Ready;
+            let open = matches!(workload.verdict, Verdict::NeedsDecision | Verdict::Cannot);
             assert_eq!(open, !workload.reasons.is_empty(), "{name}");
             let told =
                 workload.reasons.iter().all(|r| !r.message.is_empty() && !r.decide.is_empty());
@@ -364,7 +364,7 @@ fn no_binding_goes_while_anything_lives_by_it() {
     }
 }
 
-fn fixture(wanted: &str) -> Fixture {
+pub(crate) fn fixture(wanted: &str) -> Fixture {
     let found = fixtures().into_iter().find(|(name, _)| name == wanted);
     found.map(|(_, fixture)| fixture).unwrap()
 }

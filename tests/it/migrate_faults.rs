@@ -134,7 +134,7 @@ async fn lap(world: &World, account: &str, fault: Option<(Stage, u64, Kind)>) ->
             }
         };
         tokio::select! {
-            () = run(world, stage, account) => {}
+            () = Box::pin(run(world, stage, account)) => {}
             () = killed => {}
         }
         counts[n] = seen();
@@ -150,7 +150,7 @@ async fn lap(world: &World, account: &str, fault: Option<(Stage, u64, Kind)>) ->
             if now == wanted {
                 break;
             }
-            run(world, stage, account).await;
+            Box::pin(run(world, stage, account)).await;
             now = standing(world, account).await;
         }
         assert_eq!(now, wanted, "{account}: {stage:?} after {fault:?}");

@@ -19,6 +19,7 @@ use widentity::{
     },
     plan::{self, Operation, PlanOptions},
     render::{
+        Palette,
         head::Head,
         manifests::{self as shown, Shown},
     },
@@ -53,7 +54,8 @@ fn estate(federated: bool) -> Estate {
         "bindings": [{"namespace": "shop", "name": "api", "identity": "api", "selector": "api"}],
         "templates": [{"namespace": "shop", "kind": "deployment", "name": "api", "account": "api",
             "labels": {"aadpodidbinding": "api"}, "replicas": 2, "kept_by": "Argo CD"}],
-        "accounts": [{"namespace": "shop", "name": "api"}],
+        "accounts": [{"namespace": "shop", "name": "api",
+            "client_id": federated.then_some(CLIENT)}],
     }))
     .unwrap();
     let state: AzureIdentityState = serde_json::from_value(json!({"present": [
@@ -178,13 +180,39 @@ fn a_workload_is_written_whole_or_not_at_all() {
             "spec.template.metadata.labels: azure.workload.identity/use: \"true\"",
         ]
     );
-    let text = shown::text(
-        &rendering,
-        Shown { sandbox: false, written: true },
-        widentity::render::Palette::PLAIN,
-    );
+    let text = shown::text(&rendering, Shown { sandbox: false, written: true }, Palette::PLAIN);
     assert!(text.contains("api@prod: cannot"), "{text}");
     assert!(text.ends_with("Render: 0 of 1 workload rendered, 1 cannot.\n"), "{text}");
+}
+
+/// Where nobody would write the other half, or not in time, Git gets no half of it.
+#[test]
+fn what_is_not_here_must_be_written_before() {
+    let mut estate = estate(true);
+    let files = [("app.yaml", DEPLOYMENT)];
+    assert_eq!(only(&rendered(&estate, &files)).outcome, Outcome::Rendered);
+    // Its account is nobody's, and names nobody.
+    estate.accounts[0].client_id = None;
+    let early = rendered(&estate, &files);
+    assert_eq!((only(&early).outcome, early.files.len()), (Outcome::NotYet, 0), "{early:#?}");
+    let said = only(&early).why.clone().unwrap();
+    assert!(said.contains("serviceaccount/api is not under the directory"), "{said}");
+    assert!(said.ends_with("first: widentity migrate apply --only shop/api"), "{said}");
+    assert!(only(&early).objects.iter().all(|piece| piece.outcome != Outcome::Rendered));
+    // With the account beside it, it is whole.
+    let file = format!("{ACCOUNT}---\n{DEPLOYMENT}");
+    assert_eq!(only(&rendered(&estate, &[("app.yaml", &file)])).outcome, Outcome::Rendered);
+    // What was put back is left alone by whoever would write it.
+    estate.templates[0].kept_by = None;
+    estate.backups = serde_json::from_value(json!([{"namespace": "shop", "account": "api",
+        "rolled_back": true, "templates": [{"key": "deployment/api"}]}]))
+    .unwrap();
+    let left = rendered(&estate, &files);
+    assert_eq!((only(&left).outcome, left.files.len()), (Outcome::NotYet, 0), "{left:#?}");
+    let said = only(&left).why.clone().unwrap();
+    assert!(said.starts_with("it was put back, and `migrate apply` leaves it alone"), "{said}");
+    let text = shown::text(&left, Shown { sandbox: false, written: true }, Palette::PLAIN);
+    assert!(!text.contains("`migrate apply` writes it"), "{text}");
 }
 
 #[test]

@@ -23,7 +23,10 @@ pub use edit::Fields;
 use edit::Spot;
 use find::{View, Wanted};
 
-use super::{Survey, Workload, matching, phase, survey::Acts};
+use super::{
+    Survey, Workload, matching, phase,
+    survey::{Acts, account_of},
+};
 use crate::model::{
     Audience, Subject,
     desired::DesiredWorkload,
@@ -70,7 +73,8 @@ pub enum Outcome {
     Rendered,
     /// Its manifest says so already.
     AsWanted,
-    /// No manifest under the directory, and nobody keeps the object: `migrate apply` writes it.
+    /// No manifest under the directory, and nobody keeps the object: `migrate apply` writes it, if it
+    /// does not leave the workload alone.
     NotHere,
     /// It waits for `migrate apply`, or for a decision.
     NotYet,
@@ -206,6 +210,11 @@ fn one(
         };
         rendered.objects.push(piece);
     }
+    if workload.left_alone {
+        for piece in rendered.objects.iter_mut().filter(|p| p.outcome == Outcome::NotHere) {
+            piece.why = Some("`migrate apply` leaves it alone since it was put back".to_owned());
+        }
+    }
     let has = |outcome| rendered.objects.iter().any(|piece| piece.outcome == outcome);
     if has(Outcome::Cannot) {
         rendered.outcome = Outcome::Cannot;
@@ -213,6 +222,15 @@ fn one(
             piece.outcome = Outcome::NotYet;
             piece.why = Some("not written: the workload changes whole or not at all".to_owned());
         }
+        return rendered;
+    }
+    if has(Outcome::Rendered)
+        && let Some(why) = half(cluster, workload, &rendered.objects)
+    {
+        for piece in rendered.objects.iter_mut().filter(|p| p.outcome == Outcome::Rendered) {
+            piece.outcome = Outcome::NotYet;
+        }
+        rendered.why = Some(why);
         return rendered;
     }
     rendered.outcome = if has(Outcome::Rendered) {
@@ -224,6 +242,40 @@ fn one(
     };
     *edits = tried;
     rendered
+}
+
+/// Why the half of a workload that is under the directory must not be changed alone: nobody writes the
+/// other half, or not before new pods need it.
+fn half(cluster: Cluster<'_>, workload: &Workload, objects: &[Piece]) -> Option<String> {
+    let missing: Vec<&str> = objects
+        .iter()
+        .filter(|piece| piece.outcome == Outcome::NotHere)
+        .map(|piece| piece.object.as_str())
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let missing = missing.join(", ");
+    let take_up = format!("widentity migrate apply --only {}", workload.name());
+    if workload.left_alone {
+        return Some(format!(
+            "it was put back, and `migrate apply` leaves it alone: nobody would write {missing}; \
+             first: {take_up}"
+        ));
+    }
+    let client = account_of(cluster.estate, (&workload.namespace, &workload.account))
+        .and_then(|account| account.client_id.as_deref());
+    let acts = workload.identity.as_ref()?;
+    let named = client.is_some_and(|have| have.eq_ignore_ascii_case(&acts.client.to_string()));
+    let account = objects.iter().any(|piece| {
+        piece.outcome == Outcome::NotHere && piece.object.starts_with("serviceaccount/")
+    });
+    (account && !named).then(|| {
+        format!(
+            "{missing} is not under the directory and does not name the identity yet: pods with the \
+             new label would have none; first: {take_up}"
+        )
+    })
 }
 
 /// Why a workload's manifests are left alone for now.

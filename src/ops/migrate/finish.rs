@@ -184,6 +184,7 @@ pub(super) fn backup_of(read: &Surveyed, workload: &Workload) -> Backup {
         ..Backup::default()
     });
     backup.bindings = workload.bindings.iter().cloned().collect();
+    backup.unrun.clone_from(&workload.unrun);
     backup
 }
 

@@ -15,7 +15,7 @@ pub mod uninstall;
 
 pub use apply::{Move, MoveError, Moved};
 pub use patience::Patience;
-pub use read::{Overview, Request, Surveyed, overview};
+pub use read::{Counts, Overview, Request, Surveyed, overview};
 pub use rollback::PutBack;
 pub use shelf::Shelf;
 

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use super::{super::Connected, Shelf};
 use crate::{
     azure::{self, Arm},
     migrate::{
-        self, Survey, Verdict, Waived, matching,
+        self, Phase, Survey, Verdict, Waived, matching,
+        next::{self, Command},
         survey::{Given, Places},
     },
     model::{
@@ -66,8 +68,33 @@ pub struct Overview {
     pub project: Project,
     /// Whether the world is the sandbox's.
     pub sandbox: bool,
+    /// The wall time by which everything was judged.
+    pub now: Timestamp,
     /// The clusters, by name. Those with `access = "none"` are missing.
     pub clusters: Vec<Surveyed>,
+}
+
+/// Workloads by what is to be said of them first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All of them.
+    pub workloads: usize,
+    /// Switched and proved.
+    pub moved: usize,
+    /// Switched, and not every pod is proved.
+    pub not_proved: usize,
+    /// Nothing answers them.
+    pub broken: usize,
+    /// They answer through Pod Identity only, with both labels.
+    pub half_done: usize,
+    /// Put back, and left alone.
+    pub left_alone: usize,
+    /// `apply` takes them on.
+    pub ready: usize,
+    /// Somebody has to decide.
+    pub to_decide: usize,
+    /// They cannot be migrated as they are.
+    pub cannot: usize,
 }
 
 impl Overview {
@@ -84,6 +111,31 @@ impl Overview {
     /// What could not be read.
     pub fn unseen(&self) -> impl Iterator<Item = &RemoteFailure> {
         self.clusters.iter().flat_map(|cluster| &cluster.survey.unseen)
+    }
+
+    /// What to type next.
+    pub fn next(&self) -> Vec<Command> {
+        let all: Vec<_> = self.clusters.iter().map(|c| (&c.estate, &c.survey)).collect();
+        next::commands(&all, self.now)
+    }
+
+    /// The workloads, each counted once.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for workload in self.clusters.iter().flat_map(|cluster| &cluster.survey.workloads) {
+            counts.workloads += 1;
+            *match (workload.phase, workload.verdict) {
+                (Phase::Broken, _) => &mut counts.broken,
+                (Phase::HalfDone, _) => &mut counts.half_done,
+                (Phase::Switched, _) => &mut counts.not_proved,
+                (phase, _) if phase.is_switched() => &mut counts.moved,
+                (_, Verdict::LeftAlone) => &mut counts.left_alone,
+                (_, Verdict::NeedsDecision) => &mut counts.to_decide,
+                (_, Verdict::Cannot) => &mut counts.cannot,
+                (_, Verdict::Ready | Verdict::ToMend | Verdict::Switched) => &mut counts.ready,
+            } += 1;
+        }
+        counts
     }
 
     /// How many workloads have this verdict and are not switched yet.
@@ -134,7 +186,8 @@ pub async fn overview(request: Request<'_>, connected: &Connected) -> Overview {
         places.clone_from(&judged.survey.places);
         clusters.push(judged);
     }
-    Overview { project: desired.project.clone(), sandbox: request.sandbox, clusters }
+    let Request { sandbox, now, .. } = request;
+    Overview { project: desired.project.clone(), sandbox, now, clusters }
 }
 
 /// Reads and judges one cluster anew, of its managed identities only `these`: the others are as they
@@ -210,7 +263,8 @@ fn judge(
 pub(super) async fn read(cluster: &DesiredCluster, connected: &Connected) -> Estate {
     let name = &cluster.name;
     let record = connected.arm.cluster(&cluster.id);
-    let kubernetes = async { Ok(connected.client(name).await?.estate().await) };
+    // Its state is large: on the heap it is no part of the stack of whoever waits for it.
+    let kubernetes = Box::pin(async { Ok(connected.client(name).await?.estate().await) });
     let (record, kubernetes) = futures::join!(record, kubernetes);
     let mut estate =
         kubernetes.unwrap_or_else(|failure| Estate { unseen: vec![failure], ..Estate::default() });

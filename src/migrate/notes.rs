@@ -47,8 +47,8 @@ fn left_behind(estate: &Estate, workloads: &[Workload]) -> Vec<(String, String)>
 fn unanswered(given: Given<'_>, template: &EstateTemplate) -> String {
     let EstateTemplate { namespace, account, .. } = template;
     let key = template.key();
-    let label = template.selector().map_or("its pods carry a label".to_owned(), |selector| {
-        format!("it carries aadpodidbinding={selector}")
+    let label = template.selector().map_or("the label of its pods".to_owned(), |selector| {
+        format!("aadpodidbinding={selector}")
     });
     let named = given.workloads.iter().any(|w| {
         (&w.namespace, &w.account) == (namespace, account)
@@ -60,8 +60,8 @@ fn unanswered(given: Given<'_>, template: &EstateTemplate) -> String {
         ""
     };
     format!(
-        "{key} of {namespace}/{account} has no identity today, for {label} that gives none: \
-         `migrate` leaves it as it is{more}"
+        "{key} of {namespace}/{account} has no identity today (nothing answers {label}): `migrate` \
+         leaves it as it is{more}"
     )
 }
 

@@ -229,7 +229,7 @@ async fn cannot_sign_in_one_after_the_other((scene, server): Given<'_>) {
 async fn others_write_it_too((scene, server): Given<'_>) {
     let moment = Moment::of(scene, server, deployment("busy", 2)).await;
     moment.overtaken(3);
-    moment.apply("3m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Migrate complete!");
     assert_eq!(moment.phase(), "soaking");
     assert_eq!(moment.now().await["metadata"]["annotations"]["team"], "t3");
     moment.overtaken(2);
@@ -245,7 +245,7 @@ async fn it_is_scaled((scene, server): Given<'_>) {
     let scale = format!("{}/scale", moment.path);
     let four = json!({"spec": {"replicas": 4}});
     moment.in_the_roll(2, vec![(Method::PATCH, scale, MERGE, four)]);
-    moment.apply("3m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Migrate complete!");
     assert_eq!(moment.phase(), "soaking");
     moment.rollback().exits(0);
     let now = moment.now().await;
@@ -257,7 +257,7 @@ async fn its_pods_are_evicted((scene, server): Given<'_>) {
     let moment = Moment::of(scene, server, deployment("evicted", 2)).await;
     let pods = format!("/api/v1/namespaces/{}/pods", moment.namespace);
     moment.in_the_roll(2, vec![(Method::DELETE, pods, "application/json", json!({}))]);
-    moment.apply("3m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Migrate complete!");
     // The last of them may have gone as the roll ended.
     scene.settled(&moment.namespace).await;
     assert_eq!(moment.phase(), "soaking");
@@ -270,7 +270,7 @@ async fn it_is_deleted((scene, server): Given<'_>) {
     let gone = json!({"propagationPolicy": "Background"});
     moment.in_the_roll(2, vec![(Method::DELETE, moment.path.clone(), "application/json", gone)]);
     let ran = moment.apply("3m").exits(7).shows("it was deleted or recreated meanwhile");
-    ran.shows("Apply incomplete!").shows("it is as it was");
+    ran.shows("Migrate incomplete!").shows("it is as it was");
     let path = format!("/api/v1/namespaces/{}/serviceaccounts/deleted", moment.namespace);
     assert_eq!(scene.admin.get(&path).await["metadata"]["annotations"], Value::Null);
     moment.rollback().exits(0).shows("it is as it was");
@@ -284,11 +284,11 @@ async fn somebody_takes_the_label_away((scene, server): Given<'_>) {
     let old = json!({"spec": {"template": {"metadata": {"labels": labels}}}});
     moment.in_the_roll(2, vec![(Method::PATCH, moment.path.clone(), MERGE, old)]);
     let ran = moment.apply("3m").exits(3).shows("somebody took label");
-    assert!(!ran.stdout.contains("Apply complete!"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("Migrate complete!"), "{}", ran.stdout);
     moment.held(false);
     // What this run wrote is put back; its application is not at fault, and the next run goes on.
     assert_eq!(moment.phase(), "rolled-back");
-    moment.apply("3m").exits(0).shows("Apply complete!");
+    moment.apply("3m").exits(0).shows("Migrate complete!");
     assert_eq!(moment.phase(), "soaking");
 }
 
@@ -332,7 +332,7 @@ async fn its_namespace_ends((scene, server): Given<'_>) {
     moment.in_the_roll(1, vec![(Method::DELETE, path, "application/json", json!({}))]);
     moment.held(true);
     let ran = moment.apply("3m").exits(7);
-    ran.shows("Apply incomplete!");
+    ran.shows("Migrate incomplete!");
 }
 
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations\
@@ -446,7 +446,7 @@ async fn a_migration_survives_its_hard_moments_on_a_real_api_server() {
     let (moment, ran, revisions) = the_webhook_goes((&scene, &server), "ignoring", "Ignore").await;
     let ran = ran.exits(7).shows("came without the injected identity");
     moment.was_put_back(&ran, &revisions).await;
-    moment.again().exits(0).shows("Apply complete!");
+    moment.again().exits(0).shows("Migrate complete!");
 }
 
 /// `cargo test --test it real_moments -- --ignored`.

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
+    kubernetes::TemplateChange,
     model::{
         AccountName, ArmId, Audience, ClientId, ClusterName, Issuer, Namespace, PrincipalId,
         Project, RemoteFailure, RoleId, Subject, TenantId,
@@ -149,26 +150,6 @@ pub struct AccountFields<'a> {
     pub force: bool,
 }
 
-/// What one write changes on a controller and its pod template. What is set is the complete set
-/// that this manager owns there.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TemplateFields<'a> {
-    /// The account that its pods must run as.
-    pub account: &'a AccountName,
-    /// Annotations of the controller itself.
-    pub annotations: &'a BTreeMap<String, String>,
-    /// Labels of the pod template.
-    pub template_labels: &'a BTreeMap<String, String>,
-    /// Annotations of the pod template.
-    pub template_annotations: &'a BTreeMap<String, String>,
-    /// Labels of the pod template that go, whoever owns them, with the values they have.
-    pub remove_labels: &'a BTreeMap<String, String>,
-    /// The same of annotations.
-    pub remove_annotations: &'a BTreeMap<String, String>,
-    /// Whether fields of other managers are taken over.
-    pub force: bool,
-}
-
 /// Azure, Entra and the clusters. A failure of kind `Conflict` means that the world is not as it
 /// was when planned. Reads may be repeated; writes are made once for each call.
 #[async_trait]
@@ -285,7 +266,7 @@ pub trait Remote: Send + Sync {
         &self,
         cluster: &ClusterName,
         target: &TemplateRef,
-        fields: &TemplateFields<'_>,
+        change: TemplateChange<'_>,
     ) -> Result<ObservedTemplate, RemoteFailure>;
     /// The controllers of a namespace.
     async fn templates(

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::remote::{
     AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
-    TemplateFields,
 };
 use crate::{
     azure::{Arm, ArmError, NewAssignment, PutAssignment},
@@ -321,18 +320,9 @@ impl Remote for Remotes {
         &self,
         cluster: &ClusterName,
         target: &TemplateRef,
-        fields: &TemplateFields<'_>,
+        change: TemplateChange<'_>,
     ) -> Result<ObservedTemplate, RemoteFailure> {
         let TemplateRef { namespace, kind, api_version, name, uid } = target;
-        let change = TemplateChange {
-            account: fields.account,
-            force: fields.force,
-            own: fields.annotations,
-            labels: fields.template_labels,
-            annotations: fields.template_annotations,
-            remove_labels: fields.remove_labels,
-            remove_annotations: fields.remove_annotations,
-        };
         let at = Place { kind: *kind, api_version, namespace, name, uid };
         let client = self.client(cluster).await?;
         let applied = client.apply_template(at, change, &self.manager()).await;

@@ -219,6 +219,22 @@ async fn cron_version(admin: &Admin) -> &'static str {
     if resources.iter().any(|r| r["name"] == "cronjobs") { "batch/v1" } else { "batch/v1beta1" }
 }
 
+/// A change that takes nothing away.
+fn setting<'a>(
+    account: &'a AccountName,
+    [own, labels, annotations, none]: [&'a BTreeMap<String, String>; 4],
+) -> TemplateChange<'a> {
+    TemplateChange {
+        account,
+        force: false,
+        own,
+        labels,
+        annotations,
+        remove_labels: none,
+        remove_annotations: none,
+    }
+}
+
 async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: World) {
     let World { client, admin, namespace, .. } = &world;
     make_workloads(client, admin, namespace).await;
@@ -236,15 +252,7 @@ async fn templates_of_every_kind_are_read_and_written_where_they_stand(world: Wo
         let own = map(&[(PROJECT_ANNOTATION, "p")]);
         let none = BTreeMap::new();
         let api = AccountName::from("api");
-        let change = TemplateChange {
-            account: &api,
-            force: false,
-            own: &own,
-            labels: &label,
-            annotations: &chain,
-            remove_labels: &none,
-            remove_annotations: &none,
-        };
+        let change = setting(&api, [&own, &label, &chain, &none]);
         let (kind, api_version) = (template.kind, template.api_version.as_str());
         let (name, uid) = (template.name.as_str(), template.uid.as_str());
         let at = kubernetes::Place { kind, api_version, namespace, name, uid };
@@ -317,15 +325,7 @@ async fn what_was_written_later_is_ours(
     assert_eq!(found, ["annotation widentity.dev/chain is z now"], "{}", kept.key);
     let (own, label) = (map(&[(PROJECT_ANNOTATION, "p")]), map(&[(USE_LABEL, "true")]));
     let (chain, none) = (map(&[(CHAIN_ANNOTATION, "later")]), BTreeMap::new());
-    let change = TemplateChange {
-        account: &before.account,
-        force: false,
-        own: &own,
-        labels: &label,
-        annotations: &chain,
-        remove_labels: &none,
-        remove_annotations: &none,
-    };
+    let change = setting(&before.account, [&own, &label, &chain, &none]);
     client.apply_template(at, TemplateChange { force: true, ..change }, MANAGER).await.unwrap();
     assert_eq!(client.restore_template(at, &kept, MANAGER).await.unwrap(), [""; 0], "{}", kept.key);
     let now = client.template(at.kind, at.api_version, at.namespace, at.name).await;
@@ -350,15 +350,7 @@ async fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready(world: Worl
     let chain = map(&[(CHAIN_ANNOTATION, "x")]);
     let none = BTreeMap::new();
     let api = AccountName::from("api");
-    let change = TemplateChange {
-        account: &api,
-        force: false,
-        own: &none,
-        labels: &none,
-        annotations: &chain,
-        remove_labels: &none,
-        remove_annotations: &none,
-    };
+    let change = setting(&api, [&none, &none, &chain, &none]);
     let uid = read().await.uid;
     let at = kubernetes::Place { kind, api_version: "apps/v1", namespace, name: "web", uid: &uid };
     let written = client.apply_template(at, change, MANAGER).await.unwrap();

@@ -9,8 +9,8 @@ use crate::{
     execute::{
         context::{Context, Good, Halt},
         event::Evidence,
-        remote::TemplateFields,
     },
+    kubernetes::TemplateChange,
     model::{
         AccountName, Audience, ClientId, ClusterName, FailureKind, Namespace, RemoteFailure,
         TenantId, names,
@@ -113,16 +113,16 @@ pub(super) async fn roll(context: &Context<'_>, roll: Roll<'_>) -> Result<Good, 
             let value = proxy.map_or("true", String::as_str);
             template_annotations.insert(names::PROXY_ANNOTATION.to_owned(), value.to_owned());
         }
-        let fields = TemplateFields {
+        let change = TemplateChange {
             account,
-            annotations: &BTreeMap::from([owner]),
-            template_labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
-            template_annotations: &template_annotations,
+            own: &BTreeMap::from([owner]),
+            labels: &BTreeMap::from([(names::USE_LABEL.to_owned(), "true".to_owned())]),
+            annotations: &template_annotations,
             remove_labels: &remove_labels,
             remove_annotations: &remove_annotations,
             force: roll.force,
         };
-        let patched = written(context, cluster, target, &fields).await?;
+        let patched = written(context, cluster, target, change).await?;
         generation = patched.progress.generation;
     }
     let mut detail = None;
@@ -161,13 +161,13 @@ async fn written(
     context: &Context<'_>,
     cluster: &ClusterName,
     target: &TemplateRef,
-    fields: &TemplateFields<'_>,
+    change: TemplateChange<'_>,
 ) -> Result<ObservedTemplate, Halt> {
     let remote = context.remote();
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match context.write(remote.apply_template(cluster, target, fields)).await {
+        let failure = match context.write(remote.apply_template(cluster, target, change)).await {
             Err(Halt::Failed(failure)) if failure.kind.is_unanswered() && tries < WRITES => failure,
             ended => return ended,
         };
@@ -188,10 +188,10 @@ async fn written(
         let lacks = |have: &BTreeMap<String, String>, gone: &BTreeMap<String, String>| {
             !gone.keys().any(|key| have.contains_key(key))
         };
-        if has(&seen.labels, fields.template_labels)
-            && has(&seen.annotations, fields.template_annotations)
-            && lacks(&seen.labels, fields.remove_labels)
-            && lacks(&seen.annotations, fields.remove_annotations)
+        if has(&seen.labels, change.labels)
+            && has(&seen.annotations, change.annotations)
+            && lacks(&seen.labels, change.remove_labels)
+            && lacks(&seen.annotations, change.remove_annotations)
         {
             return Ok(seen);
         }

@@ -16,8 +16,8 @@ use uuid::Uuid;
 use widentity::{
     execute::remote::{
         AccountFields, AccountRef, Assigned, Assignment, Notes, PodRun, Proved, Proving, Remote,
-        TemplateFields,
     },
+    kubernetes::TemplateChange,
     model::{
         AccountName, ArmId, Audience, ClientId, ClusterName, FailureKind, Issuer, Namespace,
         PrincipalId, Project, RemoteFailure, Subject, desired::Feature, names, snapshot::*,
@@ -625,13 +625,13 @@ impl Remote for Fake {
         &self,
         cluster: &ClusterName,
         target: &TemplateRef,
-        fields: &TemplateFields<'_>,
+        change: TemplateChange<'_>,
     ) -> Result<ObservedTemplate, RemoteFailure> {
         self.call("apply_template", &key(cluster, target), |world| {
             self.patch(world, cluster, target, |template| {
                 for (have, removed) in [
-                    (&mut template.labels, fields.remove_labels),
-                    (&mut template.annotations, fields.remove_annotations),
+                    (&mut template.labels, change.remove_labels),
+                    (&mut template.annotations, change.remove_annotations),
                 ] {
                     if removed.iter().any(|(key, value)| have.get(key).is_some_and(|v| v != value))
                     {
@@ -639,14 +639,14 @@ impl Remote for Fake {
                     }
                     have.retain(|key, _| !removed.contains_key(key));
                 }
-                own_annotations(&mut template.meta, &self.project, fields.annotations);
-                template.labels.extend(fields.template_labels.clone());
-                template.annotations.extend(fields.template_annotations.clone());
-                if let Some(value) = fields.remove_annotations.get(names::PROXY_ANNOTATION) {
+                own_annotations(&mut template.meta, &self.project, change.own);
+                template.labels.extend(change.labels.clone());
+                template.annotations.extend(change.annotations.clone());
+                if let Some(value) = change.remove_annotations.get(names::PROXY_ANNOTATION) {
                     let dropped = Sidecar::Dropped { value: value.clone() };
                     worlds::sidecar(template, &dropped, &self.project);
                 }
-                if fields.template_annotations.contains_key(names::PROXY_ANNOTATION) {
+                if change.annotations.contains_key(names::PROXY_ANNOTATION) {
                     worlds::sidecar(template, &Sidecar::Set, &self.project);
                 }
                 Ok(())
